@@ -1,0 +1,142 @@
+//! What people ask and set over HTTP.
+
+use super::batch::decode_state;
+use crate::domain::{Quantities, Reservation, ReservationKey};
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+use uuid::Uuid;
+
+/// A product's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Product {
+    pub product_id: Uuid,
+    pub name: Option<String>,
+    pub quantities: Quantities,
+    pub updated_at: DateTime<Utc>,
+}
+
+type ProductRow = (Uuid, Option<String>, i64, i64, i64, DateTime<Utc>);
+
+impl From<ProductRow> for Product {
+    fn from((product_id, name, available, reserved, sold, updated_at): ProductRow) -> Self {
+        Self {
+            product_id,
+            name,
+            quantities: Quantities {
+                available,
+                reserved,
+                sold,
+            },
+            updated_at,
+        }
+    }
+}
+
+/// A part of the products, in id order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductPage {
+    pub products: Vec<Product>,
+    /// The last product of the page, if there are more behind it.
+    pub next: Option<Uuid>,
+}
+
+pub async fn find_product(pool: &PgPool, product: Uuid) -> Result<Option<Product>, sqlx::Error> {
+    let row: Option<ProductRow> = sqlx::query_as(
+        "SELECT product_id, name, available, reserved, sold, updated_at \
+         FROM stock WHERE product_id = $1",
+    )
+    .bind(product)
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(Product::from))
+}
+
+/// At most `limit` products behind `after`.
+pub async fn list_products(
+    pool: &PgPool,
+    after: Option<Uuid>,
+    limit: u32,
+) -> Result<ProductPage, sqlx::Error> {
+    // One more than asked for tells whether there is a next page.
+    let query = match after {
+        None => sqlx::query_as(
+            "SELECT product_id, name, available, reserved, sold, updated_at FROM stock \
+             ORDER BY product_id LIMIT $1",
+        )
+        .bind(i64::from(limit) + 1),
+        Some(after) => sqlx::query_as(
+            "SELECT product_id, name, available, reserved, sold, updated_at FROM stock \
+             WHERE product_id > $2 ORDER BY product_id LIMIT $1",
+        )
+        .bind(i64::from(limit) + 1)
+        .bind(after),
+    };
+    let rows: Vec<ProductRow> = query.fetch_all(pool).await?;
+    let mut products: Vec<Product> = rows.into_iter().map(Product::from).collect();
+    let more = products.len() > limit as usize;
+    products.truncate(limit as usize);
+    let next = products
+        .last()
+        .filter(|_| more)
+        .map(|product| product.product_id);
+    Ok(ProductPage { products, next })
+}
+
+/// What a restock came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restock {
+    pub product: Product,
+    pub created: bool,
+}
+
+/// Sets what is available; what is reserved and sold stays. A product that is not there is made. Without a name the old
+/// one stays.
+pub async fn restock(
+    tx: &mut PgConnection,
+    product: Uuid,
+    available: i64,
+    name: Option<&str>,
+) -> Result<Restock, sqlx::Error> {
+    // A row that was inserted, not updated, has no deleting transaction.
+    let row: (Uuid, Option<String>, i64, i64, i64, DateTime<Utc>, bool) = sqlx::query_as(
+        "INSERT INTO stock AS s (product_id, available, name) VALUES ($1, $2, $3) \
+         ON CONFLICT (product_id) DO UPDATE SET available = EXCLUDED.available, \
+         name = COALESCE(EXCLUDED.name, s.name), updated_at = clock_timestamp() \
+         RETURNING product_id, name, available, reserved, sold, updated_at, xmax = 0",
+    )
+    .bind(product)
+    .bind(available)
+    .bind(name)
+    .fetch_one(tx)
+    .await?;
+    let (product_id, name, available, reserved, sold, updated_at, created) = row;
+    let product = Product::from((product_id, name, available, reserved, sold, updated_at));
+    Ok(Restock { product, created })
+}
+
+/// What an order holds or held, by product.
+pub async fn reservations_of(
+    pool: &PgPool,
+    order_id: Uuid,
+) -> Result<Vec<(ReservationKey, Reservation, DateTime<Utc>)>, sqlx::Error> {
+    let rows: Vec<(Uuid, i64, String, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT product_id, quantity, state, updated_at FROM reservation \
+         WHERE order_id = $1 ORDER BY product_id",
+    )
+    .bind(order_id)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|(product_id, quantity, state, at)| {
+            let state = decode_state(&state)?;
+            Ok((
+                ReservationKey {
+                    order_id,
+                    product_id,
+                },
+                Reservation { quantity, state },
+                at,
+            ))
+        })
+        .collect()
+}

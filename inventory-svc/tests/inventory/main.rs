@@ -1,0 +1,6 @@
+//! The inventory service on a real Postgres.
+
+mod frame;
+mod handler;
+mod http;
+mod service;

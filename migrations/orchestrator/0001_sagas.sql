@@ -1,0 +1,80 @@
+-- Live sagas only, one row each. No index on a column that changes and room in every page: updates stay heap-only.
+CREATE TABLE saga (
+  id                 uuid        PRIMARY KEY,
+  version            bigint      NOT NULL,
+  home_partition     integer     NOT NULL,
+  definition         text        NOT NULL,
+  definition_version integer     NOT NULL,
+  definition_hash    text        NOT NULL,
+  status             text        NOT NULL,
+  waiting_kind       text        NOT NULL,
+  waiting_on         text,
+  waiting_since      timestamptz NOT NULL,
+  attempt            integer,
+  next_due           timestamptz,
+  last_error         text,
+  business_key       text,
+  correlation_id     text        NOT NULL,
+  start_hash         bytea       NOT NULL,
+  started_at         timestamptz NOT NULL,
+  state              jsonb       NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+
+-- Never updated, so it costs the updates nothing.
+CREATE INDEX saga_business_key ON saga (business_key) WHERE business_key IS NOT NULL;
+
+-- Sagas that have ended. Ids are UUIDv7: a range of ids is a range of time. Partitions are made by the orchestrator,
+-- ahead of time; there is no DEFAULT partition, which would have to be scanned whenever one is added.
+CREATE TABLE saga_history (
+  id                 uuid        NOT NULL,
+  definition         text        NOT NULL,
+  definition_version integer     NOT NULL,
+  definition_hash    text        NOT NULL,
+  status             text        NOT NULL,
+  business_key       text,
+  correlation_id     text        NOT NULL,
+  start_hash         bytea       NOT NULL,
+  started_at         timestamptz NOT NULL,
+  ended_at           timestamptz NOT NULL,
+  state              jsonb       NOT NULL,
+  PRIMARY KEY (id)
+) PARTITION BY RANGE (id);
+
+CREATE INDEX saga_history_business_key ON saga_history (business_key) WHERE business_key IS NOT NULL;
+
+-- Definitions are never deleted: instances are pinned to them by hash.
+CREATE TABLE definition (
+  hash          text        PRIMARY KEY,
+  name          text        NOT NULL,
+  version       integer     NOT NULL,
+  document      jsonb       NOT NULL,
+  registered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CONSTRAINT definition_name_version UNIQUE (name, version)
+);
+
+-- Who asked for what, when, why, and what became of it.
+CREATE TABLE operator_action (
+  id             uuid        PRIMARY KEY,
+  saga_id        uuid        NOT NULL,
+  action         text        NOT NULL,
+  actor          text        NOT NULL,
+  reason         text        NOT NULL,
+  if_version     bigint,
+  decided_at     timestamptz NOT NULL,
+  decision       text        NOT NULL,
+  code           text,
+  message        text,
+  status_before  text,
+  status_after   text,
+  correlation_id text        NOT NULL
+);
+
+CREATE INDEX operator_action_saga ON operator_action (saga_id);
+
+-- What POST /sagas answered to a key, for 24 hours.
+CREATE TABLE saga_start_idempotency (
+  key        text        PRIMARY KEY,
+  body_hash  bytea       NOT NULL,
+  saga_id    uuid        NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);

@@ -1,0 +1,8 @@
+-- A failure is an answer too: a key that was told that nothing was done must never do anything.
+ALTER TABLE gateway_ledger
+    DROP CONSTRAINT gateway_ledger_decision_whole,
+    ADD CONSTRAINT gateway_ledger_decision_whole CHECK (
+        (decision = 'approved' AND reference IS NOT NULL)
+        OR (decision = 'declined' AND reference IS NULL AND code IS NOT NULL AND message IS NOT NULL)
+        OR (decision = 'failed' AND reference IS NULL AND code IS NULL AND message IS NOT NULL)
+    );

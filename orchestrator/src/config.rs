@@ -1,0 +1,189 @@
+//! The orchestrator's configuration. Defaults, with a comment each, stand in `config/orchestrator.toml`.
+
+use crate::{
+    engine::settings::{EngineSettings, Participants},
+    http::page::PageConfig,
+};
+use saga_contracts::topic;
+use saga_messaging::kafka::KafkaConfig;
+use saga_service::{
+    ServiceConfig,
+    config::ConfigError,
+    http::{AccessConfig, HttpConfig},
+    postgres::PostgresConfig,
+    telemetry::LogConfig,
+};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// `ce_source` of everything the orchestrator sends.
+pub const SOURCE: &str = "/saga/orchestrator";
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definitions_dir: Option<PathBuf>,
+    pub shipped_definitions: bool,
+    pub retention_days: u32,
+    #[serde(default)]
+    pub access: AccessConfig,
+    pub http: HttpConfig,
+    pub postgres: PostgresConfig,
+    pub kafka: KafkaConfig,
+    pub log: LogConfig,
+    pub engine: EngineConfig,
+    pub intake: IntakeConfig,
+    pub page: PageConfig,
+    pub participants: Participants,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    pub batch_limit: usize,
+    pub id_window_before_ms: i64,
+    pub id_window_after_ms: i64,
+    pub message_limit_bytes: usize,
+    pub history_ahead_days: u32,
+    pub topic_retention_hours: u32,
+    pub production_topics: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member_id: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntakeConfig {
+    pub max_backlog: u64,
+}
+
+/// More rows in one transaction keep locks longer than they save.
+const BATCH_LIMIT_MAX: usize = 5_000;
+/// Below this not even small commands fit beside their headers.
+const MESSAGE_LIMIT_MIN_BYTES: usize = 65_536;
+
+impl Config {
+    pub fn engine_settings(&self) -> EngineSettings {
+        EngineSettings {
+            inputs_topic: topic::SAGA_INPUTS.to_owned(),
+            events_topic: topic::SAGA_EVENTS.to_owned(),
+            source: SOURCE.to_owned(),
+            participants: self.participants.clone(),
+            id_window_before_ms: self.engine.id_window_before_ms,
+            id_window_after_ms: self.engine.id_window_after_ms,
+            message_limit_bytes: self.engine.message_limit_bytes,
+        }
+    }
+
+    fn check_engine(&self) -> Result<(), ConfigError> {
+        let engine = &self.engine;
+        let day_ms = 24 * 3_600 * 1_000_i64;
+        let failed = if !(1..=BATCH_LIMIT_MAX).contains(&engine.batch_limit) {
+            format!("engine.batch_limit must be 1 to {BATCH_LIMIT_MAX}")
+        } else if engine.id_window_before_ms < 0 || engine.id_window_after_ms < 0 {
+            "engine.id_window_before_ms and engine.id_window_after_ms must not be negative"
+                .to_owned()
+        } else if engine.id_window_before_ms > i64::from(self.retention_days) * day_ms {
+            "engine.id_window_before_ms is longer than retention_days: a start could be older than what is remembered"
+                .to_owned()
+        } else if engine.message_limit_bytes < MESSAGE_LIMIT_MIN_BYTES {
+            format!("engine.message_limit_bytes must be {MESSAGE_LIMIT_MIN_BYTES} or more")
+        } else if self.http.body_limit_bytes > engine.message_limit_bytes.saturating_mul(2) {
+            "http.body_limit_bytes is far above engine.message_limit_bytes: what is accepted could never be sent"
+                .to_owned()
+        } else if engine.history_ahead_days == 0 {
+            "engine.history_ahead_days must be 1 or more".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError(failed))
+    }
+
+    fn check_participants(&self) -> Result<(), ConfigError> {
+        for (name, participant) in &self.participants.0 {
+            let topic = &participant.topic;
+            if topic.is_empty() || participant.group.is_empty() {
+                return Err(ConfigError(format!(
+                    "participants.{name} needs both topic and group"
+                )));
+            }
+            if [topic::SAGA_INPUTS, topic::SAGA_EVENTS].contains(&topic.as_str()) {
+                return Err(ConfigError(format!(
+                    "participants.{name}.topic is '{topic}', which is the orchestrator's own"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ServiceConfig for Config {
+    fn http(&self) -> &HttpConfig {
+        &self.http
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.retention_days == 0 {
+            return Err(ConfigError("retention_days must be 1 or more".to_owned()));
+        }
+        self.kafka
+            .validate()
+            .map_err(|error| ConfigError(error.to_string()))?;
+        self.check_engine()?;
+        self.page.check()?;
+        self.check_participants()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Orchestrator;
+    use saga_service::config::{Sources, load_from};
+
+    fn load(overrides: &str) -> Result<Config, String> {
+        let sources = Sources {
+            overrides: Some(overrides),
+            ..Sources::default()
+        };
+        load_from::<Orchestrator>(&sources).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_example_file_is_the_configuration() {
+        let config = load("").unwrap();
+        assert_eq!(config.participants.topic("payment"), "payment.commands");
+        assert!(config.shipped_definitions && config.definitions_dir.is_none());
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_names_of_the_keys() {
+        for (overrides, names) in [
+            ("retention_days = 0", &["retention_days"][..]),
+            (
+                "retention_days = 1\n[engine]\nid_window_before_ms = 90000000",
+                &["id_window_before_ms", "retention_days"],
+            ),
+            ("[engine]\nbatch_limit = 0", &["engine.batch_limit"]),
+            (
+                "[participants.mail]\ntopic = ''\ngroup = 'mail'",
+                &["participants.mail"],
+            ),
+            (
+                "[participants.mail]\ntopic = 'saga.inputs'\ngroup = 'mail'",
+                &["participants.mail.topic"],
+            ),
+            ("[engine]\nbatch_limits = 1", &["batch_limits"]),
+        ] {
+            let message = load(overrides).unwrap_err();
+            for name in names {
+                assert!(message.contains(name), "{message}");
+            }
+        }
+    }
+}

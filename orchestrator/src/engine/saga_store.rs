@@ -1,0 +1,105 @@
+//! What the engine needs of a store. Postgres is one implementation, the simulator's is the other.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use saga_core::{
+    definition::{DefinitionHash, SagaDefinition},
+    ids::{SagaId, Timestamp},
+    instance::{ActionVerdict, SagaInstance, WaitingOn},
+    message::OperatorAction,
+};
+use saga_messaging::rule::BatchError;
+use std::collections::HashSet;
+use uuid::Uuid;
+
+/// A saga that has not ended, locked for this batch.
+#[derive(Clone, Debug)]
+pub struct LiveRow {
+    pub instance: SagaInstance,
+    pub version: i64,
+    pub start_hash: Vec<u8>,
+}
+
+/// A saga that has ended.
+#[derive(Clone, Debug)]
+pub struct EndedRow {
+    pub instance: SagaInstance,
+    pub start_hash: Vec<u8>,
+}
+
+/// Everything a batch has to know before it decides.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Database clock, read behind the locks; milliseconds.
+    pub now: DateTime<Utc>,
+    pub live: Vec<LiveRow>,
+    pub ended: Vec<EndedRow>,
+    /// Actions that stand in the audit table: they are decided once.
+    pub decided: HashSet<Uuid>,
+}
+
+/// A saga as it is to be written.
+#[derive(Clone, Debug)]
+pub struct SagaRow {
+    pub instance: SagaInstance,
+    /// That the table must have; 0 for a start.
+    pub version: i64,
+    pub start_hash: Vec<u8>,
+    pub waiting: WaitingOn,
+    pub next_due: Option<Timestamp>,
+    pub last_error: Option<String>,
+}
+
+/// An audit row.
+#[derive(Clone, Debug)]
+pub struct ActionRow {
+    pub action: OperatorAction,
+    pub verdict: ActionVerdict,
+    pub decided_at: Timestamp,
+    pub status_before: Option<&'static str>,
+    pub status_after: Option<&'static str>,
+}
+
+/// The net changes of a batch. Rows of each list are in id order.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub starts: Vec<SagaRow>,
+    pub updates: Vec<SagaRow>,
+    /// Version 1 for a saga that starts and ends in the same batch: it stands in `starts` too.
+    pub ends: Vec<SagaRow>,
+    pub actions: Vec<ActionRow>,
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+            && self.updates.is_empty()
+            && self.ends.is_empty()
+            && self.actions.is_empty()
+    }
+}
+
+/// Opens transactions.
+#[async_trait]
+pub trait SagaStore: Send + Sync + 'static {
+    type Batch: SagaBatch;
+
+    async fn begin(&self) -> Result<Self::Batch, BatchError>;
+}
+
+/// One transaction. Dropped without [`SagaBatch::commit`], it leaves nothing behind.
+#[async_trait]
+pub trait SagaBatch: Send {
+    /// Locks the live rows of `sagas` in id order and reads them, looks the others up in history, and finds out which
+    /// of `actions` are decided already.
+    async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError>;
+
+    /// A registered definition that this process does not hold.
+    async fn definition(
+        &mut self,
+        hash: &DefinitionHash,
+    ) -> Result<Option<SagaDefinition>, BatchError>;
+
+    /// Writes the plan, counting rows, and commits. Fewer rows than planned: a rival was first, nothing is written.
+    async fn commit(self, plan: &Plan) -> Result<(), BatchError>;
+}

@@ -1,0 +1,499 @@
+use crate::engine::{
+    fold::Touched,
+    shared::Shared,
+    timers::{
+        driver::{TimerDriver, TimerStore, TimerStoreError},
+        offsets::{OffsetSource, Offsets, PartitionSeen, TopicSeen},
+        queue::{CurrentTimers, DueRow, Planned, Seen, TimerQueue},
+        verdict::Place,
+    },
+};
+use chrono::TimeDelta;
+use saga_core::{
+    ids::{SagaId, Timestamp},
+    instance::ArmedTimer,
+    message::{Direction, DuePart, TimerKind, Verdict},
+};
+
+use super::{epoch, id_at, settings, trace};
+use crate::registry::Registry;
+use async_trait::async_trait;
+use saga_core::{instance::SagaInstance, message::OutgoingRecord};
+use saga_messaging::log::{Delivered, LogError, LogWriter};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+fn at(milliseconds: i64) -> Timestamp {
+    epoch() + TimeDelta::milliseconds(milliseconds)
+}
+
+fn saga() -> SagaId {
+    id_at(epoch(), 1)
+}
+
+fn part(attempt: u32) -> DuePart {
+    DuePart {
+        step: "charge".to_owned(),
+        direction: Direction::Forward,
+        attempt,
+    }
+}
+
+fn timeout(due_ms: i64, known: Option<Verdict>) -> ArmedTimer {
+    ArmedTimer {
+        due_at: at(due_ms),
+        kind: TimerKind::Timeout,
+        part: Some(part(1)),
+        participant: Some("payment".to_owned()),
+        sent_at: None,
+        known,
+    }
+}
+
+fn seen_picked_up(due_ms: i64) -> ArmedTimer {
+    ArmedTimer {
+        participant: None,
+        ..timeout(due_ms, None)
+    }
+}
+
+fn topic(at_ms: i64, committed: i64, end: i64) -> TopicSeen {
+    TopicSeen {
+        at: at(at_ms),
+        partitions: [(
+            0,
+            PartitionSeen {
+                start: 0,
+                end,
+                committed,
+            },
+        )]
+        .into(),
+    }
+}
+
+/// A look at the log: our own inputs' committed offset and end, and payment's.
+fn look(at_ms: i64, inputs: (i64, i64), payment: (i64, i64)) -> Seen {
+    Seen {
+        inputs: Some(topic(at_ms, inputs.0, inputs.1)),
+        participants: [("payment".to_owned(), topic(at_ms, payment.0, payment.1))].into(),
+    }
+}
+
+/// A queue that owns partition 0, with one saga whose command stands at offset 5.
+fn queue(timers: &[ArmedTimer]) -> TimerQueue {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    touch(&mut queue, timers, &[part(1)], &[]);
+    queue.delivered(
+        saga(),
+        &part(1),
+        Place::At {
+            partition: 0,
+            offset: 5,
+            known_at: at(1),
+        },
+    );
+    queue
+}
+
+fn touch(
+    queue: &mut TimerQueue,
+    timers: &[ArmedTimer],
+    sent: &[DuePart],
+    handled: &[(TimerKind, Option<DuePart>)],
+) {
+    queue.touched(Touched {
+        id: saga(),
+        home_partition: 0,
+        timers: timers.to_vec(),
+        sent: sent.to_vec(),
+        handled: handled.to_vec(),
+        ended: false,
+    });
+}
+
+fn tick(queue: &mut TimerQueue, now_ms: i64, timers: &[ArmedTimer], seen: &Seen) -> Vec<Planned> {
+    let mut candidates = queue.due(at(now_ms), 10);
+    candidates.extend(queue.no_longer_queued(seen, 10));
+    let current = [CurrentTimers {
+        id: saga(),
+        trace: trace(),
+        timers: timers.to_vec(),
+    }];
+    queue.plan(at(now_ms), &candidates, &current, seen)
+}
+
+fn verdicts(planned: &[Planned]) -> Vec<Verdict> {
+    planned
+        .iter()
+        .map(|planned| planned.timer.verdict)
+        .collect()
+}
+
+#[test]
+fn a_due_timer_is_produced_once_with_the_verdict_of_the_offsets() {
+    for (committed, expected) in [(5, Verdict::Queued), (6, Verdict::PickedUp)] {
+        let timers = [timeout(1_000, None)];
+        let mut queue = queue(&timers);
+        let seen = look(1_001, (3, 3), (committed, 9));
+        assert_eq!(tick(&mut queue, 999, &timers, &seen), [], "not due yet");
+        let planned = tick(&mut queue, 1_001, &timers, &seen);
+        assert_eq!(verdicts(&planned), [expected]);
+        assert_eq!(planned[0].home_partition, 0);
+        assert_eq!(planned[0].timer.part, Some(part(1)));
+        assert_eq!(
+            tick(&mut queue, 1_500, &timers, &seen),
+            [],
+            "one outstanding an attempt"
+        );
+        touch(&mut queue, &timers, &[], &[]);
+        assert_eq!(
+            tick(&mut queue, 1_600, &timers, &seen),
+            [],
+            "also after another input"
+        );
+    }
+}
+
+#[test]
+fn a_timer_that_was_lost_is_produced_again_after_a_while() {
+    let timers = [timeout(1_000, None)];
+    let mut queue = queue(&timers);
+    assert_eq!(
+        tick(&mut queue, 1_001, &timers, &look(1_001, (3, 3), (0, 9))).len(),
+        1
+    );
+    let later = look(61_002, (3, 3), (0, 9));
+    assert_eq!(tick(&mut queue, 61_002, &timers, &later).len(), 1);
+}
+
+#[test]
+fn a_timer_whose_producing_failed_is_produced_again_soon() {
+    let timers = [timeout(1_000, None)];
+    let mut queue = queue(&timers);
+    let seen = look(1_001, (3, 3), (0, 9));
+    let planned = tick(&mut queue, 1_001, &timers, &seen);
+    queue.unproduced(at(1_001), &planned);
+    assert_eq!(tick(&mut queue, 1_300, &timers, &seen).len(), 1);
+}
+
+#[test]
+fn nothing_fires_before_the_log_is_read_up_to_the_end_seen_when_it_came_due() {
+    let timers = [seen_picked_up(1_000)];
+    let mut queue = queue(&timers);
+    let behind = look(1_001, (3, 10), (6, 9));
+    assert_eq!(tick(&mut queue, 1_001, &timers, &behind), []);
+    // The log grows on; what counts is its end when the timer came due.
+    let grown = look(2_001, (3, 50), (6, 9));
+    queue.read_to(0, 9);
+    assert_eq!(tick(&mut queue, 2_001, &timers, &grown), []);
+    queue.read_to(0, 10);
+    assert_eq!(tick(&mut queue, 2_300, &timers, &grown).len(), 1);
+}
+
+#[test]
+fn a_look_from_before_a_timer_came_due_does_not_let_it_fire() {
+    let timers = [seen_picked_up(1_000)];
+    let mut queue = queue(&timers);
+    assert_eq!(
+        tick(&mut queue, 1_001, &timers, &look(900, (3, 3), (6, 9))),
+        []
+    );
+    assert_eq!(
+        tick(&mut queue, 1_300, &timers, &look(1_250, (3, 3), (6, 9))).len(),
+        1
+    );
+}
+
+#[test]
+fn a_queued_command_is_watched_in_memory_until_it_is_picked_up() {
+    let timers = [timeout(1_000, Some(Verdict::Queued))];
+    let mut queue = queue(&timers);
+    touch(&mut queue, &timers, &[], &[]);
+    assert_eq!(queue.due(at(5_000), 10), [], "nothing is due");
+    assert_eq!(queue.watched_participants(), ["payment".to_owned()].into());
+    assert_eq!(
+        tick(&mut queue, 5_000, &timers, &look(5_000, (3, 3), (5, 9))),
+        []
+    );
+    let planned = tick(&mut queue, 6_000, &timers, &look(6_000, (3, 3), (6, 9)));
+    assert_eq!(verdicts(&planned), [Verdict::PickedUp]);
+    assert_eq!(
+        tick(&mut queue, 7_000, &timers, &look(7_000, (3, 3), (6, 9))),
+        []
+    );
+}
+
+#[test]
+fn a_queued_command_whose_record_is_gone_is_told_so() {
+    let timers = [timeout(1_000, Some(Verdict::Queued))];
+    let mut queue = queue(&timers);
+    touch(&mut queue, &timers, &[], &[]);
+    let planned = tick(&mut queue, 6_000, &timers, &look(6_000, (3, 3), (0, 2)));
+    assert_eq!(verdicts(&planned), [Verdict::Gone]);
+}
+
+#[test]
+fn offsets_that_cannot_be_read_mean_unknown_which_is_told_once() {
+    let timers = [timeout(1_000, None)];
+    let mut queue = queue(&timers);
+    let mut seen = look(1_001, (3, 3), (0, 0));
+    seen.participants.clear();
+    assert_eq!(
+        verdicts(&tick(&mut queue, 1_001, &timers, &seen)),
+        [Verdict::Unknown]
+    );
+    let queued = [timeout(1_000, Some(Verdict::Queued))];
+    touch(
+        &mut queue,
+        &queued,
+        &[],
+        &[(TimerKind::Timeout, Some(part(1)))],
+    );
+    assert_eq!(tick(&mut queue, 2_001, &queued, &seen), []);
+}
+
+#[test]
+fn after_a_takeover_the_logs_end_stands_in_for_places_nobody_knows() {
+    let timers = [timeout(1_000, None)];
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    let row = DueRow {
+        id: saga(),
+        home_partition: 0,
+        next_due: at(1_000),
+    };
+    queue.rescanned(&[row]);
+    let planned = tick(&mut queue, 1_001, &timers, &look(1_001, (3, 3), (7, 9)));
+    assert_eq!(
+        verdicts(&planned),
+        [Verdict::Queued],
+        "the group is at 7, the log ended at 9"
+    );
+    let queued = [timeout(1_000, Some(Verdict::Queued))];
+    touch(
+        &mut queue,
+        &queued,
+        &[],
+        &[(TimerKind::Timeout, Some(part(1)))],
+    );
+    assert_eq!(
+        tick(&mut queue, 2_001, &queued, &look(2_001, (3, 3), (8, 20))),
+        []
+    );
+    let passed = look(3_001, (3, 3), (9, 30));
+    assert_eq!(
+        verdicts(&tick(&mut queue, 3_001, &queued, &passed)),
+        [Verdict::PickedUp]
+    );
+}
+
+#[test]
+fn a_command_that_is_not_acknowledged_yet_has_no_verdict() {
+    let timers = [timeout(1_000, None)];
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    touch(&mut queue, &timers, &[part(1)], &[]);
+    assert_eq!(
+        tick(&mut queue, 1_001, &timers, &look(1_001, (3, 3), (9, 9))),
+        []
+    );
+}
+
+#[test]
+fn backoff_and_deadline_need_no_offsets_of_anybody() {
+    let backoff = ArmedTimer {
+        kind: TimerKind::Backoff,
+        participant: None,
+        ..timeout(1_000, None)
+    };
+    let deadline = ArmedTimer {
+        due_at: at(1_000),
+        kind: TimerKind::Deadline,
+        part: None,
+        participant: None,
+        sent_at: None,
+        known: None,
+    };
+    let timers = [backoff, deadline];
+    let mut queue = queue(&timers);
+    let mut seen = look(1_001, (3, 3), (0, 0));
+    seen.participants.clear();
+    let kinds: Vec<TimerKind> = tick(&mut queue, 1_001, &timers, &seen)
+        .into_iter()
+        .map(|planned| planned.timer.kind)
+        .collect();
+    assert_eq!(kinds, [TimerKind::Backoff, TimerKind::Deadline]);
+}
+
+#[test]
+fn a_saga_that_the_engine_moved_meanwhile_is_left_alone() {
+    let timers = [timeout(1_000, None)];
+    let mut queue = queue(&timers);
+    let candidates = queue.due(at(1_001), 10);
+    touch(&mut queue, &[timeout(9_000, None)], &[], &[]);
+    let current = [CurrentTimers {
+        id: saga(),
+        trace: trace(),
+        timers: timers.to_vec(),
+    }];
+    let seen = look(1_001, (3, 3), (6, 9));
+    assert_eq!(queue.plan(at(1_001), &candidates, &current, &seen), []);
+    assert_eq!(
+        queue.due(at(9_000), 10).len(),
+        1,
+        "the newer due time stands"
+    );
+}
+
+#[test]
+fn sagas_without_a_row_and_partitions_given_up_are_forgotten() {
+    let timers = [timeout(1_000, None)];
+    let mut gone = queue(&timers);
+    let candidates = gone.due(at(1_001), 10);
+    let planned = gone.plan(at(1_001), &candidates, &[], &look(1_001, (3, 3), (6, 9)));
+    assert_eq!((planned.len(), gone.len()), (0, 0));
+    let mut revoked = queue(&timers);
+    revoked.revoke([0]);
+    assert!(revoked.is_empty());
+    assert_eq!(revoked.due(at(9_000), 10), []);
+}
+
+#[test]
+fn the_markers_of_somebodys_transaction_at_the_end_of_the_log_hold_timers_back_for_a_while_only() {
+    let timers = [seen_picked_up(1_000)];
+    let mut queue = queue(&timers);
+    assert_eq!(
+        tick(&mut queue, 1_001, &timers, &look(1_001, (9, 10), (6, 9))),
+        []
+    );
+    assert_eq!(
+        tick(&mut queue, 20_000, &timers, &look(20_000, (9, 10), (6, 9))),
+        []
+    );
+    assert_eq!(
+        tick(&mut queue, 31_002, &timers, &look(31_002, (9, 10), (6, 9))).len(),
+        1
+    );
+}
+
+#[test]
+fn a_reader_that_moves_slowly_is_waited_for_however_long_it_takes() {
+    let timers = [seen_picked_up(1_000)];
+    let mut queue = queue(&timers);
+    assert_eq!(
+        tick(&mut queue, 1_001, &timers, &look(1_001, (3, 10), (6, 9))),
+        []
+    );
+    queue.read_to(0, 5);
+    assert_eq!(
+        tick(&mut queue, 90_000, &timers, &look(90_000, (3, 10), (6, 9))),
+        []
+    );
+}
+
+/// A reply that went astray had another process send the next command.
+#[test]
+fn a_command_that_somebody_else_sent_after_our_look_is_queued_until_a_newer_one_is_passed() {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    assert_eq!(
+        tick(&mut queue, 1_000, &[], &look(1_000, (9, 9), (3, 3))),
+        []
+    );
+    let sent = |known| ArmedTimer {
+        sent_at: Some(at(2_000)),
+        ..timeout(5_000, known)
+    };
+    queue.rescanned(&[DueRow {
+        id: saga(),
+        home_partition: 0,
+        next_due: at(5_000),
+    }]);
+    let timers = [sent(None)];
+    let old = look(1_500, (9, 9), (3, 3));
+    assert_eq!(tick(&mut queue, 5_000, &timers, &old), []);
+    let queued = tick(&mut queue, 5_200, &timers, &look(5_100, (9, 9), (3, 4)));
+    assert_eq!(verdicts(&queued), [Verdict::Queued]);
+    let timers = [sent(Some(Verdict::Queued))];
+    touch(
+        &mut queue,
+        &timers,
+        &[],
+        &[(TimerKind::Timeout, Some(part(1)))],
+    );
+    let waiting = look(6_000, (9, 9), (3, 9));
+    assert_eq!(tick(&mut queue, 6_000, &timers, &waiting), []);
+    let passed = tick(&mut queue, 7_000, &timers, &look(7_000, (9, 9), (4, 9)));
+    assert_eq!(verdicts(&passed), [Verdict::PickedUp]);
+}
+
+/// A driver's surroundings without a saga; counts rescans.
+#[derive(Clone, Default)]
+struct Quiet(Arc<AtomicUsize>);
+
+#[async_trait]
+impl TimerStore for Quiet {
+    async fn due_rows(
+        &self,
+        _: &[i32],
+        _: TimeDelta,
+    ) -> Result<(Timestamp, Vec<DueRow>), TimerStoreError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok((epoch(), Vec::new()))
+    }
+
+    async fn live(&self, _: &[SagaId]) -> Result<Vec<SagaInstance>, TimerStoreError> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl LogWriter for Quiet {
+    async fn publish(&self, _: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl OffsetSource for Quiet {
+    async fn read(&self, _: &str, _: &str) -> Option<BTreeMap<i32, PartitionSeen>> {
+        None
+    }
+}
+
+/// Its timers went with it, and between two ticks nobody saw it go.
+#[tokio::test]
+async fn a_partition_that_was_given_up_and_taken_back_is_rescanned_at_once() {
+    let quiet = Quiet::default();
+    let shared = Arc::new(Shared::new(settings(), Registry::default()));
+    let driver = TimerDriver {
+        store: quiet.clone(),
+        writer: quiet.clone(),
+        offsets: Arc::new(Offsets::new(quiet.clone(), Arc::clone(&shared.clock))),
+        shared: Arc::clone(&shared),
+        group: "orchestrator".to_owned(),
+    };
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(driver.run(stop.clone()));
+    shared.timers().assign([0]);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(quiet.0.load(Ordering::SeqCst), 1);
+    {
+        let mut timers = shared.timers();
+        timers.revoke([0]);
+        timers.assign([0]);
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(quiet.0.load(Ordering::SeqCst), 2);
+    stop.cancel();
+    running.await.unwrap();
+}

@@ -1,0 +1,667 @@
+//! The owner's memory of due times, and what to do about those that have come. No clock, no I/O.
+
+use super::{
+    offsets::{PartitionSeen, TopicSeen},
+    verdict::{Place, verdict},
+};
+use crate::engine::fold::Touched;
+use chrono::TimeDelta;
+use saga_core::{
+    ids::{SagaId, Timestamp},
+    instance::ArmedTimer,
+    message::{DuePart, TimerDue, TimerKind, Trace, Verdict},
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// A produced timer that was not seen again for this long is produced once more. Its duplicate is harmless; never
+/// firing again would not be.
+const OUTSTANDING_LIMIT: TimeDelta = TimeDelta::seconds(60);
+/// A due timer that cannot fire yet is looked at again after this.
+const RECHECK: TimeDelta = TimeDelta::milliseconds(200);
+/// What stands in a log and is not read for this long, while nothing is added, is no record.
+const STANDSTILL: TimeDelta = TimeDelta::seconds(30);
+
+/// A due time that a rescan found in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueRow {
+    pub id: SagaId,
+    pub home_partition: i32,
+    pub next_due: Timestamp,
+}
+
+/// A saga to look at, and the state of our memory when it was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub id: SagaId,
+    revision: u64,
+}
+
+/// A saga as it stands in the table now.
+#[derive(Clone, Debug)]
+pub struct CurrentTimers {
+    pub id: SagaId,
+    pub trace: Trace,
+    pub timers: Vec<ArmedTimer>,
+}
+
+/// What was seen of the log for this tick.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// `saga.inputs`, by the orchestrator's own group.
+    pub inputs: Option<TopicSeen>,
+    /// Command topics by participant.
+    pub participants: HashMap<String, TopicSeen>,
+}
+
+/// A timer to produce.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    pub home_partition: i32,
+    pub timer: TimerDue,
+}
+
+#[derive(Debug, Default)]
+pub struct TimerQueue {
+    owned: BTreeMap<i32, Owned>,
+    sagas: HashMap<SagaId, Entry>,
+    due: BTreeSet<(Timestamp, SagaId)>,
+    watched: BTreeSet<SagaId>,
+    assignments: u64,
+    revisions: u64,
+    counts: Counts,
+}
+
+/// For metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub produced: u64,
+    pub postponed: u64,
+}
+
+/// A partition of `saga.inputs` that is ours.
+#[derive(Debug, Default)]
+struct Owned {
+    /// The next offset to be handled, as far as it is known.
+    read_to: i64,
+    /// Ends of the command topics, by participant, when we first looked after the assignment.
+    ends: HashMap<String, Ends>,
+}
+
+/// What stood in a topic at an instant: every command sent before it.
+#[derive(Debug)]
+struct Ends {
+    at: Timestamp,
+    partitions: BTreeMap<i32, i64>,
+}
+
+impl Ends {
+    fn of(topic: &TopicSeen) -> Self {
+        let end = |(number, now): (&i32, &PartitionSeen)| (*number, now.end);
+        Self {
+            at: topic.at,
+            partitions: topic.partitions.iter().map(end).collect(),
+        }
+    }
+}
+
+impl Owned {
+    /// The end of a log may be a transaction's markers or its aborted records, which no reader gets: our reading and
+    /// the end have both stood still for long.
+    fn has_nothing_left(&self, gate: Gate, partition: i32, seen: &Seen) -> bool {
+        seen.inputs.as_ref().is_some_and(|inputs| {
+            inputs.at - gate.seen_at >= STANDSTILL
+                && self.read_to == gate.read_to
+                && inputs
+                    .partitions
+                    .get(&partition)
+                    .is_some_and(|now| now.end == gate.end)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    home_partition: i32,
+    revision: u64,
+    due: Option<Timestamp>,
+    /// Whom to ask about commands that the row knows to be queued.
+    watched: Vec<Watched>,
+    places: Vec<(DuePart, Place)>,
+    outstanding: Vec<Outstanding>,
+    gate: Option<Gate>,
+}
+
+/// A command that the row knows to be queued.
+#[derive(Debug)]
+struct Watched {
+    part: DuePart,
+    participant: String,
+    sent_at: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    kind: TimerKind,
+    part: Option<DuePart>,
+    until: Timestamp,
+}
+
+/// The log's end, seen after a timer came due: what stands before it must be handled first.
+#[derive(Clone, Copy, Debug)]
+struct Gate {
+    seen_at: Timestamp,
+    end: i64,
+    /// Where our own reading stood then.
+    read_to: i64,
+}
+
+enum Step {
+    Produce(Verdict),
+    Watch,
+    At(Timestamp),
+}
+
+impl TimerQueue {
+    pub fn assign(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        for partition in partitions {
+            self.owned.insert(partition, Owned::default());
+        }
+        self.assignments += 1;
+    }
+
+    /// How often partitions were assigned: one that was given up and taken back has no timers, and looks the same.
+    pub fn assignments(&self) -> u64 {
+        self.assignments
+    }
+
+    pub fn revoke(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        for partition in partitions {
+            self.owned.remove(&partition);
+        }
+        let gone: Vec<SagaId> = self
+            .sagas
+            .iter()
+            .filter(|(_, entry)| !self.owned.contains_key(&entry.home_partition))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            self.forget(id);
+        }
+    }
+
+    pub fn owned(&self) -> Vec<i32> {
+        self.owned.keys().copied().collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.sagas.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sagas.is_empty()
+    }
+
+    pub fn watched_len(&self) -> usize {
+        self.watched.len()
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Everything below `next_offset` of a partition of ours has been handled.
+    pub fn read_to(&mut self, partition: i32, next_offset: i64) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.read_to = owned.read_to.max(next_offset);
+        }
+    }
+
+    /// The engine has committed a batch that moved this saga.
+    pub fn touched(&mut self, touched: Touched) {
+        if touched.ended || !self.owned.contains_key(&touched.home_partition) {
+            self.forget(touched.id);
+            return;
+        }
+        let mut entry = self.take(touched.id, touched.home_partition);
+        let is_armed = |part: &DuePart| {
+            touched
+                .timers
+                .iter()
+                .any(|timer| timer.part.as_ref() == Some(part))
+        };
+        entry
+            .places
+            .retain(|(part, _)| is_armed(part) && !touched.sent.contains(part));
+        entry.places.extend(
+            touched
+                .sent
+                .into_iter()
+                .map(|part| (part, Place::Unpublished)),
+        );
+        entry.outstanding.retain(|out| {
+            !touched
+                .handled
+                .iter()
+                .any(|(kind, part)| *kind == out.kind && *part == out.part)
+        });
+        entry.arm(&touched.timers);
+        self.put(touched.id, entry);
+    }
+
+    /// A command of ours is acknowledged and stands there.
+    pub fn delivered(&mut self, saga: SagaId, part: &DuePart, at: Place) {
+        let Some(entry) = self.sagas.get_mut(&saga) else {
+            return;
+        };
+        if let Some((_, place)) = entry.places.iter_mut().find(|(known, _)| known == part) {
+            *place = at;
+        }
+    }
+
+    /// Where a command in flight stands, for the API. Outer `None`: this process does not own the saga.
+    pub fn place(&self, saga: SagaId, part: &DuePart) -> Option<Option<Place>> {
+        let entry = self.sagas.get(&saga)?;
+        Some(
+            entry
+                .places
+                .iter()
+                .find(|(known, _)| known == part)
+                .map(|(_, place)| *place),
+        )
+    }
+
+    /// Log ends that stand in for the places of commands which an owner before us sent.
+    pub fn ends(&self, home_partition: i32, participant: &str) -> Option<BTreeMap<i32, i64>> {
+        self.owned
+            .get(&home_partition)?
+            .ends
+            .get(participant)
+            .map(|ends| ends.partitions.clone())
+    }
+
+    pub fn home_of(&self, saga: SagaId) -> Option<i32> {
+        self.sagas.get(&saga).map(|entry| entry.home_partition)
+    }
+
+    /// Adds what a rescan found and memory misses, or would look at too late.
+    pub fn rescanned(&mut self, rows: &[DueRow]) {
+        for row in rows {
+            let known = self.sagas.get(&row.id).is_some_and(|entry| {
+                !entry.outstanding.is_empty()
+                    || !entry.watched.is_empty()
+                    || entry.due.is_some_and(|due| due <= row.next_due)
+            });
+            if known || !self.owned.contains_key(&row.home_partition) {
+                continue;
+            }
+            let mut entry = self.take(row.id, row.home_partition);
+            entry.due = Some(row.next_due);
+            self.put(row.id, entry);
+        }
+    }
+
+    /// Sagas with something due, soonest first.
+    pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Candidate> {
+        self.due
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .take(limit)
+            .filter_map(|(_, id)| self.candidate(*id))
+            .collect()
+    }
+
+    fn candidate(&self, id: SagaId) -> Option<Candidate> {
+        self.sagas.get(&id).map(|entry| Candidate {
+            id,
+            revision: entry.revision,
+        })
+    }
+
+    /// Participants that watched commands are queued at.
+    pub fn watched_participants(&self) -> BTreeSet<String> {
+        self.watched
+            .iter()
+            .filter_map(|id| self.sagas.get(id))
+            .flat_map(|entry| {
+                entry
+                    .watched
+                    .iter()
+                    .map(|watched| watched.participant.clone())
+            })
+            .collect()
+    }
+
+    /// Sagas whose queued command has been picked up, or is gone, by what was seen; or needs a newer look than ours.
+    pub fn no_longer_queued(&self, seen: &Seen, limit: usize) -> Vec<Candidate> {
+        self.watched
+            .iter()
+            .filter(|id| {
+                self.sagas.get(id).is_some_and(|entry| {
+                    entry.watched.iter().any(|watched| {
+                        let moved = match self.verdict(entry, watched, seen) {
+                            Some(verdict) => has_moved_on(verdict),
+                            None => !self.is_covered(entry, watched),
+                        };
+                        moved && !entry.is_outstanding(TimerKind::Timeout, Some(&watched.part))
+                    })
+                })
+            })
+            .take(limit)
+            .filter_map(|id| self.candidate(*id))
+            .collect()
+    }
+
+    /// `None` if it takes a newer look to tell.
+    fn verdict(&self, entry: &Entry, watched: &Watched, seen: &Seen) -> Option<Verdict> {
+        let topic = seen.participants.get(&watched.participant);
+        if topic.is_some() && !self.is_covered(entry, watched) {
+            return None;
+        }
+        let none = BTreeMap::new();
+        let ends = self
+            .ends_for(entry, &watched.participant)
+            .map_or(&none, |ends| &ends.partitions);
+        verdict(entry.place(&watched.part), ends, topic)
+    }
+
+    /// Whether the command stands where we know, or below the ends that we saw.
+    fn is_covered(&self, entry: &Entry, watched: &Watched) -> bool {
+        entry.place(&watched.part).is_some()
+            || self
+                .ends_for(entry, &watched.participant)
+                .zip(watched.sent_at)
+                .is_none_or(|(ends, sent_at)| sent_at < ends.at)
+    }
+
+    fn ends_for(&self, entry: &Entry, participant: &str) -> Option<&Ends> {
+        self.owned.get(&entry.home_partition)?.ends.get(participant)
+    }
+
+    /// Somebody else may send a command after our look at the ends: a process that has lost the partition and does not
+    /// know it yet, or one that a reply went astray to. Then a newer look stands in for its place.
+    fn cover(&mut self, entry: &Entry, timer: &ArmedTimer, seen: &Seen) {
+        let Some(watched) = Watched::of(timer) else {
+            return;
+        };
+        if self.is_covered(entry, &watched) {
+            return;
+        }
+        if let Some(topic) = seen.participants.get(&watched.participant)
+            && watched.sent_at.is_some_and(|sent_at| sent_at < topic.at)
+            && let Some(owned) = self.owned.get_mut(&entry.home_partition)
+        {
+            owned.ends.insert(watched.participant, Ends::of(topic));
+        }
+    }
+
+    /// Decides about every candidate. `current` is what their rows say now; a candidate without a row has ended.
+    pub fn plan(
+        &mut self,
+        now: Timestamp,
+        candidates: &[Candidate],
+        current: &[CurrentTimers],
+        seen: &Seen,
+    ) -> Vec<Planned> {
+        self.note(seen);
+        let mut planned = Vec::new();
+        for candidate in candidates {
+            // The engine was faster: what was loaded is old, and memory is newer.
+            if self.sagas.get(&candidate.id).map(|entry| entry.revision) != Some(candidate.revision)
+            {
+                continue;
+            }
+            match current.iter().find(|row| row.id == candidate.id) {
+                None => self.forget(candidate.id),
+                Some(row) => self.plan_saga(now, row, seen, &mut planned),
+            }
+        }
+        self.counts.produced += planned.len() as u64;
+        planned
+    }
+
+    /// Producing failed: nothing is outstanding, and everything is looked at again.
+    pub fn unproduced(&mut self, now: Timestamp, planned: &[Planned]) {
+        for Planned {
+            timer,
+            home_partition,
+        } in planned
+        {
+            if !self.sagas.contains_key(&timer.saga_id) {
+                continue;
+            }
+            let mut entry = self.take(timer.saga_id, *home_partition);
+            entry
+                .outstanding
+                .retain(|out| out.kind != timer.kind || out.part != timer.part);
+            entry.due = Some(now + RECHECK);
+            self.put(timer.saga_id, entry);
+        }
+    }
+
+    /// Keeps the first look at each command topic after the assignment, and how far our own group is.
+    fn note(&mut self, seen: &Seen) {
+        for (partition, owned) in &mut self.owned {
+            if let Some(inputs) = &seen.inputs
+                && let Some(now) = inputs.partitions.get(partition)
+            {
+                owned.read_to = owned.read_to.max(now.committed);
+            }
+            for (participant, topic) in &seen.participants {
+                if !owned.ends.contains_key(participant) {
+                    owned.ends.insert(participant.clone(), Ends::of(topic));
+                }
+            }
+        }
+    }
+
+    fn plan_saga(
+        &mut self,
+        now: Timestamp,
+        row: &CurrentTimers,
+        seen: &Seen,
+        planned: &mut Vec<Planned>,
+    ) {
+        let Some(home) = self.home_of(row.id) else {
+            return;
+        };
+        let mut entry = self.take(row.id, home);
+        entry.outstanding.retain(|out| out.until > now);
+        entry.watched.clear();
+        entry.due = None;
+        for timer in &row.timers {
+            if timer.due_at <= now {
+                self.cover(&entry, timer, seen);
+            }
+            match self.step(now, &mut entry, timer, seen) {
+                Step::Produce(verdict) => {
+                    entry.outstanding.push(Outstanding {
+                        kind: timer.kind,
+                        part: timer.part.clone(),
+                        until: now + OUTSTANDING_LIMIT,
+                    });
+                    entry.look_at(now + OUTSTANDING_LIMIT);
+                    planned.push(Planned {
+                        home_partition: home,
+                        timer: TimerDue {
+                            saga_id: row.id,
+                            kind: timer.kind,
+                            part: timer.part.clone(),
+                            verdict,
+                            trace: row.trace.clone(),
+                        },
+                    });
+                }
+                Step::Watch => entry.watch(timer),
+                Step::At(at) => entry.look_at(at),
+            }
+        }
+        self.put(row.id, entry);
+    }
+
+    fn step(&mut self, now: Timestamp, entry: &mut Entry, timer: &ArmedTimer, seen: &Seen) -> Step {
+        let part = timer.part.as_ref();
+        if let Some(out) = entry
+            .outstanding
+            .iter()
+            .find(|out| out.kind == timer.kind && out.part.as_ref() == part)
+        {
+            return Step::At(out.until);
+        }
+        let watched = Watched::of(timer);
+        if timer.known == Some(Verdict::Queued)
+            && let Some(watched) = &watched
+        {
+            return match self.verdict(entry, watched, seen) {
+                Some(verdict) if has_moved_on(verdict) => Step::Produce(verdict),
+                Some(_) | None => Step::Watch,
+            };
+        }
+        if timer.due_at > now {
+            return Step::At(timer.due_at);
+        }
+        if !self.has_read_what_was_there(entry, timer.due_at, seen) {
+            self.counts.postponed += 1;
+            return Step::At(now + RECHECK);
+        }
+        let Some(watched) = watched else {
+            return Step::Produce(Verdict::PickedUp);
+        };
+        let Some(verdict) = self.verdict(entry, &watched, seen) else {
+            self.counts.postponed += 1;
+            return Step::At(now + RECHECK);
+        };
+        Step::Produce(verdict)
+    }
+
+    /// Whether we have handled the home partition up to the end that was seen once the timer had come due: the reply
+    /// may stand there.
+    fn has_read_what_was_there(&self, entry: &mut Entry, due_at: Timestamp, seen: &Seen) -> bool {
+        let Some(owned) = self.owned.get(&entry.home_partition) else {
+            return false;
+        };
+        let fits = entry.gate.is_some_and(|gate| gate.seen_at >= due_at);
+        if !fits {
+            entry.gate = seen
+                .inputs
+                .as_ref()
+                .filter(|inputs| inputs.at >= due_at)
+                .and_then(|inputs| {
+                    let now = inputs.partitions.get(&entry.home_partition)?;
+                    Some(Gate {
+                        seen_at: inputs.at,
+                        end: now.end,
+                        read_to: owned.read_to,
+                    })
+                });
+        }
+        entry.gate.is_some_and(|gate| {
+            owned.read_to >= gate.end || owned.has_nothing_left(gate, entry.home_partition, seen)
+        })
+    }
+
+    fn take(&mut self, id: SagaId, home_partition: i32) -> Entry {
+        match self.sagas.remove(&id) {
+            Some(entry) => {
+                if let Some(due) = entry.due {
+                    self.due.remove(&(due, id));
+                }
+                self.watched.remove(&id);
+                Entry {
+                    home_partition,
+                    ..entry
+                }
+            }
+            None => Entry {
+                home_partition,
+                revision: 0,
+                due: None,
+                watched: Vec::new(),
+                places: Vec::new(),
+                outstanding: Vec::new(),
+                gate: None,
+            },
+        }
+    }
+
+    fn put(&mut self, id: SagaId, mut entry: Entry) {
+        self.revisions += 1;
+        entry.revision = self.revisions;
+        if let Some(due) = entry.due {
+            self.due.insert((due, id));
+        }
+        if !entry.watched.is_empty() {
+            self.watched.insert(id);
+        }
+        self.sagas.insert(id, entry);
+    }
+
+    fn forget(&mut self, id: SagaId) {
+        if let Some(entry) = self.sagas.remove(&id) {
+            if let Some(due) = entry.due {
+                self.due.remove(&(due, id));
+            }
+            self.watched.remove(&id);
+        }
+    }
+}
+
+impl Watched {
+    /// `None` where offsets do not matter.
+    fn of(timer: &ArmedTimer) -> Option<Self> {
+        Some(Self {
+            part: timer.part.clone()?,
+            participant: timer.participant.clone()?,
+            sent_at: timer.sent_at,
+        })
+    }
+}
+
+fn has_moved_on(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::PickedUp | Verdict::Gone => true,
+        Verdict::Queued | Verdict::Unknown => false,
+    }
+}
+
+impl Entry {
+    /// Takes what the engine knows; the rest is found out when it is due.
+    fn arm(&mut self, timers: &[ArmedTimer]) {
+        self.due = None;
+        self.watched.clear();
+        for timer in timers {
+            let outstanding = self
+                .outstanding
+                .iter()
+                .find(|out| out.kind == timer.kind && out.part == timer.part)
+                .map(|out| out.until);
+            match (outstanding, timer.known) {
+                (Some(until), _) => self.look_at(until),
+                (None, Some(Verdict::Queued)) => self.watch(timer),
+                (None, Some(Verdict::PickedUp | Verdict::Gone | Verdict::Unknown) | None) => {
+                    self.look_at(timer.due_at);
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, timer: &ArmedTimer) {
+        self.watched.extend(Watched::of(timer));
+    }
+
+    fn place(&self, part: &DuePart) -> Option<Place> {
+        self.places
+            .iter()
+            .find(|(known, _)| known == part)
+            .map(|(_, place)| *place)
+    }
+
+    fn look_at(&mut self, at: Timestamp) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    fn is_outstanding(&self, kind: TimerKind, part: Option<&DuePart>) -> bool {
+        self.outstanding
+            .iter()
+            .any(|out| out.kind == kind && out.part.as_ref() == part)
+    }
+}

@@ -1,0 +1,320 @@
+//! One saga while the inputs of a batch are folded onto it: its state, and what is to be sent because of it.
+
+use super::{
+    fold::{Context, Fate, StepTime, Touched},
+    oversize,
+    saga_store::{Plan, SagaRow},
+};
+use saga_core::{
+    definition::SagaDefinition,
+    ids::{SagaId, Timestamp},
+    instance::{ActionVerdict, Delivery, LifecycleEvent, Position, SagaInstance, SagaStatus},
+    message::{Command, Direction, DuePart, LifecycleMessage, OutgoingRecord, Reply, TimerKind},
+    transition::{self, OutgoingCommand, SagaEvent, Transition, commands_in_flight},
+};
+use std::sync::Arc;
+
+/// Where a saga stood when the batch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stood {
+    Nowhere,
+    Live { version: i64 },
+    History,
+}
+
+/// A saga while its inputs are folded.
+pub(super) struct Work {
+    stood: Stood,
+    pub(super) instance: SagaInstance,
+    definition: Arc<SagaDefinition>,
+    pub(super) start_hash: Vec<u8>,
+    pub(super) changed: bool,
+    send_again: bool,
+    pub(super) sent: Vec<DuePart>,
+    pub(super) handled: Vec<(TimerKind, Option<DuePart>)>,
+    pub(super) commands: Vec<(String, OutgoingRecord)>,
+    pub(super) events: Vec<OutgoingRecord>,
+}
+
+impl Work {
+    pub(super) fn new(
+        stood: Stood,
+        instance: SagaInstance,
+        definition: Arc<SagaDefinition>,
+        start_hash: Vec<u8>,
+    ) -> Self {
+        Self {
+            stood,
+            instance,
+            definition,
+            start_hash,
+            changed: false,
+            send_again: false,
+            sent: Vec::new(),
+            handled: Vec::new(),
+            commands: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    pub(super) fn decide(
+        &mut self,
+        context: &Context<'_>,
+        event: &SagaEvent,
+    ) -> (Fate, Option<ActionVerdict>) {
+        let home = self.instance.home_partition;
+        // The committed offset is the next one to be read.
+        let committed = context
+            .committed
+            .get(&home)
+            .filter(|offset| **offset > 0)
+            .map(|offset| Position {
+                partition: home,
+                offset: offset - 1,
+            });
+        let decided = transition::transition(
+            &self.definition,
+            &self.instance,
+            event,
+            committed,
+            context.outbound,
+        );
+        match decided {
+            Ok(mut made) => {
+                let verdict = made.verdict.take();
+                self.apply(context, made, event.at);
+                (Fate::Applied, verdict)
+            }
+            Err(_not_applied) => (self.again(context, event.position), None),
+        }
+    }
+
+    pub(super) fn apply(&mut self, context: &Context<'_>, made: Transition, at: Timestamp) {
+        let Transition {
+            saga,
+            mut events,
+            commands,
+            verdict: _,
+        } = made;
+        self.instance = saga;
+        self.changed = true;
+        for command in commands {
+            self.send(context, command, &mut events, at);
+        }
+        self.tell(context, &events);
+    }
+
+    /// Queues a command, or parks the saga if no broker would take it.
+    fn send(
+        &mut self,
+        context: &Context<'_>,
+        outgoing: OutgoingCommand,
+        events: &mut Vec<LifecycleEvent>,
+        at: Timestamp,
+    ) {
+        let command = outgoing.command.clone();
+        match encode(context, outgoing, at) {
+            Ok(record) => self.queue(command.id(), record, part_of(&command)),
+            Err(payload_bytes) => oversize::park(
+                &self.definition,
+                &mut self.instance,
+                events,
+                &command,
+                payload_bytes,
+                at,
+            ),
+        }
+    }
+
+    fn queue(&mut self, id: String, record: OutgoingRecord, part: DuePart) {
+        self.sent.push(part);
+        self.commands.push((id, record));
+    }
+
+    fn tell(&mut self, context: &Context<'_>, events: &[LifecycleEvent]) {
+        let settings = context.settings;
+        for event in events {
+            let message = LifecycleMessage {
+                saga_id: self.instance.id,
+                definition: self.instance.definition.clone(),
+                definition_version: self.instance.definition_version,
+                business_key: self.instance.business_key.clone(),
+                correlation_id: self.instance.trace.correlation_id.clone(),
+                event: event.clone(),
+            };
+            self.events.push(message.encode(
+                &settings.events_topic,
+                &settings.source,
+                &self.instance.trace,
+            ));
+        }
+    }
+
+    /// An input that does not apply: what it did once is told again, or it is a plain duplicate.
+    pub(super) fn again(&mut self, context: &Context<'_>, position: Position) -> Fate {
+        let Some(events) = transition::redelivery(&self.instance, position) else {
+            return Fate::Duplicate;
+        };
+        let events = events.to_vec();
+        self.tell(context, &events);
+        self.send_again = true;
+        Fate::Redelivered
+    }
+
+    /// After a redelivery: the commands in flight now, except those that this batch sends anyway.
+    pub(super) fn send_in_flight(&mut self, context: &Context<'_>) {
+        if !self.send_again {
+            return;
+        }
+        for outgoing in commands_in_flight(&self.definition, &self.instance, context.outbound) {
+            let id = outgoing.command.id();
+            if self.commands.iter().any(|(sent, _)| *sent == id) {
+                continue;
+            }
+            let part = part_of(&outgoing.command);
+            let sent_at = sent_at(&self.instance, &self.definition, &part);
+            if let Ok(record) = encode(context, outgoing, sent_at) {
+                self.queue(id, record, part);
+            }
+        }
+    }
+
+    pub(super) fn step_time(&self, reply: &Reply, now: Timestamp) -> Option<StepTime> {
+        let (index, step) = self.definition.step(&reply.step)?;
+        let (direction, delivery) = self.instance.steps.get(index)?.state.delivery()?;
+        match delivery {
+            Delivery::InFlight { sent_at, .. } => Some(StepTime {
+                definition: self.definition.name.clone(),
+                step: step.name.clone(),
+                direction,
+                milliseconds: (now - *sent_at).num_milliseconds(),
+            }),
+            Delivery::BackingOff { .. } | Delivery::UsedUp { .. } => None,
+        }
+    }
+
+    pub(super) fn touched(&mut self, id: SagaId) -> Touched {
+        Touched {
+            id,
+            home_partition: self.instance.home_partition,
+            timers: transition::timers(&self.definition, &self.instance),
+            sent: std::mem::take(&mut self.sent),
+            handled: std::mem::take(&mut self.handled),
+            ended: self.instance.status.is_ended(),
+        }
+    }
+
+    pub(super) fn plan(self, plan: &mut Plan) {
+        if !self.changed {
+            return;
+        }
+        let ended = self.instance.status.is_ended();
+        let version = match self.stood {
+            Stood::Nowhere => 0,
+            Stood::Live { version } => version,
+            Stood::History => return,
+        };
+        let row = self.row(version);
+        match (version, ended) {
+            (0, false) => plan.starts.push(row),
+            (0, true) => {
+                plan.ends.push(SagaRow {
+                    version: 1,
+                    ..row.clone()
+                });
+                plan.starts.push(row);
+            }
+            (_, false) => plan.updates.push(row),
+            (_, true) => plan.ends.push(row),
+        }
+    }
+
+    fn row(self, version: i64) -> SagaRow {
+        let timers = transition::timers(&self.definition, &self.instance);
+        SagaRow {
+            version,
+            waiting: transition::waiting_on(&self.definition, &self.instance),
+            next_due: timers.iter().map(|timer| timer.due_at).min(),
+            last_error: last_error(&self.instance),
+            start_hash: self.start_hash,
+            instance: self.instance,
+        }
+    }
+}
+
+fn part_of(command: &Command) -> DuePart {
+    DuePart {
+        step: command.step.clone(),
+        direction: command.direction,
+        attempt: command.attempt,
+    }
+}
+
+/// A command sent again bears the time at which it was sent first.
+fn sent_at(instance: &SagaInstance, definition: &SagaDefinition, part: &DuePart) -> Timestamp {
+    let delivery = definition
+        .step(&part.step)
+        .and_then(|(index, _)| instance.steps.get(index))
+        .and_then(|step| step.state.delivery());
+    match delivery {
+        Some((_, Delivery::InFlight { sent_at, .. })) => *sent_at,
+        Some((_, Delivery::BackingOff { .. } | Delivery::UsedUp { .. })) | None => {
+            instance.changed_at
+        }
+    }
+}
+
+/// The record of a command, or its payload's size if that is more than the broker takes. A resolve is answered
+/// without looking at its payload, so a large one goes without.
+fn encode(
+    context: &Context<'_>,
+    outgoing: OutgoingCommand,
+    at: Timestamp,
+) -> Result<OutgoingRecord, usize> {
+    let settings = context.settings;
+    let OutgoingCommand {
+        participant,
+        mut command,
+    } = outgoing;
+    let topic = settings.participants.topic(&participant);
+    let record = command.encode(&topic, &settings.source, at);
+    if oversize::fits(record.payload.len(), settings.message_limit_bytes) {
+        return Ok(record);
+    }
+    match command.direction {
+        Direction::Resolve => {
+            command.payload = serde_json::Value::Null;
+            Ok(command.encode(&topic, &settings.source, at))
+        }
+        Direction::Forward | Direction::Compensation => Err(record.payload.len()),
+    }
+}
+
+/// What last went wrong, for the column that operators search.
+fn last_error(instance: &SagaInstance) -> Option<String> {
+    let of_step = instance
+        .steps
+        .iter()
+        .find_map(|step| match step.state.delivery() {
+            Some((_, Delivery::BackingOff { fault, .. } | Delivery::UsedUp { fault, .. })) => {
+                Some((fault.code.as_str(), fault.message.as_str()))
+            }
+            Some((_, Delivery::InFlight { .. })) | None => None,
+        });
+    let parked = match &instance.status {
+        SagaStatus::Parked { reason, .. } => Some((reason.code.as_str(), reason.message.as_str())),
+        SagaStatus::Running
+        | SagaStatus::Compensating
+        | SagaStatus::Completed
+        | SagaStatus::Compensated
+        | SagaStatus::Abandoned { .. } => None,
+    };
+    let cause = instance
+        .cause
+        .as_ref()
+        .map(|cause| (cause.code.as_str(), cause.message.as_str()));
+    parked
+        .or(of_step)
+        .or(cause)
+        .map(|(code, message)| format!("{code}: {message}"))
+}

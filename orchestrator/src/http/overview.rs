@@ -1,0 +1,103 @@
+//! `GET /overview`: the system at a glance.
+
+use super::{
+    ApiState,
+    error::ApiResult,
+    model::{Lag, Overview, StatusCount, WaitingCount},
+};
+use crate::store::{history::least_id, listing};
+use axum::{Json, extract::State};
+use chrono::TimeDelta;
+use futures_util::future::join_all;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Mutex, time::Instant};
+
+/// How far back ended sagas are counted.
+const ENDED_WINDOW: TimeDelta = TimeDelta::hours(1);
+/// And how many of them at most: a busy system ends millions in that time.
+const ENDED_LIMIT: i64 = 100_000;
+/// Counting reads the whole live table, and pages ask several times a second.
+const CACHE_TIME: Duration = Duration::from_secs(1);
+
+/// The last overview. Clones share it.
+#[derive(Clone, Default)]
+pub struct OverviewCache {
+    last: Arc<Mutex<Option<(Instant, Overview)>>>,
+}
+
+/// Counts by status, by whom sagas wait for, and lags.
+#[utoipa::path(
+    get, path = "/overview", operation_id = "overview", tag = "overview",
+    responses((status = 200, description = "At most a moment old", body = Overview))
+)]
+pub async fn get(State(state): State<ApiState>) -> ApiResult<Json<Overview>> {
+    load(&state).await.map(Json)
+}
+
+/// Also what the page shows.
+pub async fn load(state: &ApiState) -> ApiResult<Overview> {
+    // Held while counting: whoever asks meanwhile gets the same answer.
+    let mut last = state.overview.last.lock().await;
+    if let Some((at, overview)) = last.as_ref()
+        && at.elapsed() < CACHE_TIME
+    {
+        return Ok(overview.clone());
+    }
+    let overview = count(state).await?;
+    *last = Some((Instant::now(), overview.clone()));
+    Ok(overview)
+}
+
+async fn count(state: &ApiState) -> ApiResult<Overview> {
+    let pool = state.store.reporting();
+    let now = state
+        .shared
+        .clock
+        .now()
+        .unwrap_or_else(saga_service::clock::now);
+    let from = least_id((now - ENDED_WINDOW).timestamp_millis());
+    let live = listing::live_by_status(pool).await?;
+    let ended = listing::ended_since(pool, from, ENDED_LIMIT).await?;
+    let waiting = listing::live_by_waiting(pool).await?;
+    let by_status = |(status, count)| StatusCount { status, count };
+    Ok(Overview {
+        at: now,
+        live: live.into_iter().map(by_status).collect(),
+        ended: ended.into_iter().map(by_status).collect(),
+        waiting: waiting
+            .into_iter()
+            .map(|(participant, kind, count, longest_since)| WaitingCount {
+                participant,
+                kind,
+                count,
+                longest_since,
+            })
+            .collect(),
+        lags: lags(state).await,
+    })
+}
+
+async fn lags(state: &ApiState) -> Vec<Lag> {
+    let settings = &state.shared.settings;
+    let own = (settings.inputs_topic.clone(), state.group.to_owned());
+    let participants = settings
+        .participants
+        .0
+        .values()
+        .map(|participant| (participant.topic.clone(), participant.group.clone()));
+    let looks = std::iter::once(own)
+        .chain(participants)
+        .map(|(topic, group)| async move {
+            let records = state
+                .offsets
+                .seen(&topic, &group)
+                .await
+                .map(|seen| seen.lag());
+            Lag {
+                topic,
+                group,
+                records,
+            }
+        });
+    join_all(looks).await
+}

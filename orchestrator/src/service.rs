@@ -1,0 +1,266 @@
+//! The orchestrator as a service: what is started, in which order, and how it stops.
+
+use crate::{
+    config::Config,
+    engine::{
+        Engine,
+        shared::Shared,
+        timers::{driver::TimerDriver, offsets::Offsets},
+    },
+    http::{ApiState, intake::start_batcher, live::LiveEvents, overview::OverviewCache},
+    kafka::KafkaOffsets,
+    registry::{self, Registry, RegistryError},
+    store::{self, PgStore},
+    upkeep::Upkeep,
+};
+use anyhow::Context;
+use saga_contracts::topic::{self, ORCHESTRATOR_GROUP};
+use saga_core::definition::SagaDefinition;
+use saga_messaging::{
+    kafka::{self, KafkaReader, KafkaWriter, ReaderOptions, TopicRequirement},
+    migrations,
+    outbox::{Relay, RelaySettings},
+    rule::{self, RuleSettings},
+};
+use saga_service::{
+    Service, health::HealthRegistry, lifecycle::Shutdown, postgres, postgres::Pools,
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tracing::info;
+
+/// See [`Service`].
+pub struct Orchestrator;
+
+impl Service for Orchestrator {
+    const NAME: &'static str = "orchestrator";
+    const DEFAULTS: &'static str = include_str!("../config/orchestrator.toml");
+    const HELP: &'static str =
+        "\n\n`orchestrator validate FILE…` checks saga definitions without starting anything.";
+    type Config = Config;
+
+    async fn migrate(config: &Config) -> anyhow::Result<()> {
+        let migrators = [&store::MIGRATIONS, &migrations::migrator()];
+        Ok(postgres::migrate_all(&config.postgres, Self::NAME, &migrators).await?)
+    }
+
+    async fn check_migrations(config: &Config) -> anyhow::Result<()> {
+        let migrators = [&store::MIGRATIONS, &migrations::migrator()];
+        Ok(postgres::check_all(&config.postgres, Self::NAME, &migrators).await?)
+    }
+
+    async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+        let parts = Parts::make(&config, &shutdown).await?;
+        parts
+            .upkeep
+            .before_start()
+            .await
+            .map_err(|error| anyhow::anyhow!(error))?;
+        parts.serve(config, listener, shutdown).await
+    }
+}
+
+/// Everything that runs, made but not started.
+struct Parts {
+    store: PgStore,
+    shared: Arc<Shared>,
+    offsets: Arc<Offsets>,
+    writer: KafkaWriter,
+    upkeep: Upkeep,
+    api: ApiState,
+}
+
+impl Parts {
+    async fn make(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let Pools {
+            store: pool,
+            reporting,
+        } = postgres::pools(&config.postgres, Orchestrator::NAME).await?;
+        let store = PgStore::new(pool.clone(), reporting);
+        check_topics(config).await?;
+        let shared = Arc::new(load_definitions(config, &store).await?);
+        let groups: BTreeSet<&str> = config
+            .participants
+            .0
+            .values()
+            .map(|participant| participant.group.as_str())
+            .chain([ORCHESTRATOR_GROUP])
+            .collect();
+        let source = KafkaOffsets::connect(&config.kafka, groups)?;
+        let offsets = Arc::new(Offsets::new(source, Arc::clone(&shared.clock)));
+        let writer = KafkaWriter::connect(&config.kafka)?;
+        let (outbox, relay, relaying) = Relay::new(
+            pool.clone(),
+            writer.clone(),
+            RelaySettings::default(),
+            shutdown.soft.clone(),
+        );
+        shutdown.spawn("outbox relay", relaying);
+        let upkeep = Upkeep {
+            store: store.clone(),
+            shared: Arc::clone(&shared),
+            offsets: Arc::clone(&offsets),
+            writer: writer.clone(),
+            outbox: outbox.clone(),
+            group: ORCHESTRATOR_GROUP,
+            retention: Upkeep::retention(config),
+            ahead: Upkeep::ahead(config),
+        };
+        let api = ApiState {
+            store: store.clone(),
+            shared: Arc::clone(&shared),
+            offsets: Arc::clone(&offsets),
+            writer: writer.clone(),
+            outbox: outbox.clone(),
+            starts: start_batcher(pool, outbox, relay),
+            live: LiveEvents::default(),
+            overview: OverviewCache::default(),
+            group: ORCHESTRATOR_GROUP,
+            max_backlog: config.intake.max_backlog,
+            stopping: shutdown.soft.clone(),
+        };
+        Ok(Self {
+            store,
+            shared,
+            offsets,
+            writer,
+            upkeep,
+            api,
+        })
+    }
+
+    async fn serve(
+        self,
+        config: Config,
+        listener: TcpListener,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<()> {
+        let stop = &shutdown.soft;
+        let engine = Engine::new(self.store.clone(), Arc::clone(&self.shared));
+        let reader = KafkaReader::subscribe(
+            &config.kafka,
+            ORCHESTRATOR_GROUP,
+            &[topic::SAGA_INPUTS],
+            ReaderOptions {
+                group_instance_id: config.engine.member_id.clone(),
+            },
+        )?;
+        let settings = RuleSettings {
+            batch_limit: config.engine.batch_limit,
+            ..RuleSettings::default()
+        };
+        let consuming = rule::run(reader, self.writer.clone(), engine, settings, stop.clone());
+        shutdown.spawn_vital("saga.inputs", async move { Ok(consuming.await?) });
+        let driver = TimerDriver {
+            store: self.store.clone(),
+            writer: self.writer.clone(),
+            offsets: self.offsets,
+            shared: self.shared,
+            group: ORCHESTRATOR_GROUP.to_owned(),
+        };
+        shutdown.spawn("timers", driver.run(stop.clone()));
+        shutdown.spawn("upkeep", self.upkeep.run(stop.clone()));
+        let events = topic::SAGA_EVENTS.to_owned();
+        let following = self
+            .api
+            .live
+            .clone()
+            .follow(config.kafka.clone(), events, stop.clone());
+        shutdown.spawn("live events", following);
+        let health = health(&self.store, &self.writer);
+        let address = listener
+            .local_addr()
+            .context("the listener has no address")?;
+        let page = crate::http::page::router(self.api.clone(), &config.page);
+        let api = crate::http::routes(self.api, config.access.guard(address)).merge(page);
+        saga_service::http::serve(
+            &config.http,
+            listener,
+            api,
+            "Saga orchestrator",
+            health,
+            shutdown,
+        )
+        .await
+    }
+}
+
+fn health(store: &PgStore, writer: &KafkaWriter) -> HealthRegistry {
+    let mut health = HealthRegistry::default();
+    let pool = store.pool().clone();
+    health.register("postgres", move || postgres::health(pool.clone()));
+    let writer = writer.clone();
+    health.register("kafka", move || {
+        let writer = writer.clone();
+        async move { writer.health().await.map_err(|error| error.to_string()) }
+    });
+    health
+}
+
+/// Dead letters too: without their topic a bad message would stop the service.
+async fn check_topics(config: &Config) -> anyhow::Result<()> {
+    let dead_letters = topic::dead_letters(topic::SAGA_INPUTS);
+    let retention = Duration::from_secs(u64::from(config.engine.topic_retention_hours) * 3_600);
+    let participants = config.participants.0.values().map(|one| one.topic.as_str());
+    let names: BTreeSet<&str> = participants
+        .chain([
+            topic::SAGA_INPUTS,
+            topic::SAGA_EVENTS,
+            dead_letters.as_str(),
+        ])
+        .collect();
+    let requirements: Vec<TopicRequirement> = names
+        .into_iter()
+        .map(|name| TopicRequirement {
+            production: config.engine.production_topics,
+            ..TopicRequirement::new(name, retention)
+        })
+        .collect();
+    kafka::check_topics(&config.kafka, &requirements)
+        .await
+        .context("checking the topics")
+}
+
+/// Reads, checks, registers, and then holds whatever is registered: sagas may be pinned to it.
+async fn load_definitions(config: &Config, store: &PgStore) -> anyhow::Result<Shared> {
+    let sources = registry::read(
+        config.shipped_definitions,
+        config.definitions_dir.as_deref(),
+    )?;
+    registry::check_participants(&sources, |name| config.participants.get(name).is_some())?;
+    store::definition::register(store.pool(), &sources).await?;
+    let shared = Shared::new(config.engine_settings(), Registry::default());
+    for definition in store::definition::all(store.reporting()).await? {
+        refuse_unreachable(config, store, &definition).await?;
+        shared.hold(definition);
+    }
+    for definition in shared.registry.all_latest() {
+        info!(
+            definition = definition.name,
+            version = definition.version,
+            hash = definition.hash.0,
+            "new sagas run this"
+        );
+    }
+    Ok(shared)
+}
+
+/// Commands of live sagas to a participant that is no longer configured would have nowhere to go.
+async fn refuse_unreachable(
+    config: &Config,
+    store: &PgStore,
+    definition: &SagaDefinition,
+) -> anyhow::Result<()> {
+    let Some(participant) = config.participants.first_unknown(definition) else {
+        return Ok(());
+    };
+    if store::definition::in_use(store.reporting(), &definition.hash).await? {
+        return Err(RegistryError::PinnedParticipant {
+            name: definition.name.clone(),
+            version: definition.version,
+            participant,
+        }
+        .into());
+    }
+    Ok(())
+}

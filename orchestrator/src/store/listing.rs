@@ -1,0 +1,149 @@
+//! What the API shows: listings, one saga, counts. Read with the reporting pool, whose planner is free.
+
+use chrono::{DateTime, Utc};
+use saga_core::{ids::SagaId, instance::SagaInstance};
+use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, types::Json};
+use uuid::Uuid;
+
+/// What to look for; `None` is everything.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub status: Option<String>,
+    /// Name of a participant.
+    pub waiting_on: Option<String>,
+    pub business_key: Option<String>,
+    pub definition: Option<String>,
+    /// Only ids below this one: the last of the page before.
+    pub before: Option<Uuid>,
+}
+
+/// A line of a listing.
+#[derive(Clone, Debug, FromRow)]
+pub struct SagaLine {
+    pub id: Uuid,
+    pub definition: String,
+    pub definition_version: i32,
+    pub status: String,
+    pub business_key: Option<String>,
+    pub correlation_id: String,
+    pub started_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub waiting_kind: Option<String>,
+    pub waiting_on: Option<String>,
+    pub waiting_since: Option<DateTime<Utc>>,
+    pub attempt: Option<i32>,
+    pub next_due: Option<DateTime<Utc>>,
+    pub last_error: Option<String>,
+}
+
+/// Live and ended sagas, newest first. One statement, so a saga that ends meanwhile is seen once.
+pub async fn list(
+    pool: &PgPool,
+    filter: &Filter,
+    limit: i64,
+) -> Result<Vec<SagaLine>, sqlx::Error> {
+    let mut query = QueryBuilder::<Postgres>::new(
+        "SELECT * FROM ((SELECT id, definition, definition_version, status, business_key, correlation_id, started_at,
+           NULL::timestamptz AS ended_at, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error
+         FROM saga WHERE true",
+    );
+    narrow(&mut query, filter);
+    if let Some(participant) = &filter.waiting_on {
+        query
+            .push(" AND waiting_on = ")
+            .push_bind(participant.clone());
+    }
+    query
+        .push(" ORDER BY id DESC LIMIT ")
+        .push_bind(limit)
+        .push(")");
+    // Nothing that has ended waits for anybody.
+    if filter.waiting_on.is_none() {
+        query.push(
+            " UNION ALL (SELECT id, definition, definition_version, status, business_key, correlation_id, started_at,
+               ended_at, NULL, NULL, NULL, NULL, NULL, NULL FROM saga_history WHERE true",
+        );
+        narrow(&mut query, filter);
+        query
+            .push(" ORDER BY id DESC LIMIT ")
+            .push_bind(limit)
+            .push(")");
+    }
+    query
+        .push(") AS sagas ORDER BY id DESC LIMIT ")
+        .push_bind(limit);
+    query
+        .build_query_as()
+        .persistent(false)
+        .fetch_all(pool)
+        .await
+}
+
+fn narrow(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    let columns = [
+        (" AND status = ", &filter.status),
+        (" AND business_key = ", &filter.business_key),
+        (" AND definition = ", &filter.definition),
+    ];
+    for (condition, value) in columns {
+        if let Some(value) = value {
+            query.push(condition).push_bind(value.clone());
+        }
+    }
+    if let Some(before) = filter.before {
+        query.push(" AND id < ").push_bind(before);
+    }
+}
+
+/// A saga as it stands, and when it ended.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub instance: SagaInstance,
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// One statement, so that a saga which ends meanwhile is found.
+const FIND: &str = "SELECT state, NULL::timestamptz AS ended_at FROM saga WHERE id = $1
+UNION ALL SELECT state, ended_at FROM saga_history WHERE id = $1";
+
+pub async fn find(pool: &PgPool, id: SagaId) -> Result<Option<Found>, sqlx::Error> {
+    let row: Option<(Json<SagaInstance>, Option<DateTime<Utc>>)> =
+        sqlx::query_as(FIND).bind(id.0).fetch_optional(pool).await?;
+    Ok(row.map(|(Json(instance), ended_at)| Found { instance, ended_at }))
+}
+
+/// Live sagas by status.
+pub async fn live_by_status(pool: &PgPool) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    sqlx::query_as("SELECT status, count(*) FROM saga GROUP BY status ORDER BY status")
+        .fetch_all(pool)
+        .await
+}
+
+/// Live sagas by whom they wait for and how: participant, kind, count, since when the longest.
+pub type Waiting = (Option<String>, String, i64, DateTime<Utc>);
+
+pub async fn live_by_waiting(pool: &PgPool) -> Result<Vec<Waiting>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT waiting_on, waiting_kind, count(*), min(waiting_since) FROM saga
+         GROUP BY waiting_on, waiting_kind ORDER BY count(*) DESC, waiting_on, waiting_kind",
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Sagas begun at or after `from_id` that have ended, by status; at most `limit` of them, the newest.
+pub async fn ended_since(
+    pool: &PgPool,
+    from_id: Uuid,
+    limit: i64,
+) -> Result<Vec<(String, i64)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT status, count(*) FROM (
+           SELECT status FROM saga_history WHERE id >= $1 ORDER BY id DESC LIMIT $2) AS newest
+         GROUP BY status ORDER BY status",
+    )
+    .bind(from_id)
+    .bind(limit)
+    .fetch_all(pool)
+    .await
+}

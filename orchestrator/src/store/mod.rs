@@ -1,0 +1,55 @@
+//! The orchestrator's tables, and the only SQL that touches them.
+//!
+//! Statements are keyed by saga id, take whole batches as arrays, lock in id order, and count what they changed.
+//! Those on partitioned tables carry the batch's least and greatest id, since `= ANY` alone does not prune.
+
+mod action;
+pub mod batch;
+pub mod definition;
+pub mod history;
+pub mod intake;
+pub mod listing;
+pub mod timer;
+
+pub use action::{DecidedAction, action, actions_of};
+pub use batch::{Conflict, PgBatch};
+
+use crate::engine::saga_store::SagaStore;
+use async_trait::async_trait;
+use saga_messaging::rule::BatchError;
+use sqlx::PgPool;
+
+/// Forward-only.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/orchestrator");
+
+/// The store on Postgres.
+#[derive(Clone, Debug)]
+pub struct PgStore {
+    pool: PgPool,
+    reporting: PgPool,
+}
+
+impl PgStore {
+    /// `pool` makes plans certain (`saga_service::postgres::store_pool`) and serves the batches; `reporting` leaves the
+    /// planner free and serves what reads many rows.
+    pub fn new(pool: PgPool, reporting: PgPool) -> Self {
+        Self { pool, reporting }
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub fn reporting(&self) -> &PgPool {
+        &self.reporting
+    }
+}
+
+#[async_trait]
+impl SagaStore for PgStore {
+    type Batch = PgBatch;
+
+    async fn begin(&self) -> Result<PgBatch, BatchError> {
+        Ok(PgBatch::new(self.pool.begin().await?))
+    }
+}

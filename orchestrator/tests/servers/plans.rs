@@ -1,0 +1,83 @@
+//! Generic plans made on fresh tables fell to sequential scans. These must not, on empty tables or on full ones.
+
+use crate::fixture::Database;
+use orchestrator::store::batch;
+use sqlx::{AssertSqlSafe, PgPool};
+
+async fn plan(pool: &PgPool, statement: &str, arguments: &str) -> String {
+    let mut connection = pool.acquire().await.unwrap();
+    let prepare = format!("PREPARE looked_at AS {statement}");
+    sqlx::raw_sql(AssertSqlSafe(prepare))
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE looked_at({arguments})");
+    let lines: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    sqlx::raw_sql("DEALLOCATE looked_at")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    lines.join("\n")
+}
+
+const IDS: &str = "ARRAY['01990000-0000-7000-8000-000000000001']::uuid[]";
+const BOUNDS: &str =
+    "'01990000-0000-7000-8000-000000000001', '01990000-0000-7000-8000-000000000001'";
+
+async fn check(database: &Database) {
+    let pool = database.store.pool();
+    let ids_and_bounds = format!("{IDS}, {BOUNDS}");
+    let load = plan(pool, batch::LOAD_LIVE, IDS).await;
+    assert!(
+        load.contains("LockRows") && load.contains("saga_pkey"),
+        "{load}"
+    );
+    let advance_arguments =
+        format!("{IDS}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}'");
+    let advance = plan(pool, batch::ADVANCE, &advance_arguments).await;
+    assert!(
+        advance.contains("Index Scan using saga_pkey on saga s"),
+        "{advance}"
+    );
+    let end = plan(
+        pool,
+        batch::END,
+        &format!("{IDS}, '{{}}', '{{}}', '{{}}', '{{}}'"),
+    )
+    .await;
+    assert!(
+        end.contains("Index Scan using saga_pkey on saga s"),
+        "{end}"
+    );
+    for statement in [batch::LOAD_ENDED, batch::REMOVE_ENDED] {
+        let pruned = plan(pool, statement, &ids_and_bounds).await;
+        assert!(pruned.contains("Subplans Removed"), "{pruned}");
+        assert!(!pruned.contains("Seq Scan"), "{pruned}");
+    }
+    for text in [load, advance, end] {
+        assert!(!text.contains("Seq Scan on saga"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn batch_statements_use_the_key_and_prune_partitions_on_empty_and_on_full_tables() {
+    let database = Database::new().await;
+    check(&database).await;
+    for _ in 0..3 {
+        database.started().await;
+    }
+    sqlx::raw_sql(
+        "INSERT INTO saga SELECT gen_random_uuid(), version, home_partition, definition, definition_version,
+           definition_hash, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error,
+           business_key, correlation_id, start_hash, started_at, state
+         FROM saga, generate_series(1, 2000);
+         ANALYZE saga",
+    )
+    .execute(database.store.pool())
+    .await
+    .unwrap();
+    check(&database).await;
+}

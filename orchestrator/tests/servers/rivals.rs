@@ -1,0 +1,226 @@
+//! Two orchestrators on one saga: the row's lock and version decide, whatever each of them believes to own.
+
+use crate::fixture::{Database, commands, new_saga};
+use orchestrator::{
+    engine::{
+        decode::decode,
+        fold::{Context, Folded, fold},
+        saga_store::{Loaded, SagaBatch, SagaStore},
+    },
+    store::batch::Conflict,
+};
+use saga_core::{message::IncomingRecord, transition::Outbound};
+use saga_messaging::rule::{BatchError, Processor};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::Barrier;
+
+/// What an orchestrator decides from what it loaded.
+fn decide(record: &IncomingRecord, loaded: Loaded) -> Folded {
+    let shared = Database::shared();
+    let outbound = Outbound {
+        reply_topic: "saga.inputs".to_owned(),
+        floor: None,
+    };
+    let context = Context {
+        registry: &shared.registry,
+        settings: &shared.settings,
+        outbound: &outbound,
+        committed: &BTreeMap::new(),
+    };
+    let (arrived, rejected) = decode(std::slice::from_ref(record));
+    assert_eq!(rejected, []);
+    fold(context, arrived, loaded).unwrap()
+}
+
+fn conflict(result: Result<(), BatchError>) -> String {
+    match result {
+        Err(BatchError::Retry(source)) => source
+            .downcast::<Conflict>()
+            .expect("a conflict")
+            .statement
+            .to_owned(),
+        other => panic!("expected a conflict, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_decision_made_from_an_older_version_writes_nothing() {
+    let database = Database::new().await;
+    let (saga, reserve) = database.started().await;
+    let reply = database.reply(&reserve);
+    let stale = decide(&reply, database.load(saga).await);
+    database
+        .engine()
+        .process(std::slice::from_ref(&reply))
+        .await
+        .unwrap();
+    let zombie = database.store.begin().await.unwrap();
+    assert_eq!(conflict(zombie.commit(&stale.plan).await), "an update");
+    let loaded = database.load(saga).await;
+    assert_eq!(loaded.live[0].version, 2);
+}
+
+#[tokio::test]
+async fn an_end_decided_from_an_older_version_leaves_history_alone() {
+    let database = Database::new().await;
+    let (saga, reserve) = database.started().await;
+    let loaded = database.load(saga).await;
+    let mut plan = decide(&database.reply(&reserve), loaded).plan;
+    plan.ends.append(&mut plan.updates);
+    database
+        .engine()
+        .process(&[database.reply(&reserve)])
+        .await
+        .unwrap();
+    let zombie = database.store.begin().await.unwrap();
+    assert_eq!(conflict(zombie.commit(&plan).await), "an end");
+    assert_eq!(
+        (
+            database.count("saga").await,
+            database.count("saga_history").await
+        ),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_rival_waits_for_the_lock_and_then_sees_the_newer_state() {
+    let database = Database::new().await;
+    let (saga, reserve) = database.started().await;
+    let reply = database.reply(&reserve);
+    let mut first = database.store.begin().await.unwrap();
+    let loaded = first.load(&[saga], &[]).await.unwrap();
+    let store = database.store.clone();
+    let rival = tokio::spawn(async move {
+        let mut second = store.begin().await.unwrap();
+        second.load(&[saga], &[]).await.unwrap()
+    });
+    wait_until_blocked(&database).await;
+    first.commit(&decide(&reply, loaded).plan).await.unwrap();
+    let seen = rival.await.unwrap();
+    assert_eq!(seen.live[0].version, 2);
+}
+
+async fn wait_until_blocked(database: &Database) {
+    for _ in 0..500 {
+        let blocked: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        )
+        .fetch_one(database.store.reporting())
+        .await
+        .unwrap();
+        if blocked > 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("nobody waits for a lock");
+}
+
+#[tokio::test]
+async fn a_zombies_start_of_a_saga_that_has_ended_meanwhile_leaves_nothing() {
+    let database = Database::new().await;
+    let saga = new_saga();
+    let start = database.start(saga);
+    let mut zombie = database.store.begin().await.unwrap();
+    let loaded = zombie.load(&[saga], &[]).await.unwrap();
+    let first = database
+        .engine()
+        .process(std::slice::from_ref(&start))
+        .await
+        .unwrap();
+    database.run_to_end(first).await;
+    assert_eq!(
+        (
+            database.count("saga").await,
+            database.count("saga_history").await
+        ),
+        (0, 1)
+    );
+    let plan = decide(&start, loaded).plan;
+    assert_eq!(
+        conflict(zombie.commit(&plan).await),
+        "removing starts that have ended"
+    );
+    assert_eq!(
+        (
+            database.count("saga").await,
+            database.count("saga_history").await
+        ),
+        (0, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_start_that_a_rival_has_written_meanwhile_is_run_again_as_a_duplicate() {
+    let database = Database::new().await;
+    let saga = new_saga();
+    let start = database.start(saga);
+    let mut zombie = database.store.begin().await.unwrap();
+    let loaded = zombie.load(&[saga], &[]).await.unwrap();
+    let first = database
+        .engine()
+        .process(std::slice::from_ref(&start))
+        .await
+        .unwrap();
+    let plan = decide(&start, loaded).plan;
+    assert_eq!(conflict(zombie.commit(&plan).await), "a start");
+    let again = database.engine().process(&[start]).await.unwrap();
+    assert_eq!(
+        again, first,
+        "the same commands and events, with the same ids"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_orchestrators_with_the_same_batch_advance_each_saga_once() {
+    const SAGAS: usize = 50;
+    let database = Arc::new(Database::new().await);
+    let starts: Vec<IncomingRecord> = (0..SAGAS).map(|_| database.start(new_saga())).collect();
+    let outputs = at_once(&database, &starts).await;
+    let replies: Vec<IncomingRecord> = commands(&outputs)
+        .iter()
+        .map(|command| database.reply(command))
+        .collect();
+    assert_eq!(replies.len(), SAGAS);
+    at_once(&database, &replies).await;
+    let versions: Vec<i64> = sqlx::query_scalar("SELECT version FROM saga")
+        .fetch_all(database.store.reporting())
+        .await
+        .unwrap();
+    assert_eq!(versions, vec![2; SAGAS]);
+}
+
+/// Both process the same records; the one that was second sends the same again.
+async fn at_once(
+    database: &Arc<Database>,
+    records: &[IncomingRecord],
+) -> Vec<saga_core::message::OutgoingRecord> {
+    let barrier = Arc::new(Barrier::new(2));
+    let run = || {
+        let (database, barrier, records) =
+            (Arc::clone(database), Arc::clone(&barrier), records.to_vec());
+        tokio::spawn(async move {
+            let mut engine = database.engine();
+            barrier.wait().await;
+            for _ in 0..20 {
+                match engine.process(&records).await {
+                    Ok(outputs) => return outputs,
+                    Err(BatchError::Retry(_)) => {}
+                    Err(error @ BatchError::Data(_)) => panic!("{error:?}"),
+                }
+            }
+            panic!("never came through");
+        })
+    };
+    let (one, other) = (run(), run());
+    let (one, other) = (one.await.unwrap(), other.await.unwrap());
+    let payloads = |outputs: &[saga_core::message::OutgoingRecord]| -> Vec<Vec<u8>> {
+        outputs
+            .iter()
+            .map(|record| record.payload.clone())
+            .collect()
+    };
+    assert_eq!(payloads(&one), payloads(&other));
+    one
+}

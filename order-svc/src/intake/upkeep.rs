@@ -1,0 +1,128 @@
+//! What goes on beside the requests: the partition count, forgotten keys, and how many orders are pending.
+
+use crate::store;
+use async_trait::async_trait;
+use metrics::gauge;
+use saga_contracts::topic;
+use saga_messaging::{kafka::KafkaWriter, log::LogError};
+use saga_service::health::Readiness;
+use sqlx::PgPool;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Partitions of `saga.inputs` as last seen. Kept while the broker is away, so that orders are still taken; a count
+/// that has grown since only means that the new partitions are not used yet.
+#[derive(Clone, Debug, Default)]
+pub struct Partitions(Arc<AtomicI32>);
+
+impl Partitions {
+    pub fn known(count: i32) -> Self {
+        Self(Arc::new(AtomicI32::new(count)))
+    }
+
+    /// `None` until the broker has been reached once.
+    pub fn get(&self) -> Option<i32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|count| *count > 0)
+    }
+
+    fn set(&self, count: i32) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+}
+
+/// Where the count comes from.
+#[async_trait]
+pub trait CountPartitions: Send + Sync {
+    async fn count(&self) -> Result<i32, LogError>;
+}
+
+#[async_trait]
+impl CountPartitions for KafkaWriter {
+    async fn count(&self) -> Result<i32, LogError> {
+        self.refresh_partition_count(topic::SAGA_INPUTS).await
+    }
+}
+
+/// Between two tries while the count is not known.
+const FIRST_COUNT: Duration = Duration::from_millis(500);
+/// Partitions are added by hand, and rarely.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
+const PENDING_EVERY: Duration = Duration::from_secs(5);
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+/// Keys that one statement forgets: ten seconds of a thousand orders a second.
+const FORGET_LIMIT: i64 = 10_000;
+/// The count of pending orders stops here, so that a backlog does not make itself worse.
+const PENDING_BOUND: i64 = 100_000;
+
+/// Keeps the partition count; once it is known, orders can be taken.
+pub async fn watch_partitions(
+    partitions: Partitions,
+    source: impl CountPartitions,
+    ready: Readiness,
+    stop: CancellationToken,
+) {
+    loop {
+        match source.count().await {
+            Ok(count) => {
+                partitions.set(count);
+                ready.ready();
+            }
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                messaging.kafka.topic = topic::SAGA_INPUTS,
+                "the partitions cannot be counted"
+            ),
+        }
+        let pause = if partitions.get().is_some() {
+            COUNT_EVERY
+        } else {
+            FIRST_COUNT
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Forgets keys after their day, and counts pending orders.
+pub async fn tend_database(pool: PgPool, stop: CancellationToken) {
+    let mut pending = interval(PENDING_EVERY);
+    let mut forget = interval(FORGET_EVERY);
+    pending.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    forget.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let result = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = pending.tick() => count_pending(&pool).await,
+            _ = forget.tick() => forget_keys(&pool).await,
+        };
+        if let Err(error) = result {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "upkeep failed, it is tried again"
+            );
+        }
+    }
+}
+
+async fn count_pending(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let count = store::order::count_pending(&mut connection, PENDING_BOUND).await?;
+    gauge!("orders", "status" => "PENDING").set(count as f64);
+    Ok(())
+}
+
+async fn forget_keys(pool: &PgPool) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    store::idempotency::forget(&mut connection, FORGET_LIMIT).await?;
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! order-svc on a real Postgres: its statements, its transactions and its HTTP answers. Kafka is a recorder here; the
+//! whole system has its own tests.
+
+mod cancelling;
+mod harness;
+mod idempotency;
+mod participant;
+mod placing;
+mod plans;
+mod reading;
+mod running;
+mod waiting;

@@ -1,0 +1,111 @@
+//! The gateway that is shipped: it approves what is below its limit, unless a rule says otherwise.
+//!
+//! It keeps its promise the hard way: its memory of keys is durable, so that a key that is repeated after a crash of
+//! either side gets its first answer, and money never moves twice.
+
+use super::{
+    Gateway, GatewayAnswer, GatewayConfig, GatewayRequest,
+    ledger::{Ledger, LedgerDecision, LedgerEntry},
+    rules::{Effect, Rules, Treatment},
+};
+use async_trait::async_trait;
+use saga_contracts::fault_code::{IDEMPOTENCY_CONFLICT, PAYMENT_DECLINED};
+use uuid::Uuid;
+
+/// See the module.
+pub struct SimulatedGateway {
+    rules: Rules,
+    ledger: Ledger,
+}
+
+impl SimulatedGateway {
+    pub fn new(config: GatewayConfig, ledger: Ledger) -> Self {
+        Self {
+            rules: Rules::new(config),
+            ledger,
+        }
+    }
+}
+
+#[async_trait]
+impl Gateway for SimulatedGateway {
+    async fn call(&self, key: &str, request: &GatewayRequest) -> GatewayAnswer {
+        let treatment = self.rules.treat(request);
+        if !treatment.delay.is_zero() {
+            tokio::time::sleep(treatment.delay).await;
+        }
+        let decision = decide(&treatment, self.rules.over_limit(request), key);
+        let entry = LedgerEntry {
+            key: key.to_owned(),
+            operation: request.operation,
+            amount_minor: request.amount_minor,
+            currency: request.currency.clone(),
+            decision,
+        };
+        let Some(first) = self.ledger.record(entry).await else {
+            return GatewayAnswer::Indeterminate {
+                why: "the gateway does not answer".to_owned(),
+            };
+        };
+        if treatment.effect == Some(Effect::TimeOut) {
+            let why = "the gateway did not answer in time".to_owned();
+            return GatewayAnswer::Indeterminate { why };
+        }
+        answer(&first, key, request)
+    }
+}
+
+fn decide(treatment: &Treatment, over_limit: Option<String>, key: &str) -> LedgerDecision {
+    if treatment.effect == Some(Effect::Error) {
+        // Remembered like any answer: an earlier call with this key may still be under way, and whoever was told that
+        // nothing was done takes another key.
+        let message = treatment.message.clone();
+        return LedgerDecision::Failed {
+            message: message.unwrap_or_else(|| "the gateway is broken".to_owned()),
+        };
+    }
+    let declined = |message| LedgerDecision::Declined {
+        code: PAYMENT_DECLINED.to_owned(),
+        message,
+    };
+    if treatment.effect == Some(Effect::Decline) {
+        let message = treatment.message.clone();
+        return declined(message.unwrap_or_else(|| "the gateway declined".to_owned()));
+    }
+    match over_limit {
+        Some(why) => declined(why),
+        // A function of the key: whatever is asked twice is the same payment.
+        None => LedgerDecision::Approved {
+            reference: format!(
+                "sim-{}",
+                Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes()).simple()
+            ),
+        },
+    }
+}
+
+/// The first answer, if the key was used for the same thing.
+fn answer(first: &LedgerEntry, key: &str, request: &GatewayRequest) -> GatewayAnswer {
+    let same = first.operation == request.operation
+        && first.amount_minor == request.amount_minor
+        && first.currency == request.currency;
+    if !same {
+        let message = format!("key {key} was used for another payment");
+        return GatewayAnswer::Declined {
+            code: IDEMPOTENCY_CONFLICT.to_owned(),
+            message,
+        };
+    }
+    match &first.decision {
+        LedgerDecision::Approved { reference } => GatewayAnswer::Approved {
+            reference: reference.clone(),
+        },
+        LedgerDecision::Declined { code, message } => GatewayAnswer::Declined {
+            code: code.clone(),
+            message: message.clone(),
+        },
+        LedgerDecision::Failed { message } => GatewayAnswer::Failed {
+            message: message.clone(),
+        },
+    }
+}

@@ -1,0 +1,151 @@
+//! The simulated gateway's ledger.
+
+use crate::domain::Operation;
+use sqlx::PgPool;
+use std::collections::HashMap;
+
+/// What a key was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerEntry {
+    pub key: String,
+    pub operation: Operation,
+    pub amount_minor: i64,
+    pub currency: String,
+    pub decision: LedgerDecision,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerDecision {
+    Approved {
+        reference: String,
+    },
+    Declined {
+        code: String,
+        message: String,
+    },
+    /// Nothing was done, and with this key nothing will be.
+    Failed {
+        message: String,
+    },
+}
+
+impl LedgerDecision {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Approved { .. } => "approved",
+            Self::Declined { .. } => "declined",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    fn reference(&self) -> Option<&str> {
+        match self {
+            Self::Approved { reference } => Some(reference),
+            Self::Declined { .. } | Self::Failed { .. } => None,
+        }
+    }
+
+    fn code(&self) -> Option<&str> {
+        match self {
+            Self::Approved { .. } | Self::Failed { .. } => None,
+            Self::Declined { code, .. } => Some(code),
+        }
+    }
+
+    fn message(&self) -> Option<&str> {
+        match self {
+            Self::Approved { .. } => None,
+            Self::Declined { message, .. } | Self::Failed { message } => Some(message),
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    key: String,
+    operation: String,
+    amount_minor: i64,
+    currency: String,
+    reference: Option<String>,
+    code: Option<String>,
+    message: Option<String>,
+}
+
+impl TryFrom<Row> for LedgerEntry {
+    type Error = sqlx::Error;
+
+    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
+        let operation = [Operation::Charge, Operation::Refund]
+            .into_iter()
+            .find(|operation| operation.as_str() == row.operation)
+            .ok_or_else(|| sqlx::Error::Decode(format!("operation {}", row.operation).into()))?;
+        let message = row.message.unwrap_or_default();
+        let decision = match (row.reference, row.code) {
+            (Some(reference), _) => LedgerDecision::Approved { reference },
+            (None, Some(code)) => LedgerDecision::Declined { code, message },
+            (None, None) => LedgerDecision::Failed { message },
+        };
+        Ok(Self {
+            key: row.key,
+            operation,
+            amount_minor: row.amount_minor,
+            currency: row.currency,
+            decision,
+        })
+    }
+}
+
+/// Keeps the decisions of keys that have none and returns for each entry the decision that counts, in the order given.
+/// Keys that are new and keys that were there commit in one statement; the answers are read after it.
+pub async fn record(
+    pool: &PgPool,
+    entries: Vec<LedgerEntry>,
+) -> Result<Vec<LedgerEntry>, sqlx::Error> {
+    let mut sorted: Vec<&LedgerEntry> = entries.iter().collect();
+    sorted.sort_by(|a, b| a.key.cmp(&b.key));
+    sorted.dedup_by(|a, b| a.key == b.key);
+    let column = |of: fn(&LedgerEntry) -> Option<&str>| -> Vec<Option<String>> {
+        sorted
+            .iter()
+            .map(|entry| of(entry).map(str::to_owned))
+            .collect()
+    };
+    let amounts: Vec<i64> = sorted.iter().map(|entry| entry.amount_minor).collect();
+    let kept: Vec<(String,)> = sqlx::query_as(
+        "INSERT INTO gateway_ledger \
+         (key, operation, amount_minor, currency, decision, reference, code, message) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], \
+         $6::text[], $7::text[], $8::text[]) ON CONFLICT (key) DO NOTHING RETURNING key",
+    )
+    .bind(column(|entry| Some(&entry.key)))
+    .bind(column(|entry| Some(entry.operation.as_str())))
+    .bind(&amounts)
+    .bind(column(|entry| Some(&entry.currency)))
+    .bind(column(|entry| Some(entry.decision.as_str())))
+    .bind(column(|entry| entry.decision.reference()))
+    .bind(column(|entry| entry.decision.code()))
+    .bind(column(|entry| entry.decision.message()))
+    .fetch_all(pool)
+    .await?;
+    let mut known: HashMap<String, LedgerEntry> = HashMap::new();
+    if kept.len() < entries.len() {
+        let keys: Vec<String> = sorted.iter().map(|entry| entry.key.clone()).collect();
+        let found = read_keys(pool, &keys).await?;
+        known.extend(found.into_iter().map(|entry| (entry.key.clone(), entry)));
+    }
+    Ok(entries
+        .into_iter()
+        .map(|entry| known.get(&entry.key).cloned().unwrap_or(entry))
+        .collect())
+}
+
+async fn read_keys(pool: &PgPool, keys: &[String]) -> Result<Vec<LedgerEntry>, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT key, operation, amount_minor, currency, reference, code, message \
+         FROM gateway_ledger WHERE key = ANY($1)",
+    )
+    .bind(keys)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(LedgerEntry::try_from).collect()
+}

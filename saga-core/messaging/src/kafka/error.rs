@@ -1,0 +1,92 @@
+//! Which errors of the client are worth another try.
+
+use super::context::Admission;
+use crate::log::LogError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use thiserror::Error;
+
+/// A refusal that says what to do about it.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    #[error(
+        "topic '{0}' does not exist: create it, or correct its name (its partitions and retention are the \
+         operator's choice, so consumers and producers never create it)"
+    )]
+    NoTopic(String),
+    #[error("access to {what} is denied: {source}")]
+    Denied {
+        what: String,
+        #[source]
+        source: KafkaError,
+    },
+    #[error("the brokers do not let this client in: {0}")]
+    NotAdmitted(String),
+    #[error(
+        "a record of {size} bytes for topic '{topic}' is larger than the limit \
+         (message.max.bytes = {limit} here; max.message.bytes at the topic)"
+    )]
+    TooLarge {
+        topic: String,
+        size: usize,
+        limit: usize,
+    },
+    #[error("the client cannot go on: {0}")]
+    Fatal(#[source] KafkaError),
+    #[error("the client's configuration is not valid: {0}")]
+    Configuration(#[source] KafkaError),
+}
+
+impl From<Refusal> for LogError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+/// `what` is the topic or group concerned.
+pub(super) fn classify(error: KafkaError, what: &str) -> LogError {
+    if let KafkaError::MessageConsumptionFatal(_) = error {
+        return Refusal::Fatal(error).into();
+    }
+    if matches!(
+        error,
+        KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_)
+    ) {
+        return Refusal::Configuration(error).into();
+    }
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => {
+            Refusal::NoTopic(what.to_owned()).into()
+        }
+        Some(
+            RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed,
+        ) => Refusal::Denied {
+            what: what.to_owned(),
+            source: error,
+        }
+        .into(),
+        Some(RDKafkaErrorCode::Fatal) => Refusal::Fatal(error).into(),
+        Some(_) | None => LogError::Unavailable(Box::new(error)),
+    }
+}
+
+/// [`classify`], for a client whose connection may have been refused: then a request merely timed out.
+pub(super) fn explain(error: KafkaError, what: &str, admission: &Admission) -> LogError {
+    let login = is_login(error.rdkafka_error_code());
+    match (classify(error, what), admission.denied()) {
+        (LogError::Unavailable(_), Some(reason)) => Refusal::NotAdmitted(reason).into(),
+        (LogError::Refused(_), Some(reason)) if login => Refusal::NotAdmitted(reason).into(),
+        (other, _) => other,
+    }
+}
+
+/// A wrong name or password.
+pub(super) fn is_login(code: Option<RDKafkaErrorCode>) -> bool {
+    matches!(
+        code,
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
+    )
+}

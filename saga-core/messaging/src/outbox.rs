@@ -1,0 +1,178 @@
+//! The outbox: messages that follow from work which no message started, such as an HTTP request.
+//!
+//! ```text
+//!  ┌── the caller's transaction ──┐
+//!  │ its rows                     │ commit   ┌── Relay ────────────────────┐
+//!  │ stage(records): one row ─────┼────────▶ │ publish_soon: from memory,  │──▶ Kafka, acks
+//!  │ (+ removes rows acked since) │          │ in the order of staging     │
+//!  └──────────────────────────────┘          │ sweep: what a crash left    │
+//!                                            └─────────────────────────────┘
+//! ```
+//!
+//! One row a *batch* of records. After the commit the records go out straight from memory; their row is removed in the
+//! transaction of the next batch, or by the sweep if there is none. What a crash left behind is found by age: a row
+//! carries until when somebody is at it, and the sweep takes those whose time is over, `FOR UPDATE SKIP LOCKED`, so that
+//! any number of instances share the work. Never by `id > last seen`: the order of a sequence is not the order of commits.
+//!
+//! A record may go out twice, never not at all; its id is deterministic, so its readers tell.
+
+mod codec;
+mod relay;
+mod store;
+
+pub use relay::{Relay, RelaySettings};
+
+use crate::log::LogError;
+use metrics::gauge;
+use saga_core::message::OutgoingRecord;
+use sqlx::PgConnection;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Rows that one statement removes at most, so that a batch after an outage stays a small transaction.
+const SETTLE_LIMIT: usize = 1_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    #[error("the outbox's table could not be used")]
+    Database(#[from] sqlx::Error),
+    #[error("the log did not take the outbox's records")]
+    Log(#[source] LogError),
+}
+
+/// What the stager and the relay share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Rows whose records are acknowledged and that still stand there.
+    acked: Mutex<BTreeSet<i64>>,
+    /// Records staged here and not acknowledged yet.
+    unsent: AtomicU64,
+    /// Records that the last sweep saw in rows nobody is at.
+    abandoned: AtomicU64,
+}
+
+impl Shared {
+    fn acked(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        self.acked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn backlog(&self) -> u64 {
+        self.unsent.load(Ordering::Relaxed) + self.abandoned.load(Ordering::Relaxed)
+    }
+
+    fn report(&self) {
+        gauge!("saga_outbox_backlog_records").set(self.backlog() as f64);
+    }
+}
+
+/// The stager's end. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    shared: Arc<Shared>,
+    lease: Duration,
+}
+
+impl Outbox {
+    /// Writes `records` as one row in the caller's transaction and removes rows whose records have been acknowledged.
+    /// After the commit, hand the batch to [`Relay::publish_soon`]. Dropping it means that the transaction was rolled
+    /// back; a batch that was committed and is dropped is sent by the sweep.
+    pub async fn stage(
+        &self,
+        transaction: &mut PgConnection,
+        records: &[OutgoingRecord],
+    ) -> Result<StagedBatch, OutboxError> {
+        self.stage_owned(transaction, records.to_vec()).await
+    }
+
+    /// [`Outbox::stage`] without a copy of the records.
+    pub async fn stage_owned(
+        &self,
+        transaction: &mut PgConnection,
+        records: Vec<OutgoingRecord>,
+    ) -> Result<StagedBatch, OutboxError> {
+        let settled = self.settle(transaction).await?;
+        let id = store::insert(
+            transaction,
+            records.len(),
+            &codec::encode(&records),
+            self.lease,
+        )
+        .await?;
+        Ok(StagedBatch {
+            id,
+            records,
+            settled,
+        })
+    }
+
+    /// Removes rows whose records have been acknowledged, in the caller's transaction. If that is rolled back, so is
+    /// the removal, and the rows are sent again when their claim is over: readers know the records.
+    async fn settle(&self, transaction: &mut PgConnection) -> Result<Settled, OutboxError> {
+        let ids: Vec<i64> = self
+            .shared
+            .acked()
+            .iter()
+            .take(SETTLE_LIMIT)
+            .copied()
+            .collect();
+        let mut settled = Settled {
+            shared: Arc::clone(&self.shared),
+            ids,
+            committed: false,
+        };
+        if !settled.ids.is_empty() {
+            {
+                let mut acked = self.shared.acked();
+                for id in &settled.ids {
+                    acked.remove(id);
+                }
+            }
+            store::delete(transaction, &settled.ids).await?;
+        }
+        settled.ids.shrink_to_fit();
+        Ok(settled)
+    }
+
+    /// Records that are staged and not yet acknowledged, as far as this process knows. Above a bound of the caller's,
+    /// intake pushes back.
+    pub fn backlog(&self) -> u64 {
+        self.shared.backlog()
+    }
+}
+
+/// Ids that were removed in a transaction; they come back if it is not known to be committed.
+#[derive(Debug)]
+struct Settled {
+    shared: Arc<Shared>,
+    ids: Vec<i64>,
+    committed: bool,
+}
+
+impl Settled {
+    fn commit(&mut self) {
+        self.committed = true;
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.shared.acked().extend(self.ids.drain(..));
+        }
+    }
+}
+
+/// A batch whose row is written, in a transaction that is not known to be committed.
+#[derive(Debug)]
+#[must_use = "hand it to Relay::publish_soon after the commit"]
+pub struct StagedBatch {
+    id: i64,
+    records: Vec<OutgoingRecord>,
+    settled: Settled,
+}

@@ -1,0 +1,276 @@
+//! Sends what was staged.
+
+use super::{Outbox, OutboxError, Shared, StagedBatch, codec, store};
+use crate::log::{LogError, LogWriter};
+use metrics::counter;
+use saga_core::message::OutgoingRecord;
+use sqlx::PgPool;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Staged batches that wait for the log. More than fill the time of a broker's restart; what does not fit is left to
+/// the sweep.
+const WAITING_BATCHES: usize = 1_024;
+/// Records that are sent together, so that one outage's backlog does not become one request.
+const PUBLISH_LIMIT: usize = 1_000;
+/// First and longest wait between two tries while the log is away.
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// Rows that one sweep claims.
+const SWEEP_LIMIT: i64 = 100;
+
+#[derive(Clone, Copy, Debug)]
+pub struct RelaySettings {
+    /// A row is somebody's for this long. Longer than a delivery may take, or a slow broker has everything sent twice;
+    /// shorter than a customer waits for an order that a crash left behind.
+    pub lease: Duration,
+    /// Between two sweeps.
+    pub sweep: Duration,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            sweep: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A batch whose transaction is committed.
+struct Committed {
+    id: i64,
+    records: Vec<OutgoingRecord>,
+}
+
+/// The publishing end. Clones share everything.
+#[derive(Clone)]
+pub struct Relay {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Committed>,
+}
+
+impl Relay {
+    /// Makes both ends and what runs between them: spawn the future; it ends after `shutdown` when what was handed over
+    /// before is sent or the log is away.
+    pub fn new<W: LogWriter>(
+        pool: PgPool,
+        writer: W,
+        settings: RelaySettings,
+        shutdown: CancellationToken,
+    ) -> (Outbox, Relay, impl Future<Output = ()> + Send) {
+        let shared = Arc::new(Shared::default());
+        let (queue, waiting) = mpsc::channel(WAITING_BATCHES);
+        let outbox = Outbox {
+            shared: Arc::clone(&shared),
+            lease: settings.lease,
+        };
+        let sender = Sender {
+            pool,
+            writer,
+            settings,
+            outbox: outbox.clone(),
+            shutdown,
+        };
+        let relay = Relay { shared, queue };
+        (outbox, relay, sender.run(waiting))
+    }
+
+    /// The transaction of this batch is committed: send its records. Never waits.
+    pub fn publish_soon(&self, mut staged: StagedBatch) {
+        staged.settled.commit();
+        let records = std::mem::take(&mut staged.records);
+        let count = records.len() as u64;
+        self.shared.unsent.fetch_add(count, Ordering::Relaxed);
+        let batch = Committed {
+            id: staged.id,
+            records,
+        };
+        if self.queue.try_send(batch).is_err() {
+            // Its row stands there; the sweep counts it once its claim is over.
+            self.shared.unsent.fetch_sub(count, Ordering::Relaxed);
+            counter!("saga_outbox_left_to_sweep_total").increment(1);
+        }
+        self.shared.report();
+    }
+
+    /// See [`Outbox::backlog`].
+    pub fn backlog(&self) -> u64 {
+        self.shared.backlog()
+    }
+}
+
+struct Sender<W> {
+    pool: PgPool,
+    writer: W,
+    settings: RelaySettings,
+    outbox: Outbox,
+    shutdown: CancellationToken,
+}
+
+impl<W: LogWriter> Sender<W> {
+    async fn run(self, mut queue: mpsc::Receiver<Committed>) {
+        let mut sweep = interval(self.settings.sweep);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                batch = queue.recv() => match batch {
+                    Some(first) => self.send(gather(first, &mut queue)).await,
+                    None => break,
+                },
+                _ = sweep.tick() => self.sweep().await,
+            }
+        }
+        queue.close();
+        while let Some(first) = queue.recv().await {
+            self.send(gather(first, &mut queue)).await;
+        }
+        if let Err(error) = self.settle().await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "sent rows stay in the outbox"
+            );
+        }
+    }
+
+    /// Sends batches, in order, until the log has them. While the process stops there is one try: the rows stand there.
+    async fn send(&self, batches: Vec<Committed>) {
+        let ids: Vec<i64> = batches.iter().map(|batch| batch.id).collect();
+        let records: Vec<_> = batches
+            .into_iter()
+            .flat_map(|batch| batch.records)
+            .collect();
+        let claimed = Instant::now();
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.writer.publish(&records).await {
+                Ok(_) => {
+                    self.outbox.shared.acked().extend(ids);
+                    break;
+                }
+                Err(refused @ LogError::Refused(_)) => {
+                    refuse(&refused, &ids);
+                    break;
+                }
+                Err(unavailable @ LogError::Unavailable(_)) => warn!(
+                    error = &unavailable as &dyn std::error::Error,
+                    records = records.len(),
+                    retry_in_ms = wait.as_millis() as u64,
+                    "the outbox waits for the log"
+                ),
+            }
+            // Once the claim is over a sweep, here or elsewhere, sends them; doing both would be twice the load.
+            if self.shutdown.is_cancelled() || claimed.elapsed() > self.settings.lease {
+                break;
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_RETRY);
+        }
+        let shared = &self.outbox.shared;
+        shared
+            .unsent
+            .fetch_sub(records.len() as u64, Ordering::Relaxed);
+        shared.report();
+    }
+
+    async fn sweep(&self) {
+        if let Err(error) = self.try_sweep().await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "the outbox could not be swept"
+            );
+        }
+    }
+
+    async fn try_sweep(&self) -> Result<(), OutboxError> {
+        self.settle().await?;
+        let mut connection = self.pool.acquire().await?;
+        let rows = store::claim(&mut connection, SWEEP_LIMIT, self.settings.lease).await?;
+        let abandoned = store::abandoned(&mut connection).await?;
+        drop(connection);
+        let shared = &self.outbox.shared;
+        shared
+            .abandoned
+            .store(abandoned.unsigned_abs(), Ordering::Relaxed);
+        shared.report();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        info!(
+            batches = rows.len(),
+            "sending batches that were left in the outbox"
+        );
+        counter!("saga_outbox_swept_total").increment(rows.len() as u64);
+        for (id, text) in rows {
+            match codec::decode(&text) {
+                Ok(records) => self.resend(id, &records).await?,
+                Err(unreadable) => error!(
+                    error = &unreadable as &dyn std::error::Error,
+                    outbox.id = id,
+                    "a row of the outbox cannot be read; it stays for a person to look at"
+                ),
+            }
+        }
+        self.settle().await
+    }
+
+    async fn resend(&self, id: i64, records: &[OutgoingRecord]) -> Result<(), OutboxError> {
+        match self.writer.publish(records).await {
+            Ok(_) => {
+                self.outbox.shared.acked().insert(id);
+                Ok(())
+            }
+            Err(refused @ LogError::Refused(_)) => {
+                refuse(&refused, &[id]);
+                Ok(())
+            }
+            Err(unavailable @ LogError::Unavailable(_)) => Err(OutboxError::Log(unavailable)),
+        }
+    }
+
+    /// Removes rows that no next batch has removed.
+    async fn settle(&self) -> Result<(), OutboxError> {
+        while !self.outbox.shared.acked().is_empty() {
+            let mut connection = self.pool.acquire().await?;
+            let mut settled = self.outbox.settle(&mut connection).await?;
+            settled.commit();
+        }
+        Ok(())
+    }
+}
+
+/// A row that is refused stays, so that nothing is lost, and is tried again by the sweep; somebody must look.
+fn refuse(refused: &LogError, ids: &[i64]) {
+    counter!("saga_outbox_refused_total").increment(ids.len() as u64);
+    error!(
+        error = refused as &dyn std::error::Error,
+        outbox.ids = ?ids,
+        "the log refuses records of the outbox; their rows stay until it takes them"
+    );
+}
+
+/// Adds what waits behind `first`.
+fn gather(first: Committed, queue: &mut mpsc::Receiver<Committed>) -> Vec<Committed> {
+    let mut count = first.records.len();
+    let mut batches = vec![first];
+    while count < PUBLISH_LIMIT {
+        match queue.try_recv() {
+            Ok(batch) => {
+                count += batch.records.len();
+                batches.push(batch);
+            }
+            Err(_) => break,
+        }
+    }
+    batches
+}

@@ -1,0 +1,112 @@
+//! The barrier's rows of a batch, in memory: read once, changed command by command, written once.
+
+use super::reply::SavedReply;
+use saga_core::{
+    barrier::Mark,
+    ids::{SagaId, Timestamp},
+    message::{Command, Direction},
+};
+use std::collections::BTreeMap;
+
+/// Names a row of the barrier, and the intent of the same command.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowKey {
+    pub saga_id: SagaId,
+    pub step: String,
+    /// `Forward` or `Compensation`.
+    pub direction: Direction,
+}
+
+impl RowKey {
+    pub(super) fn of(command: &Command, direction: Direction) -> Self {
+        Self {
+            saga_id: command.saga_id,
+            step: command.step.clone(),
+            direction,
+        }
+    }
+}
+
+/// What a row says.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub mark: Mark,
+    pub reply: Option<SavedReply>,
+    pub handled_at: Timestamp,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    stored: bool,
+    entry: Option<Entry>,
+    changed: bool,
+}
+
+/// What must be written for memory and table to agree.
+#[derive(Debug, Default)]
+pub(super) struct BarrierChanges<'a> {
+    pub inserts: Vec<(&'a RowKey, &'a Entry)>,
+    pub updates: Vec<(&'a RowKey, &'a Entry)>,
+    pub deletes: Vec<&'a RowKey>,
+}
+
+/// Sorted by key, so that everything that is written from it takes its locks in one order.
+#[derive(Debug, Default)]
+pub(super) struct Barrier {
+    slots: BTreeMap<RowKey, Slot>,
+}
+
+impl Barrier {
+    pub fn new(stored: impl IntoIterator<Item = (RowKey, Entry)>) -> Self {
+        let slot = |entry| Slot {
+            stored: true,
+            entry: Some(entry),
+            changed: false,
+        };
+        Self {
+            slots: stored
+                .into_iter()
+                .map(|(key, entry)| (key, slot(entry)))
+                .collect(),
+        }
+    }
+
+    pub fn get(&self, key: &RowKey) -> Option<&Entry> {
+        self.slots.get(key)?.entry.as_ref()
+    }
+
+    /// The marks of the command's step: forward, compensation.
+    pub fn marks(&self, command: &Command) -> (Option<Mark>, Option<Mark>) {
+        let mark = |direction| {
+            self.get(&RowKey::of(command, direction))
+                .map(|entry| entry.mark)
+        };
+        (mark(Direction::Forward), mark(Direction::Compensation))
+    }
+
+    pub fn set(&mut self, key: RowKey, entry: Entry) {
+        let slot = self.slots.entry(key).or_default();
+        slot.entry = Some(entry);
+        slot.changed = true;
+    }
+
+    pub fn clear(&mut self, key: &RowKey) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.entry = None;
+            slot.changed = true;
+        }
+    }
+
+    pub fn changes(&self) -> BarrierChanges<'_> {
+        let mut changes = BarrierChanges::default();
+        for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.changed) {
+            match (slot.stored, &slot.entry) {
+                (false, Some(entry)) => changes.inserts.push((key, entry)),
+                (true, Some(entry)) => changes.updates.push((key, entry)),
+                (true, None) => changes.deletes.push(key),
+                (false, None) => {}
+            }
+        }
+        changes
+    }
+}

@@ -1,0 +1,70 @@
+//! Makes the calls.
+
+use super::{Finished, Job};
+use crate::participant::{CallLimits, CallOutcome, ExternalCalls, guard::panic_message};
+use futures_util::FutureExt;
+use metrics::histogram;
+use std::{panic::AssertUnwindSafe, sync::Arc};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+
+/// One call. Whatever is not an answer does not tell.
+pub(super) async fn call(outside: &dyn ExternalCalls, limits: CallLimits, job: Job) -> Finished {
+    let key = job.idempotency_key();
+    let command = &job.command;
+    let span = info_span!(
+        "external_call",
+        saga.id = %command.saga_id,
+        saga.step = command.step,
+        correlation.id = command.trace.correlation_id,
+    );
+    let began = Instant::now();
+    let work = AssertUnwindSafe(outside.call(&key, command)).catch_unwind();
+    let outcome = match timeout(limits.timeout, work.instrument(span)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => CallOutcome::Indeterminate {
+            why: format!("the call panicked: {}", panic_message(&*panic)),
+        },
+        Err(_) => CallOutcome::Indeterminate {
+            why: format!("no answer in {} ms", limits.timeout.as_millis()),
+        },
+    };
+    histogram!("saga_external_call_seconds", "command" => command.command_type.clone())
+        .record(began.elapsed());
+    Finished { job, outcome }
+}
+
+/// Until `shutdown`, then waits for the calls under way.
+pub(super) async fn run(
+    outside: Arc<dyn ExternalCalls>,
+    limits: CallLimits,
+    mut jobs: mpsc::Receiver<Job>,
+    finished: mpsc::Sender<Finished>,
+    shutdown: CancellationToken,
+) {
+    let mut under_way = JoinSet::new();
+    loop {
+        let room = under_way.len() < limits.concurrency.max(1);
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(_) = under_way.join_next() => {}
+            Some(job) = jobs.recv(), if room => {
+                let (outside, finished) = (Arc::clone(&outside), finished.clone());
+                let calling = async move {
+                    let done = call(&*outside, limits, job).await;
+                    // The settler ends after us; should it be gone, the sweep has the intent.
+                    drop(finished.send(done).await);
+                };
+                under_way.spawn(calling.in_current_span());
+            }
+            else => break,
+        }
+    }
+    while under_way.join_next().await.is_some() {}
+}

@@ -1,0 +1,325 @@
+//! The open intents of a participant, stage by stage. Production runs all stages; tests and simulations stop between
+//! any two.
+
+use super::{caller, settle};
+use crate::{
+    log::LogWriter,
+    participant::{
+        BatchHandler, CallOutcome,
+        barrier::RowKey,
+        core::{Calls, Core},
+        intent::{Intent, IntentState},
+        store,
+    },
+    rule::BatchError,
+};
+use metrics::gauge;
+use saga_core::message::{Command, Direction, OutgoingRecord};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, warn};
+
+/// Outcomes that one transaction settles at most: what a second of a busy gateway brings.
+const SETTLE_LIMIT: usize = 256;
+/// Replies that one sweep sends again at most.
+const SWEEP_LIMIT: usize = 512;
+/// Bounds of the time between two sweeps; between them it is the delay of an indeterminate call.
+const SWEEP_INTERVAL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+
+/// A call to make.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub key: RowKey,
+    pub generation: i32,
+    pub command: Command,
+}
+
+impl Job {
+    pub(in crate::participant) fn new(key: RowKey, intent: &Intent) -> Self {
+        Self {
+            key,
+            generation: intent.generation,
+            command: intent.command.clone(),
+        }
+    }
+
+    /// `<saga>/<step>/<direction>/<generation>`.
+    pub fn idempotency_key(&self) -> String {
+        let Self {
+            key, generation, ..
+        } = self;
+        format!(
+            "{}/{}/{}/{generation}",
+            key.saga_id, key.step, key.direction
+        )
+    }
+
+    pub(in crate::participant) fn identity(&self) -> (RowKey, i32) {
+        (self.key.clone(), self.generation)
+    }
+}
+
+/// A call that came back.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub job: Job,
+    pub outcome: CallOutcome,
+}
+
+/// Replies to publish; once they are acknowledged, their intents may be closed.
+#[derive(Debug, Default)]
+#[must_use = "publish the records, then hand it to OpenCalls::acked"]
+pub struct Answered {
+    pub records: Vec<OutgoingRecord>,
+    pub(super) intents: Vec<Told>,
+}
+
+/// Whose replies were sent: an intent as it stood then. A call that was opened again since, and settled, has others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::participant) struct Told {
+    pub key: RowKey,
+    pub generation: i32,
+    pub is_final: bool,
+}
+
+impl Told {
+    pub(super) fn of(key: &RowKey, intent: &Intent) -> Self {
+        Self {
+            key: key.clone(),
+            generation: intent.generation,
+            is_final: intent.state == IntentState::Settled,
+        }
+    }
+}
+
+/// What a sweep took over.
+#[derive(Debug, Default)]
+pub struct Swept {
+    pub jobs: Vec<Job>,
+    pub answered: Answered,
+}
+
+/// The half of a participant that looks after its external calls.
+pub struct OpenCalls<H> {
+    pub(super) core: Arc<Core<H>>,
+    jobs: mpsc::Receiver<Job>,
+    /// Acknowledged and not closed yet.
+    pub(super) acked: Vec<Told>,
+}
+
+impl<H: BatchHandler> OpenCalls<H> {
+    pub(in crate::participant) fn new(core: Arc<Core<H>>, jobs: mpsc::Receiver<Job>) -> Self {
+        Self {
+            core,
+            jobs,
+            acked: Vec::new(),
+        }
+    }
+
+    pub(super) fn calls(&self) -> Option<&Calls> {
+        self.core.calls.as_ref()
+    }
+
+    /// Takes a job from memory, if there is one.
+    pub fn next_job(&mut self) -> Option<Job> {
+        self.jobs.try_recv().ok()
+    }
+
+    /// Makes a call.
+    pub async fn call(&self, job: Job) -> Finished {
+        match self.calls() {
+            Some(calls) => caller::call(&*calls.outside, calls.limits, job).await,
+            None => Finished {
+                job,
+                outcome: CallOutcome::Indeterminate {
+                    why: "the participant has no external calls".to_owned(),
+                },
+            },
+        }
+    }
+
+    /// Settles what came back in one transaction; what cannot be settled alone is called again later.
+    pub async fn settle(&mut self, finished: &[Finished]) -> Result<Answered, BatchError> {
+        settle::settle(self, finished).await
+    }
+
+    /// The replies stand in the log.
+    pub fn acked(&mut self, answered: Answered) {
+        self.acked.extend(answered.intents);
+    }
+
+    /// Closes what was acknowledged, if no settlement did.
+    pub async fn close(&mut self) -> Result<(), BatchError> {
+        if self.acked.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.core.pool.begin().await?;
+        settle::close(&mut tx, &mut self.acked.clone()).await?;
+        tx.commit().await?;
+        self.acked.clear();
+        Ok(())
+    }
+
+    /// Takes over intents whose lease is over: calls to make again, replies to send again. The jobs are to be given to
+    /// [`OpenCalls::enqueue`], or called.
+    pub async fn sweep(&mut self) -> Result<Swept, BatchError> {
+        let Some(calls) = self.calls() else {
+            return Ok(Swept::default());
+        };
+        let (room, lease) = (calls.room(), calls.limits.lease);
+        let lifetime = calls.limits.key_lifetime;
+        let mut connection = self.core.pool.acquire().await?;
+        let due = store::intent::claim(&mut connection, true, room, lease).await?;
+        let unsent = store::intent::claim(&mut connection, false, SWEEP_LIMIT, lease).await?;
+        let (open, expired, now) = store::intent::count(&mut connection).await?;
+        drop(connection);
+        self.report(open, expired);
+        let (alive, over): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .partition(|(_, intent)| now < intent.opened_at + lifetime);
+        let job = |(key, intent): (RowKey, Intent)| Job::new(key, &intent);
+        let mut swept = Swept {
+            jobs: alive.into_iter().map(job).collect(),
+            answered: Answered::default(),
+        };
+        let over: Vec<Finished> = over
+            .into_iter()
+            .map(|found| Finished {
+                job: job(found),
+                outcome: CallOutcome::Indeterminate {
+                    why: "its key may be forgotten outside".to_owned(),
+                },
+            })
+            .collect();
+        if !over.is_empty() {
+            swept.answered = self.settle(&over).await?;
+        }
+        for (key, intent) in unsent {
+            let replies = intent.replies.iter().flatten();
+            let records = replies.map(|reply| reply.encode(&self.core.config.source));
+            swept.answered.records.extend(records);
+            swept.answered.intents.push(Told::of(&key, &intent));
+        }
+        Ok(swept)
+    }
+
+    fn report(&self, open: i64, expired: i64) {
+        let name = || self.core.config.name.clone();
+        gauge!("saga_open_intents", "participant" => name()).set(open as f64);
+        gauge!("saga_expired_intents", "participant" => name()).set(expired as f64);
+    }
+
+    /// Leaves jobs to [`OpenCalls::run`].
+    pub fn enqueue(&self, jobs: Vec<Job>) {
+        if let Some(calls) = self.calls() {
+            calls.enqueue(jobs);
+        }
+    }
+
+    /// All stages, until `shutdown`; then the calls under way are waited for and settled.
+    pub async fn run<W: LogWriter>(mut self, writer: W, shutdown: CancellationToken) {
+        let Some(calls) = self.calls() else { return };
+        let (outside, limits) = (Arc::clone(&calls.outside), calls.limits);
+        let (finish, mut finished) = mpsc::channel(SETTLE_LIMIT);
+        let jobs = std::mem::replace(&mut self.jobs, mpsc::channel(1).1);
+        let calling = caller::run(outside, limits, jobs, finish, shutdown.clone());
+        let caller = tokio::spawn(calling.in_current_span());
+        let (least, most) = SWEEP_INTERVAL;
+        let mut tick = tokio::time::interval(limits.retry_delay.clamp(least, most));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        loop {
+            tokio::select! {
+                count = finished.recv_many(&mut batch, SETTLE_LIMIT) => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.settle_and_publish(&batch, &writer, &shutdown).await;
+                    batch.clear();
+                }
+                _ = tick.tick(), if !shutdown.is_cancelled() => self.turn(&writer).await,
+            }
+        }
+        if let Err(error) = self.close().await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "answered intents stay open, they are answered once more after the next start"
+            );
+        }
+        if let Err(error) = caller.await {
+            error!(error = &error as &dyn std::error::Error, "the caller broke");
+        }
+    }
+
+    /// The database may be away for as long as it likes; what is in memory then is settled when it is back.
+    async fn settle_and_publish<W: LogWriter>(
+        &mut self,
+        batch: &[Finished],
+        writer: &W,
+        shutdown: &CancellationToken,
+    ) {
+        let mut wait = FIRST_RETRY;
+        loop {
+            let error = match self.settle(batch).await {
+                Ok(answered) => return self.publish(answered, writer).await,
+                Err(error) => error,
+            };
+            warn!(
+                error = &error as &dyn std::error::Error,
+                outcomes = batch.len(),
+                "external calls cannot be settled now, trying again"
+            );
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(LONGEST_RETRY);
+        }
+    }
+
+    async fn publish<W: LogWriter>(&mut self, answered: Answered, writer: &W) {
+        if answered.records.is_empty() {
+            self.acked(answered);
+            return;
+        }
+        match writer.publish(&answered.records).await {
+            Ok(_) => self.acked(answered),
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                records = answered.records.len(),
+                "replies of external calls were not acknowledged, the sweep sends them again"
+            ),
+        }
+    }
+
+    async fn turn<W: LogWriter>(&mut self, writer: &W) {
+        let swept = match self.close().await {
+            Ok(()) => self.sweep().await,
+            Err(error) => Err(error),
+        };
+        match swept {
+            Ok(swept) => {
+                self.enqueue(swept.jobs);
+                self.publish(swept.answered, writer).await;
+            }
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "open external calls cannot be swept now, trying again"
+            ),
+        }
+    }
+}
+
+/// The intent's row of a finished job.
+impl Finished {
+    pub(super) fn is_for(&self, intent: &Intent) -> bool {
+        intent.generation == self.job.generation && intent.state == IntentState::Open
+    }
+
+    pub(super) fn direction(&self) -> Direction {
+        self.job.key.direction
+    }
+}

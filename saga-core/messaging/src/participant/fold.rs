@@ -1,0 +1,417 @@
+//! Commands of a batch, one after the other, over the barrier's rows in memory.
+//!
+//! The frame folds a batch of records; a settlement folds the commands that waited for it. Reading first and writing
+//! last, with everything between in memory, is what makes any mix of duplicates, compensations and resolves of one step
+//! in one batch come out as if each had had a transaction of its own.
+
+use super::{
+    Answer, BatchHandler,
+    barrier::{Barrier, Entry, RowKey},
+    calls::Job,
+    core::Core,
+    guard::{FoldError, HandlerFault, guarded},
+    intake,
+    intent::{Intent, IntentState, Intents, latest},
+    reply::{self, PreparedReply, SavedReply},
+    store,
+};
+use crate::rule::BatchError;
+use metrics::{counter, histogram};
+use saga_core::{
+    barrier::{Admission, Mark, admit},
+    ids::Timestamp,
+    message::{Command, Direction, Fault},
+};
+use serde_json::json;
+use sqlx::PgConnection;
+use std::{collections::HashSet, time::Duration};
+use thiserror::Error;
+use tokio::time::Instant;
+use tracing::{Instrument, debug, error, info_span};
+use uuid::Uuid;
+
+/// Largest result: fits a Kafka record of the default size with the headers, as often as it is copied on the way.
+const RESULT_LIMIT_BYTES: usize = 512 * 1024;
+
+/// Somebody else wrote a row between our reading and our writing.
+#[derive(Debug, Error)]
+#[error("a rival was first with {missing} of the barrier's rows")]
+struct Rival {
+    missing: u64,
+}
+
+pub(super) struct Fold<'a, H> {
+    core: &'a Core<H>,
+    now: Timestamp,
+    pub barrier: Barrier,
+    pub intents: Intents,
+    jobs: Vec<Job>,
+}
+
+impl<'a, H: BatchHandler> Fold<'a, H> {
+    /// Reads what the barrier says of these sagas (`ids` sorted). Where there are external calls their intents are
+    /// locked first: whoever holds an intent decides over its pending row.
+    pub async fn begin(
+        core: &'a Core<H>,
+        tx: &mut PgConnection,
+        now: Timestamp,
+        ids: &[Uuid],
+    ) -> Result<Self, FoldError> {
+        let intents = match &core.calls {
+            Some(_) => store::intent::lock(tx, ids).await?,
+            None => Vec::new(),
+        };
+        let rows = store::inbox::read(tx, ids).await?;
+        Ok(Self {
+            core,
+            now,
+            barrier: Barrier::new(rows),
+            intents: Intents::new(intents),
+            jobs: Vec::new(),
+        })
+    }
+
+    /// Decides the commands in their order. `None`: answered when its external call is settled.
+    pub async fn run(
+        &mut self,
+        tx: &mut PgConnection,
+        commands: &[Command],
+    ) -> Result<Vec<Option<PreparedReply>>, FoldError> {
+        let candidates = self.candidates(commands);
+        let (handler, limit) = (&self.core.handler, self.core.config.handler_timeout);
+        let mut rows = if candidates.is_empty() {
+            None
+        } else {
+            Some(guarded(limit, handler.load(tx, &candidates)).await?)
+        };
+        let mut replies = Vec::with_capacity(commands.len());
+        for command in commands {
+            replies.push(self.decide(tx, rows.as_mut(), command).await?);
+        }
+        if let Some(rows) = rows {
+            guarded(limit, handler.store(tx, rows)).await?;
+        }
+        Ok(replies)
+    }
+
+    /// Writes what changed. The jobs are to be called after the commit.
+    pub async fn finish(self, tx: &mut PgConnection) -> Result<Vec<Job>, FoldError> {
+        let (written, gone) = self.intents.changes();
+        if !written.is_empty() {
+            store::intent::write(tx, &written).await?;
+        }
+        if !gone.is_empty() {
+            store::intent::remove(tx, &gone).await?;
+        }
+        let changes = self.barrier.changes();
+        if !changes.deletes.is_empty() {
+            let done = store::inbox::release(tx, &changes.deletes).await?;
+            expect(done, changes.deletes.len())?;
+        }
+        if !changes.updates.is_empty() {
+            let done = store::inbox::settle(tx, &changes.updates).await?;
+            expect(done, changes.updates.len())?;
+        }
+        if !changes.inserts.is_empty() {
+            let done = store::inbox::insert(tx, &changes.inserts).await?;
+            expect(done, changes.inserts.len())?;
+        }
+        Ok(self.jobs)
+    }
+
+    /// Every command that may get to the handler; some of them will not.
+    fn candidates<'c>(&self, commands: &'c [Command]) -> Vec<&'c Command> {
+        let mut begun: HashSet<RowKey> = HashSet::new();
+        commands
+            .iter()
+            .filter(|command| {
+                let (forward, compensation) = self.barrier.marks(command);
+                match command.direction {
+                    Direction::Forward => {
+                        begun.insert(RowKey::of(command, Direction::Forward));
+                        forward.is_none() && compensation.is_none()
+                    }
+                    Direction::Compensation => {
+                        let key = RowKey::of(command, Direction::Forward);
+                        compensation.is_none()
+                            && (forward == Some(Mark::Done)
+                                || (forward.is_none() && begun.contains(&key)))
+                    }
+                    Direction::Resolve => false,
+                }
+            })
+            .collect()
+    }
+
+    async fn decide(
+        &mut self,
+        tx: &mut PgConnection,
+        rows: Option<&mut H::Rows>,
+        command: &Command,
+    ) -> Result<Option<PreparedReply>, FoldError> {
+        let (forward, compensation) = self.barrier.marks(command);
+        let admission = admit(forward, compensation, command.direction);
+        self.note(command, admission);
+        let forward_key = RowKey::of(command, Direction::Forward);
+        Ok(match admission {
+            Admission::Run => return self.handle(tx, rows, command).await,
+            Admission::AnswerOnSettlement => self.wait(command, forward),
+            Admission::SavedForward => self.saved(command, &forward_key),
+            Admission::SavedCompensation => {
+                self.saved(command, &RowKey::of(command, Direction::Compensation))
+            }
+            Admission::RefuseAndCompensateEmpty => {
+                self.refuse(forward_key);
+                Some(self.compensate_empty(command))
+            }
+            Admission::CompensateEmpty => Some(self.compensate_empty(command)),
+            Admission::RefuseAndAnswerNotDone => {
+                self.refuse(forward_key);
+                Some(PreparedReply::not_done(command, self.now))
+            }
+            Admission::AnswerNotDone => Some(PreparedReply::not_done(command, self.now)),
+        })
+    }
+
+    fn note(&self, command: &Command, admission: Admission) {
+        let name = match admission {
+            Admission::Run => "run",
+            Admission::SavedForward => "saved_forward",
+            Admission::SavedCompensation => "saved_compensation",
+            Admission::RefuseAndCompensateEmpty => "refuse_and_compensate_empty",
+            Admission::CompensateEmpty => "compensate_empty",
+            Admission::RefuseAndAnswerNotDone => "refuse_and_answer_not_done",
+            Admission::AnswerNotDone => "answer_not_done",
+            Admission::AnswerOnSettlement => "answer_on_settlement",
+        };
+        counter!(
+            "saga_barrier_total",
+            "participant" => self.core.config.name.clone(),
+            "admission" => name
+        )
+        .increment(1);
+        debug!(
+            saga.id = %command.saga_id,
+            saga.step = command.step,
+            correlation.id = command.trace.correlation_id,
+            saga.attempt = command.attempt,
+            admission = name,
+            "{} arrived",
+            command.command_type
+        );
+    }
+
+    async fn handle(
+        &mut self,
+        tx: &mut PgConnection,
+        rows: Option<&mut H::Rows>,
+        command: &Command,
+    ) -> Result<Option<PreparedReply>, FoldError> {
+        let Some(rows) = rows else {
+            let why = "a command runs that was not loaded for".to_owned();
+            return Err(HandlerFault::Broken(why).into());
+        };
+        let span = info_span!(
+            "command",
+            saga.id = %command.saga_id,
+            saga.step = command.step,
+            correlation.id = command.trace.correlation_id,
+        );
+        let limit = self.core.config.handler_timeout;
+        let began = Instant::now();
+        let work = self.core.handler.handle(tx, rows, command).instrument(span);
+        let answer = guarded(limit, work).await?;
+        histogram!(
+            "saga_command_handling_seconds",
+            "participant" => self.core.config.name.clone(),
+            "command" => command.command_type.clone()
+        )
+        .record(began.elapsed());
+        self.apply(command, answer)
+    }
+
+    fn apply(
+        &mut self,
+        command: &Command,
+        answer: Answer,
+    ) -> Result<Option<PreparedReply>, FoldError> {
+        let direction = command.direction;
+        Ok(match answer {
+            Answer::Success { reply_type, result } => {
+                let saved = reply::success(reply_type, result);
+                check_result(&saved)?;
+                self.core.count(&command.command_type, "success");
+                Some(self.save(command, direction, Mark::Done, saved))
+            }
+            Answer::Failure { reply_type, fault } => {
+                self.core.count(&command.command_type, "failure");
+                let saved = reply::failure(reply_type, &fault);
+                Some(if saves_failure(command) {
+                    self.save(command, direction, Mark::Failed, saved)
+                } else {
+                    PreparedReply::new(command, direction, saved, self.now)
+                })
+            }
+            Answer::Error { fault } => {
+                self.core.count(&command.command_type, "error");
+                Some(PreparedReply::error(command, &fault, self.now))
+            }
+            Answer::CallOutside => {
+                self.core.count(&command.command_type, "called_outside");
+                self.open(command)?;
+                None
+            }
+        })
+    }
+
+    /// Sets the row and answers with what it now says.
+    pub fn save(
+        &mut self,
+        command: &Command,
+        direction: Direction,
+        mark: Mark,
+        saved: SavedReply,
+    ) -> PreparedReply {
+        let entry = Entry {
+            mark,
+            reply: Some(saved),
+            handled_at: self.now,
+        };
+        let reply = PreparedReply::saved(command, direction, &entry);
+        let key = RowKey::of(command, direction);
+        self.intents.forget_released(&key);
+        self.barrier.set(key, entry);
+        reply
+    }
+
+    fn saved(&self, command: &Command, key: &RowKey) -> Option<PreparedReply> {
+        let entry = self.barrier.get(key)?;
+        Some(PreparedReply::saved(command, key.direction, entry))
+    }
+
+    fn refuse(&mut self, key: RowKey) {
+        self.intents.forget_released(&key);
+        let entry = Entry {
+            mark: Mark::Refused,
+            reply: None,
+            handled_at: self.now,
+        };
+        self.barrier.set(key, entry);
+    }
+
+    /// Looks like any other compensation's reply: to the saga there is no difference.
+    fn compensate_empty(&mut self, command: &Command) -> PreparedReply {
+        let configured = self
+            .core
+            .config
+            .compensation_replies
+            .get(&command.command_type);
+        let reply_type =
+            configured.map_or_else(|| format!("{}.done", command.command_type), Clone::clone);
+        let saved = reply::success(reply_type, json!({}));
+        self.save(command, Direction::Compensation, Mark::Done, saved)
+    }
+
+    /// The row becomes pending, and the call is made after the commit.
+    fn open(&mut self, command: &Command) -> Result<(), FoldError> {
+        let Some(calls) = &self.core.calls else {
+            let why = "it calls outside, but the participant has no external calls".to_owned();
+            return Err(HandlerFault::Broken(why).into());
+        };
+        let key = RowKey::of(command, command.direction);
+        let generation = self.intents.get(&key).map_or(1, |intent| intent.generation);
+        // What does not fit into memory is free to be taken at once.
+        let fits = self.jobs.len() < calls.room();
+        let lease = if fits {
+            calls.limits.lease
+        } else {
+            Duration::ZERO
+        };
+        let intent = Intent {
+            generation,
+            state: IntentState::Open,
+            lease_until: self.now + lease,
+            opened_at: self.now,
+            command: command.clone(),
+            cancel: None,
+            resolve: None,
+            replies: None,
+        };
+        if fits {
+            self.jobs.push(Job::new(key.clone(), &intent));
+        }
+        self.intents.set(key.clone(), intent);
+        let entry = Entry {
+            mark: Mark::Pending,
+            reply: None,
+            handled_at: self.now,
+        };
+        self.barrier.set(key, entry);
+        Ok(())
+    }
+
+    /// Notes the command with the open call; one that will never be settled is answered at once.
+    fn wait(&mut self, command: &Command, forward: Option<Mark>) -> Option<PreparedReply> {
+        let direction = match (command.direction, forward) {
+            (Direction::Compensation, Some(Mark::Done)) => Direction::Compensation,
+            (Direction::Forward | Direction::Compensation | Direction::Resolve, _) => {
+                Direction::Forward
+            }
+        };
+        let Some(intent) = self.intents.get_mut(&RowKey::of(command, direction)) else {
+            error!(
+                saga.id = %command.saga_id,
+                saga.step = command.step,
+                correlation.id = command.trace.correlation_id,
+                "the barrier says that a call is open, but its intent is not there"
+            );
+            let fault = Fault::new("intent_missing", "an external call's intent is not there");
+            return Some(PreparedReply::error(command, &fault, self.now));
+        };
+        if intent.state == IntentState::Expired {
+            return Some(PreparedReply::error(command, &outcome_unknown(), self.now));
+        }
+        if command.direction == direction {
+            intent.asked_again(command);
+        } else {
+            match command.direction {
+                Direction::Compensation => latest(&mut intent.cancel, command),
+                Direction::Resolve | Direction::Forward => latest(&mut intent.resolve, command),
+            }
+        }
+        None
+    }
+}
+
+/// A failure of a compensation is never final, whatever the command says: it parks and is tried again.
+pub(super) fn saves_failure(command: &Command) -> bool {
+    command.save_failure && command.direction == Direction::Forward
+}
+
+/// The answer about a call of which nobody can tell any more whether it was made.
+pub(super) fn outcome_unknown() -> Fault {
+    Fault::new(
+        "outcome_unknown",
+        "the outcome of an external call could not be learned in its key's lifetime: a person has to look",
+    )
+}
+
+pub(super) fn check_result(saved: &SavedReply) -> Result<(), HandlerFault> {
+    let bytes = saved.payload.to_string().len();
+    if bytes > RESULT_LIMIT_BYTES {
+        return Err(HandlerFault::Broken(format!(
+            "its result has {bytes} bytes, at most {RESULT_LIMIT_BYTES} are possible"
+        )));
+    }
+    intake::check_result(&saved.payload)
+        .map_err(|why| HandlerFault::Broken(format!("its result cannot be passed on: {why}")))
+}
+
+fn expect(done: u64, sent: usize) -> Result<(), BatchError> {
+    let missing = (sent as u64).saturating_sub(done);
+    if missing == 0 {
+        Ok(())
+    } else {
+        Err(BatchError::Retry(Box::new(Rival { missing })))
+    }
+}

@@ -1,0 +1,238 @@
+//! The batch of commands: one transaction, and the replies that follow from it.
+//!
+//! ```text
+//!  records ─▶ decode, check ─▶ BEGIN ─▶ intents (locked), barrier rows ─▶ handler.load: all shared rows, once
+//!    ─▶ command by command in log order: admit → answer, or handler.handle ─▶ handler.store ─▶ intents, barrier
+//!       rows with their replies, counted ─▶ COMMIT ─▶ replies, dead letters │ calls to make
+//! ```
+//!
+//! A command whose work is done finds its row and yields the saved reply, with the same id: a crash anywhere, or a
+//! commit whose answer was lost, is cured by running the batch again.
+
+use super::{
+    BatchHandler, ExternalCalls, ParticipantConfig,
+    calls::{Job, OpenCalls},
+    core::{Calls, Core},
+    fold::Fold,
+    guard::{FoldError, HandlerFault},
+    intake::{self, Refusal},
+    reply::PreparedReply,
+    store,
+};
+use crate::{
+    dead_letter::dead_letter,
+    log::{Delivered, TopicPartition},
+    rule::{BatchError, Processor},
+};
+use async_trait::async_trait;
+use metrics::histogram;
+use saga_core::{
+    ids::Timestamp,
+    message::{Command, Fault, IncomingRecord, OutgoingRecord},
+};
+use sqlx::PgPool;
+use std::sync::Arc;
+use tokio::time::Instant;
+use tracing::warn;
+use uuid::Uuid;
+
+/// The processor of a participant's batches. [`run`](super::run) puts it under the rule; a test or a simulation may
+/// drive it itself.
+pub struct Frame<H> {
+    core: Arc<Core<H>>,
+    /// A record whose handler was over time alone, once. One stall of the machine or of the database looks the same,
+    /// so only the second time counts.
+    suspect: Option<(i32, i64)>,
+}
+
+/// A decoded command, or why it is none; in log order.
+type Received = Result<Command, Refusal>;
+
+impl<H: BatchHandler> Frame<H> {
+    /// The frame, and the other half of it if there are external calls.
+    pub fn new(
+        config: ParticipantConfig,
+        handler: Arc<H>,
+        calls: Option<Arc<dyn ExternalCalls>>,
+        pool: PgPool,
+    ) -> (Self, Option<OpenCalls<H>>) {
+        let (calls, jobs) = calls.map(Calls::new).unzip();
+        let core = Arc::new(Core {
+            config,
+            handler,
+            pool,
+            calls,
+        });
+        let open = jobs.map(|jobs| OpenCalls::new(Arc::clone(&core), jobs));
+        let frame = Self {
+            core,
+            suspect: None,
+        };
+        (frame, open)
+    }
+
+    /// One transaction over everything that can be read.
+    async fn transact(&self, received: &mut [Received]) -> Result<Answers, FoldError> {
+        let core = &self.core;
+        let mut tx = core.pool.begin().await?;
+        let opening = store::floor::open(&mut tx, core.config.handler_timeout).await?;
+        let mut commands = Vec::with_capacity(received.len());
+        for entry in received.iter_mut() {
+            let Ok(command) = entry else { continue };
+            match intake::admit_age(command, &opening) {
+                Ok(()) => commands.push(command.clone()),
+                Err(refusal) => *entry = Err(refusal),
+            }
+        }
+        let floors = commands.iter().filter_map(|command| command.floor);
+        if let Some(floor) = floors.map(|floor| floor.timestamp_millis()).max()
+            && floor > opening.seen_floor_ms
+        {
+            store::floor::raise_seen(&mut tx, floor).await?;
+        }
+        let mut ids: Vec<Uuid> = commands.iter().map(|command| command.saga_id.0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut fold = Fold::begin(core, &mut tx, opening.now, &ids).await?;
+        let replies = fold.run(&mut tx, &commands).await?;
+        let jobs = fold.finish(&mut tx).await?;
+        tx.commit().await?;
+        Ok(Answers {
+            replies,
+            jobs,
+            at: opening.now,
+        })
+    }
+
+    fn outputs(
+        &self,
+        records: &[IncomingRecord],
+        received: &[Received],
+        answers: &Answers,
+    ) -> Vec<OutgoingRecord> {
+        let source = &self.core.config.source;
+        let mut replies = answers.replies.iter();
+        let mut outputs = Vec::with_capacity(records.len());
+        for (record, entry) in records.iter().zip(received) {
+            match entry {
+                Ok(_) => {
+                    let reply = replies.next().and_then(Option::as_ref);
+                    outputs.extend(reply.map(|reply| reply.encode(source)));
+                }
+                Err(refusal) => outputs.extend(self.refused(record, refusal, answers.at)),
+            }
+        }
+        outputs
+    }
+
+    fn refused(
+        &self,
+        record: &IncomingRecord,
+        refusal: &Refusal,
+        at: Timestamp,
+    ) -> Vec<OutgoingRecord> {
+        warn!(
+            saga.id = refusal
+                .asked
+                .as_ref()
+                .map(|command| command.saga_id.to_string()),
+            saga.step = refusal.asked.as_ref().map(|command| command.step.as_str()),
+            messaging.kafka.topic = record.topic,
+            messaging.kafka.partition = record.partition,
+            messaging.kafka.offset = record.offset,
+            reason = refusal.reason,
+            "a command is dead-lettered: {}",
+            refusal.detail
+        );
+        let mut outputs = vec![dead_letter(record, refusal.reason, &refusal.detail)];
+        if let Some(command) = &refusal.asked {
+            let reply = PreparedReply::error(command, &refusal.fault(), at);
+            outputs.push(reply.encode(&self.core.config.source));
+        }
+        outputs
+    }
+
+    /// Over time alone for the first time: once more.
+    fn second_chance(&mut self, records: &[IncomingRecord], error: BatchError) -> BatchError {
+        let [record] = records else { return error };
+        let BatchError::Data(why) = error else {
+            return error;
+        };
+        let over_time = matches!(
+            why.downcast_ref::<HandlerFault>(),
+            Some(HandlerFault::OverTime { .. })
+        );
+        let position = (record.partition, record.offset);
+        if over_time && self.suspect.replace(position) != Some(position) {
+            BatchError::Retry(why)
+        } else {
+            BatchError::Data(why)
+        }
+    }
+}
+
+/// What a transaction came to.
+struct Answers {
+    replies: Vec<Option<PreparedReply>>,
+    jobs: Vec<Job>,
+    at: Timestamp,
+}
+
+#[async_trait]
+impl<H: BatchHandler> Processor for Frame<H> {
+    async fn process(
+        &mut self,
+        records: &[IncomingRecord],
+    ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        let began = Instant::now();
+        let config = &self.core.config;
+        let mut received: Vec<Received> = records
+            .iter()
+            .map(|record| intake::read(record, config))
+            .collect();
+        let answers = match Box::pin(self.transact(&mut received)).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let error = self.core.judge(error).await;
+                return Err(self.second_chance(records, error));
+            }
+        };
+        let outputs = self.outputs(records, &received, &answers);
+        if let Some(calls) = &self.core.calls {
+            calls.enqueue(answers.jobs);
+        }
+        histogram!("saga_batch_seconds", "participant" => self.core.config.name.clone())
+            .record(began.elapsed());
+        Ok(outputs)
+    }
+
+    /// Nothing of it is written: the dead letter keeps the command, and the saga is told.
+    async fn reject(
+        &mut self,
+        record: &IncomingRecord,
+        why: &BatchError,
+    ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        let (BatchError::Data(source) | BatchError::Retry(source)) = why;
+        let reason = source
+            .downcast_ref::<HandlerFault>()
+            .map_or("data_error", HandlerFault::code);
+        let mut outputs = vec![dead_letter(record, reason, &source.to_string())];
+        if let Ok(command) = intake::read(record, &self.core.config) {
+            let now = store::floor::now(&self.core.pool).await?;
+            self.core.count(&command.command_type, "rejected");
+            let fault = Fault::new(reason, source.to_string());
+            let reply = PreparedReply::error(&command, &fault, now);
+            outputs.push(reply.encode(&self.core.config.source));
+        }
+        Ok(outputs)
+    }
+
+    fn published(&mut self, _: &[OutgoingRecord], _: &[Delivered]) {}
+
+    /// Nothing is cached between batches.
+    async fn assigned(&mut self, _: &[TopicPartition]) -> Result<(), BatchError> {
+        Ok(())
+    }
+
+    fn revoked(&mut self, _: &[TopicPartition]) {}
+}

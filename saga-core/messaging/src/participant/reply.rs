@@ -1,0 +1,105 @@
+//! Replies: new ones, saved ones, and those that wait for their acknowledgment.
+
+use super::barrier::Entry;
+use saga_core::{
+    ids::Timestamp,
+    message::{Command, Direction, Fault, Outcome, OutgoingRecord, Reply, ReplyTo},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The part of a reply that the barrier keeps. The attempt is the asking command's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct SavedReply {
+    #[serde(rename = "type")]
+    pub reply_type: String,
+    pub outcome: Outcome,
+    pub payload: Value,
+}
+
+/// A reply with where it goes. Its time is that of the decision, so that it is the same whenever it is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct PreparedReply {
+    pub reply: Reply,
+    pub reply_to: ReplyTo,
+    pub at: Timestamp,
+}
+
+impl PreparedReply {
+    pub fn encode(&self, source: &str) -> OutgoingRecord {
+        self.reply.encode(&self.reply_to, source, self.at)
+    }
+
+    pub fn new(command: &Command, direction: Direction, saved: SavedReply, at: Timestamp) -> Self {
+        Self {
+            reply: Reply {
+                saga_id: command.saga_id,
+                step: command.step.clone(),
+                direction,
+                attempt: command.attempt,
+                reply_type: saved.reply_type,
+                outcome: saved.outcome,
+                payload: saved.payload,
+                trace: command.trace.clone(),
+            },
+            reply_to: command.reply_to.clone(),
+            at,
+        }
+    }
+
+    /// A row's saved reply; a resolve gets the forward command's.
+    pub fn saved(command: &Command, direction: Direction, entry: &Entry) -> Self {
+        let saved = entry.reply.clone().unwrap_or_else(|| SavedReply {
+            reply_type: format!("{}.done", forward_type(command)),
+            outcome: Outcome::Success,
+            payload: Value::Null,
+        });
+        Self::new(command, direction, saved, entry.handled_at)
+    }
+
+    pub fn not_done(command: &Command, at: Timestamp) -> Self {
+        let saved = SavedReply {
+            reply_type: format!("{}.not_done", forward_type(command)),
+            outcome: Outcome::NotDone,
+            payload: json!({}),
+        };
+        Self::new(command, command.direction, saved, at)
+    }
+
+    pub fn error(command: &Command, fault: &Fault, at: Timestamp) -> Self {
+        let saved = SavedReply {
+            reply_type: format!("{}.error", command.command_type),
+            outcome: Outcome::Error,
+            payload: fault_payload(fault),
+        };
+        Self::new(command, command.direction, saved, at)
+    }
+}
+
+pub(super) fn success(reply_type: String, result: Value) -> SavedReply {
+    SavedReply {
+        reply_type,
+        outcome: Outcome::Success,
+        payload: result,
+    }
+}
+
+pub(super) fn failure(reply_type: String, fault: &Fault) -> SavedReply {
+    SavedReply {
+        reply_type,
+        outcome: Outcome::Failure,
+        payload: fault_payload(fault),
+    }
+}
+
+fn fault_payload(fault: &Fault) -> Value {
+    json!({"code": fault.code, "message": fault.message})
+}
+
+/// The forward command's type, also for its resolve.
+fn forward_type(command: &Command) -> &str {
+    command
+        .command_type
+        .strip_suffix(Command::RESOLVE_SUFFIX)
+        .unwrap_or(&command.command_type)
+}

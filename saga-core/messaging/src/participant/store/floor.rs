@@ -1,0 +1,47 @@
+//! What a transaction begins with: the database's time, and below which time nothing may have an effect.
+
+use saga_core::ids::Timestamp;
+use sqlx::{PgConnection, PgPool};
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    pub now: Timestamp,
+    pub own_floor_ms: i64,
+    pub seen_floor_ms: i64,
+}
+
+/// `WHERE singleton`, because stores forbid sequential scans, and one that is forbidden is so dear that Postgres compiles it.
+/// Also bounds every statement of the transaction: a statement that nobody waits for any more must not keep its locks.
+pub async fn open(
+    tx: &mut PgConnection,
+    statement_timeout: Duration,
+) -> Result<Opening, sqlx::Error> {
+    let (now, own_floor_ms, seen_floor_ms, _): (Timestamp, i64, i64, String) = sqlx::query_as(
+        "SELECT clock_timestamp(), own_ms, seen_ms, set_config('statement_timeout', $1, true) \
+         FROM saga_floor WHERE singleton",
+    )
+    .bind(statement_timeout.as_millis().to_string())
+    .fetch_one(tx)
+    .await?;
+    Ok(Opening {
+        now,
+        own_floor_ms,
+        seen_floor_ms,
+    })
+}
+
+pub async fn raise_seen(tx: &mut PgConnection, floor_ms: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE saga_floor SET seen_ms = $1 WHERE singleton AND seen_ms < $1")
+        .bind(floor_ms)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// The database's time, where there is no transaction.
+pub async fn now(pool: &PgPool) -> Result<Timestamp, sqlx::Error> {
+    sqlx::query_scalar("SELECT clock_timestamp()")
+        .fetch_one(pool)
+        .await
+}

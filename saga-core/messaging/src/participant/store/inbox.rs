@@ -1,0 +1,156 @@
+//! The barrier's rows.
+
+use super::{Keys, from_json, key, to_json, undecodable};
+use crate::participant::barrier::{Entry, RowKey};
+use saga_core::{barrier::Mark, ids::Timestamp};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+fn mark_code(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Pending => "P",
+        Mark::Done => "D",
+        Mark::Failed => "X",
+        Mark::Refused => "R",
+    }
+}
+
+fn mark(code: &str) -> Result<Mark, sqlx::Error> {
+    [Mark::Pending, Mark::Done, Mark::Failed, Mark::Refused]
+        .into_iter()
+        .find(|mark| mark_code(*mark) == code)
+        .ok_or_else(|| undecodable(&format!("mark '{code}'")))
+}
+
+/// All rows of these sagas; `ids` sorted.
+pub async fn read(
+    tx: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<Vec<(RowKey, Entry)>, sqlx::Error> {
+    let rows: Vec<(Uuid, String, String, String, Option<String>, Timestamp)> = sqlx::query_as(
+        "SELECT saga_id, step, direction::text, mark::text, reply::text, handled_at FROM inbox \
+         WHERE saga_id = ANY($1) AND saga_id BETWEEN $2 AND $3",
+    )
+    .bind(ids)
+    .bind(ids.first())
+    .bind(ids.last())
+    .fetch_all(tx)
+    .await?;
+    rows.into_iter()
+        .map(|(saga, step, direction, code, reply, handled_at)| {
+            let entry = Entry {
+                mark: mark(&code)?,
+                reply: reply.as_deref().map(from_json).transpose()?,
+                handled_at,
+            };
+            Ok((key(saga, step, &direction)?, entry))
+        })
+        .collect()
+}
+
+struct Columns {
+    keys: Keys,
+    marks: Vec<&'static str>,
+    replies: Vec<Option<String>>,
+    times: Vec<Timestamp>,
+}
+
+impl Columns {
+    fn of(rows: &[(&RowKey, &Entry)]) -> Result<Self, sqlx::Error> {
+        let reply = |entry: &Entry| entry.reply.as_ref().map(to_json).transpose();
+        Ok(Self {
+            keys: Keys::of(rows.iter().map(|(key, _)| *key)),
+            marks: rows
+                .iter()
+                .map(|(_, entry)| mark_code(entry.mark))
+                .collect(),
+            replies: rows
+                .iter()
+                .map(|(_, entry)| reply(entry))
+                .collect::<Result<_, _>>()?,
+            times: rows.iter().map(|(_, entry)| entry.handled_at).collect(),
+        })
+    }
+}
+
+/// Fewer than given: a rival was first.
+pub async fn insert(tx: &mut PgConnection, rows: &[(&RowKey, &Entry)]) -> Result<u64, sqlx::Error> {
+    let columns = Columns::of(rows)?;
+    let done = sqlx::query(
+        "INSERT INTO inbox (saga_id, step, direction, mark, reply, handled_at) \
+         SELECT u.saga_id, u.step, u.direction::\"char\", u.mark::\"char\", u.reply::json, u.at \
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], \
+                     $6::timestamptz[]) AS u(saga_id, step, direction, mark, reply, at) \
+         ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING",
+    )
+    .bind(&columns.keys.sagas)
+    .bind(&columns.keys.steps)
+    .bind(&columns.keys.directions)
+    .bind(&columns.marks)
+    .bind(&columns.replies)
+    .bind(&columns.times)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Pending rows get their outcome; nothing else ever changes.
+pub async fn settle(tx: &mut PgConnection, rows: &[(&RowKey, &Entry)]) -> Result<u64, sqlx::Error> {
+    let columns = Columns::of(rows)?;
+    let done = sqlx::query(
+        "UPDATE inbox i SET mark = u.mark::\"char\", reply = u.reply::json, handled_at = u.at \
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], \
+                     $6::timestamptz[]) AS u(saga_id, step, direction, mark, reply, at) \
+         WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
+         AND i.mark = 'P' AND i.saga_id BETWEEN $7 AND $8",
+    )
+    .bind(&columns.keys.sagas)
+    .bind(&columns.keys.steps)
+    .bind(&columns.keys.directions)
+    .bind(&columns.marks)
+    .bind(&columns.replies)
+    .bind(&columns.times)
+    .bind(columns.keys.lowest())
+    .bind(columns.keys.highest())
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Pending rows whose call was definitely not done.
+pub async fn release(tx: &mut PgConnection, rows: &[&RowKey]) -> Result<u64, sqlx::Error> {
+    let keys = Keys::of(rows.iter().copied());
+    let done = sqlx::query(
+        "DELETE FROM inbox i \
+         USING unnest($1::uuid[], $2::text[], $3::text[]) AS u(saga_id, step, direction) \
+         WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
+         AND i.mark = 'P' AND i.saga_id BETWEEN $4 AND $5",
+    )
+    .bind(&keys.sagas)
+    .bind(&keys.steps)
+    .bind(&keys.directions)
+    .bind(keys.lowest())
+    .bind(keys.highest())
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Done by the starter. A row that stands there already is a mistake of the caller's and fails.
+pub async fn record_started(
+    tx: &mut PgConnection,
+    ids: &[Uuid],
+    step: &str,
+    reply: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO inbox (saga_id, step, direction, mark, reply) \
+         SELECT id, $2, 'F', 'D', $3::json FROM unnest($1::uuid[]) AS u(id) ORDER BY id",
+    )
+    .bind(ids)
+    .bind(step)
+    .bind(reply)
+    .execute(tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! The intents.
+
+use super::{Keys, from_json, key, to_json, undecodable};
+use crate::participant::{
+    barrier::RowKey,
+    calls::Told,
+    intent::{Intent, IntentState},
+};
+use saga_core::ids::Timestamp;
+use sqlx::{FromRow, PgConnection, postgres::types::PgInterval};
+use std::time::Duration;
+use uuid::Uuid;
+
+fn interval(time: Duration) -> PgInterval {
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: time.as_micros() as i64,
+    }
+}
+
+#[derive(FromRow)]
+struct Row {
+    saga_id: Uuid,
+    step: String,
+    direction: String,
+    generation: i32,
+    state: String,
+    lease_until: Timestamp,
+    opened_at: Timestamp,
+    command: String,
+    cancel_requested: Option<String>,
+    resolve_requested: Option<String>,
+    replies: Option<String>,
+}
+
+impl Row {
+    fn decode(self) -> Result<(RowKey, Intent), sqlx::Error> {
+        let state = IntentState::parse(&self.state)
+            .ok_or_else(|| undecodable(&format!("intent state '{}'", self.state)))?;
+        let intent = Intent {
+            generation: self.generation,
+            state,
+            lease_until: self.lease_until,
+            opened_at: self.opened_at,
+            command: from_json(&self.command)?,
+            cancel: self
+                .cancel_requested
+                .as_deref()
+                .map(from_json)
+                .transpose()?,
+            resolve: self
+                .resolve_requested
+                .as_deref()
+                .map(from_json)
+                .transpose()?,
+            replies: self.replies.as_deref().map(from_json).transpose()?,
+        };
+        Ok((key(self.saga_id, self.step, &self.direction)?, intent))
+    }
+}
+
+fn decoded(rows: Vec<Row>) -> Result<Vec<(RowKey, Intent)>, sqlx::Error> {
+    rows.into_iter().map(Row::decode).collect()
+}
+
+/// Locks and reads all intents of these sagas.
+pub async fn lock(
+    tx: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<Vec<(RowKey, Intent)>, sqlx::Error> {
+    let rows = sqlx::query_as(
+        "SELECT saga_id, step, direction::text, generation, state, lease_until, opened_at, \
+         command::text, cancel_requested::text, resolve_requested::text, replies::text \
+         FROM intent WHERE saga_id = ANY($1) ORDER BY intent.saga_id, intent.step, \
+         intent.direction FOR UPDATE",
+    )
+    .bind(ids)
+    .fetch_all(tx)
+    .await?;
+    decoded(rows)
+}
+
+/// Writes intents as they are in memory. A rival's new intent can be overwritten only in a transaction that then
+/// finds the rival's barrier row and is rolled back.
+pub async fn write(tx: &mut PgConnection, rows: &[(&RowKey, &Intent)]) -> Result<(), sqlx::Error> {
+    let keys = Keys::of(rows.iter().map(|(key, _)| *key));
+    let column = |of: fn(&Intent) -> Result<Option<String>, sqlx::Error>| {
+        rows.iter()
+            .map(|(_, intent)| of(intent))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let generations: Vec<i32> = rows.iter().map(|(_, intent)| intent.generation).collect();
+    let states: Vec<&str> = rows.iter().map(|(_, i)| i.state.as_str()).collect();
+    let leases: Vec<Timestamp> = rows.iter().map(|(_, intent)| intent.lease_until).collect();
+    let opened: Vec<Timestamp> = rows.iter().map(|(_, intent)| intent.opened_at).collect();
+    sqlx::query(
+        "INSERT INTO intent (saga_id, step, direction, generation, state, lease_until, opened_at, \
+         command, cancel_requested, resolve_requested, replies) \
+         SELECT saga_id, step, direction::\"char\", generation, state, lease_until, opened_at, \
+         command::json, cancel::json, resolve::json, replies::json \
+         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::text[], \
+         $6::timestamptz[], $7::timestamptz[], $8::text[], $9::text[], $10::text[], $11::text[]) \
+         AS u(saga_id, step, direction, generation, state, lease_until, opened_at, command, \
+         cancel, resolve, replies) ORDER BY 1, 2, 3 \
+         ON CONFLICT (saga_id, step, direction) DO UPDATE SET generation = excluded.generation, \
+         state = excluded.state, lease_until = excluded.lease_until, \
+         opened_at = excluded.opened_at, command = excluded.command, \
+         cancel_requested = excluded.cancel_requested, \
+         resolve_requested = excluded.resolve_requested, replies = excluded.replies",
+    )
+    .bind(&keys.sagas)
+    .bind(&keys.steps)
+    .bind(&keys.directions)
+    .bind(&generations)
+    .bind(&states)
+    .bind(&leases)
+    .bind(&opened)
+    .bind(column(|intent| to_json(&intent.command).map(Some))?)
+    .bind(column(|intent| {
+        intent.cancel.as_ref().map(to_json).transpose()
+    })?)
+    .bind(column(|intent| {
+        intent.resolve.as_ref().map(to_json).transpose()
+    })?)
+    .bind(column(|intent| {
+        intent.replies.as_ref().map(to_json).transpose()
+    })?)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub async fn remove(tx: &mut PgConnection, rows: &[&RowKey]) -> Result<(), sqlx::Error> {
+    let keys = Keys::of(rows.iter().copied());
+    sqlx::query(
+        "DELETE FROM intent i \
+         USING unnest($1::uuid[], $2::text[], $3::text[]) AS u(saga_id, step, direction) \
+         WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\"",
+    )
+    .bind(&keys.sagas)
+    .bind(&keys.steps)
+    .bind(&keys.directions)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The replies of these intents are acknowledged: the final ones go, the others have nothing more to send. Both
+/// statements look at the state, which tells an intent that was opened again since.
+pub async fn close(tx: &mut PgConnection, acked: &[Told]) -> Result<(), sqlx::Error> {
+    let (ended, waiting): (Vec<&Told>, Vec<&Told>) = acked.iter().partition(|told| told.is_final);
+    let statements = [
+        (
+            ended,
+            "DELETE FROM intent i USING unnest($1::uuid[], $2::text[], $3::text[], $4::int[]) \
+             AS u(saga_id, step, direction, generation) \
+             WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
+             AND i.generation = u.generation AND i.state = 'settled'",
+        ),
+        (
+            waiting,
+            "UPDATE intent i SET replies = NULL, cancel_requested = NULL, resolve_requested = NULL \
+             FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[]) \
+             AS u(saga_id, step, direction, generation) \
+             WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
+             AND i.generation = u.generation AND i.state IN ('released', 'expired')",
+        ),
+    ];
+    for (told, statement) in statements {
+        if told.is_empty() {
+            continue;
+        }
+        let keys = Keys::of(told.iter().map(|told| &told.key));
+        let generations: Vec<i32> = told.iter().map(|told| told.generation).collect();
+        sqlx::query(statement)
+            .bind(&keys.sagas)
+            .bind(&keys.steps)
+            .bind(&keys.directions)
+            .bind(&generations)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Takes over what nobody is at any more: at most `limit`, calls to make or replies to send.
+pub async fn claim(
+    connection: &mut PgConnection,
+    calls: bool,
+    limit: usize,
+    lease: Duration,
+) -> Result<Vec<(RowKey, Intent)>, sqlx::Error> {
+    // SKIP LOCKED: what another instance is taking now is its own.
+    let rows = sqlx::query_as(
+        "UPDATE intent i SET lease_until = clock_timestamp() + $3 \
+         FROM (SELECT saga_id, step, direction FROM intent \
+               WHERE (state = 'open' OR replies IS NOT NULL) AND (state = 'open') = $1 \
+               AND lease_until < clock_timestamp() \
+               ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED) AS due \
+         WHERE i.saga_id = due.saga_id AND i.step = due.step AND i.direction = due.direction \
+         RETURNING i.saga_id, i.step, i.direction::text, i.generation, i.state, i.lease_until, \
+         i.opened_at, i.command::text, i.cancel_requested::text, i.resolve_requested::text, \
+         i.replies::text",
+    )
+    .bind(calls)
+    .bind(limit as i64)
+    .bind(interval(lease))
+    .fetch_all(connection)
+    .await?;
+    decoded(rows)
+}
+
+/// Open and expired ones, and the database's time.
+pub async fn count(connection: &mut PgConnection) -> Result<(i64, i64, Timestamp), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT COUNT(*) FILTER (WHERE state = 'open' OR replies IS NOT NULL), \
+         COUNT(*) FILTER (WHERE state = 'expired'), clock_timestamp() FROM intent",
+    )
+    .fetch_one(connection)
+    .await
+}

@@ -1,0 +1,75 @@
+//! The statements on the participant's own tables. Keys arrive sorted, so that locks are always taken in one order, and
+//! statements on partitioned tables carry the range of the ids, because `= ANY` alone does not prune.
+
+pub(super) mod floor;
+pub(super) mod inbox;
+pub(super) mod intent;
+pub(super) mod partition;
+
+use super::barrier::RowKey;
+use saga_core::message::Direction;
+use uuid::Uuid;
+
+/// The columns of many keys.
+struct Keys {
+    sagas: Vec<Uuid>,
+    steps: Vec<String>,
+    directions: Vec<&'static str>,
+}
+
+impl Keys {
+    fn of<'a>(keys: impl IntoIterator<Item = &'a RowKey>) -> Self {
+        let mut columns = Self {
+            sagas: Vec::new(),
+            steps: Vec::new(),
+            directions: Vec::new(),
+        };
+        for key in keys {
+            columns.sagas.push(key.saga_id.0);
+            columns.steps.push(key.step.clone());
+            columns.directions.push(direction_code(key.direction));
+        }
+        columns
+    }
+
+    fn lowest(&self) -> Uuid {
+        self.sagas.iter().min().copied().unwrap_or_default()
+    }
+
+    fn highest(&self) -> Uuid {
+        self.sagas.iter().max().copied().unwrap_or_default()
+    }
+}
+
+fn direction_code(direction: Direction) -> &'static str {
+    match direction {
+        // A resolve asks about the forward row.
+        Direction::Forward | Direction::Resolve => "F",
+        Direction::Compensation => "C",
+    }
+}
+
+fn key(saga: Uuid, step: String, code: &str) -> Result<RowKey, sqlx::Error> {
+    let direction = match code {
+        "F" => Direction::Forward,
+        "C" => Direction::Compensation,
+        other => return Err(undecodable(&format!("direction '{other}'"))),
+    };
+    Ok(RowKey {
+        saga_id: saga.into(),
+        step,
+        direction,
+    })
+}
+
+fn undecodable(what: &str) -> sqlx::Error {
+    sqlx::Error::Decode(what.into())
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, sqlx::Error> {
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(error.into()))
+}

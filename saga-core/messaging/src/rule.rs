@@ -1,0 +1,355 @@
+//! The one rule of every consumer: a batch, one transaction, what follows from it, then the offsets.
+
+use crate::log::{Delivered, Held, LogError, LogReader, LogWriter, Polled, TopicPartition};
+use async_trait::async_trait;
+use saga_core::message::{IncomingRecord, OutgoingRecord};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+/// Why a transaction did not commit. A commit whose answer was lost counts as not committed.
+#[derive(Debug, Error)]
+pub enum BatchError {
+    /// The infrastructure is away or busy, or a rival was first: run the whole batch again.
+    #[error("the transaction could not be carried out")]
+    Retry(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// One of the records cannot be processed: find it.
+    #[error("a record cannot be processed")]
+    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<sqlx::Error> for BatchError {
+    /// A data error is SQLSTATE class 22 or a violation that names a constraint (23514 without a name is a missing
+    /// partition); everything else is infrastructure.
+    fn from(error: sqlx::Error) -> Self {
+        let data = error.as_database_error().is_some_and(|db| {
+            let code = db.code().unwrap_or_default();
+            code.starts_with("22") || (code.starts_with("23") && db.constraint().is_some())
+        });
+        if data {
+            Self::Data(Box::new(error))
+        } else {
+            Self::Retry(Box::new(error))
+        }
+    }
+}
+
+/// What happens in the transaction.
+#[async_trait]
+pub trait Processor: Send {
+    /// Applies the records in log order in one transaction and returns what follows from them. A record whose work
+    /// was done before yields the same output again. Undecodable records yield their dead letters.
+    async fn process(
+        &mut self,
+        records: &[IncomingRecord],
+    ) -> Result<Vec<OutgoingRecord>, BatchError>;
+
+    /// The record cannot be processed even alone: what is published instead (its dead letter, an `error` answer).
+    async fn reject(
+        &mut self,
+        record: &IncomingRecord,
+        why: &BatchError,
+    ) -> Result<Vec<OutgoingRecord>, BatchError>;
+
+    /// What followed is acknowledged and stands there.
+    fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]);
+
+    /// These partitions are this member's from now on.
+    async fn assigned(&mut self, partitions: &[TopicPartition]) -> Result<(), BatchError>;
+
+    /// These are not any more.
+    fn revoked(&mut self, partitions: &[TopicPartition]);
+}
+
+/// Bounds of one consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleSettings {
+    /// Records a transaction at most.
+    pub batch_limit: usize,
+    /// First and longest wait between two tries while the infrastructure is away.
+    pub first_retry: Duration,
+    pub longest_retry: Duration,
+}
+
+impl Default for RuleSettings {
+    fn default() -> Self {
+        Self {
+            batch_limit: 500,
+            first_retry: Duration::from_millis(50),
+            longest_retry: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Runs until `shutdown`, then finishes the batch in hand and leaves the group.
+pub async fn run<R: LogReader, W: LogWriter, P: Processor>(
+    mut reader: R,
+    writer: W,
+    mut processor: P,
+    settings: RuleSettings,
+    shutdown: CancellationToken,
+) -> Result<(), LogError> {
+    let mut consumer = Consumer {
+        reader: &mut reader,
+        writer: &writer,
+        processor: &mut processor,
+        settings,
+        shutdown: &shutdown,
+        polled: VecDeque::new(),
+    };
+    let ended = consumer.consume().await;
+    reader.close().await;
+    ended
+}
+
+/// Whether what is in hand is still ours to finish.
+enum Progress {
+    Finished,
+    /// The process stops, or nothing of it is this member's any more: whoever is next gets the records again.
+    GivenUp,
+}
+
+/// How a wait before the next try ended.
+enum Waited {
+    Elapsed,
+    /// These were taken away meanwhile; the processor knows.
+    Revoked(Vec<TopicPartition>),
+    Stopping,
+}
+
+struct Consumer<'a, R, W, P> {
+    reader: &'a mut R,
+    writer: &'a W,
+    processor: &'a mut P,
+    settings: RuleSettings,
+    shutdown: &'a CancellationToken,
+    /// Polled while looking for a revocation, to be handled before anything newer.
+    polled: VecDeque<Polled>,
+}
+
+impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
+    async fn consume(&mut self) -> Result<(), LogError> {
+        loop {
+            match self.next().await {
+                None => return Ok(()),
+                Some(Ok(Polled::Records(records))) => self.handle(records).await?,
+                Some(Ok(Polled::Assigned(partitions))) => self.assigned(partitions).await?,
+                Some(Ok(Polled::Revoked(partitions))) => self.processor.revoked(&partitions),
+                Some(Err(refused @ LogError::Refused(_))) => return Err(refused),
+                Some(Err(LogError::Unavailable(source))) => {
+                    warn!(error = %source, "the log is not available, polling on");
+                    self.pause_for(self.settings.first_retry).await?;
+                }
+            }
+        }
+    }
+
+    /// `None` when the process stops.
+    async fn next(&mut self) -> Option<Result<Polled, LogError>> {
+        if self.shutdown.is_cancelled() {
+            return None;
+        }
+        match self.polled.pop_front() {
+            Some(polled) => Some(Ok(polled)),
+            None => self.poll().await,
+        }
+    }
+
+    async fn poll(&mut self) -> Option<Result<Polled, LogError>> {
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => None,
+            polled = self.reader.poll(self.settings.batch_limit) => Some(polled),
+        }
+    }
+
+    async fn handle(&mut self, mut records: Vec<IncomingRecord>) -> Result<(), LogError> {
+        match self.settle(&mut records).await? {
+            Progress::Finished => self.reader.done(&records),
+            Progress::GivenUp => Ok(()),
+        }
+    }
+
+    /// One transaction over all records; if one of them is bad, one by one. Partitions that are taken away between two
+    /// tries take their records out of the batch; the others must be finished here, since nobody polls them again.
+    async fn settle(&mut self, records: &mut Vec<IncomingRecord>) -> Result<Progress, LogError> {
+        let mut wait = self.settings.first_retry;
+        while !records.is_empty() {
+            let error = match self.processor.process(records).await {
+                Ok(outputs) => match self.publish(&outputs).await? {
+                    Ok(()) => return Ok(Progress::Finished),
+                    Err(error) => error,
+                },
+                Err(BatchError::Data(_)) if records.len() > 1 => {
+                    return self.one_by_one(records).await;
+                }
+                Err(error @ BatchError::Data(_)) => match self.reject(&records[0], &error).await? {
+                    Ok(()) => return Ok(Progress::Finished),
+                    Err(error) => error,
+                },
+                Err(error @ BatchError::Retry(_)) => error,
+            };
+            warn!(
+                error = &error as &dyn std::error::Error,
+                records = records.len(),
+                retry_in_ms = wait.as_millis() as u64,
+                "a batch could not be finished, trying again"
+            );
+            match self.pause_for(wait).await? {
+                Waited::Elapsed => {}
+                Waited::Revoked(partitions) => {
+                    records.retain(|record| !holds(&partitions, record));
+                }
+                Waited::Stopping => return Ok(Progress::GivenUp),
+            }
+            wait = (wait * 2).min(self.settings.longest_retry);
+        }
+        Ok(Progress::GivenUp)
+    }
+
+    /// Each record as a batch of its own, in order. `records` keeps those that are finished.
+    async fn one_by_one(
+        &mut self,
+        records: &mut Vec<IncomingRecord>,
+    ) -> Result<Progress, LogError> {
+        let mut finished = Vec::with_capacity(records.len());
+        let mut gone = BTreeSet::new();
+        for record in records.drain(..) {
+            // A record whose partition was taken away is not tried again, and neither are those behind it.
+            let place = (record.topic.clone(), record.partition);
+            if gone.contains(&place) {
+                continue;
+            }
+            let mut alone = vec![record];
+            match Box::pin(self.settle(&mut alone)).await? {
+                Progress::Finished => finished.append(&mut alone),
+                Progress::GivenUp if self.shutdown.is_cancelled() => break,
+                Progress::GivenUp => {
+                    gone.insert(place);
+                }
+            }
+        }
+        *records = finished;
+        Ok(Progress::Finished)
+    }
+
+    async fn reject(
+        &mut self,
+        record: &IncomingRecord,
+        why: &BatchError,
+    ) -> Result<Result<(), BatchError>, LogError> {
+        error!(
+            error = why as &dyn std::error::Error,
+            messaging.kafka.topic = record.topic,
+            messaging.kafka.partition = record.partition,
+            messaging.kafka.offset = record.offset,
+            "a record cannot be processed, dead-lettering it"
+        );
+        match self.processor.reject(record, why).await {
+            Ok(outputs) => self.publish(&outputs).await,
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Outer error: give the consumer up. Inner error: run the batch again, which yields the same records again.
+    async fn publish(
+        &mut self,
+        outputs: &[OutgoingRecord],
+    ) -> Result<Result<(), BatchError>, LogError> {
+        if outputs.is_empty() {
+            return Ok(Ok(()));
+        }
+        match self.writer.publish(outputs).await {
+            Ok(delivered) => {
+                self.processor.published(outputs, &delivered);
+                Ok(Ok(()))
+            }
+            Err(LogError::Unavailable(source)) => Ok(Err(BatchError::Retry(source))),
+            Err(refused @ LogError::Refused(_)) => Err(refused),
+        }
+    }
+
+    /// Until the processor has taken them over, or they are gone again.
+    async fn assigned(&mut self, mut partitions: Vec<TopicPartition>) -> Result<(), LogError> {
+        let mut wait = self.settings.first_retry;
+        while !partitions.is_empty() {
+            let Err(error) = self.processor.assigned(&partitions).await else {
+                return Ok(());
+            };
+            warn!(
+                error = &error as &dyn std::error::Error,
+                retry_in_ms = wait.as_millis() as u64,
+                "partitions could not be taken over, trying again"
+            );
+            match self.pause_for(wait).await? {
+                Waited::Elapsed => {}
+                Waited::Revoked(gone) => partitions.retain(|partition| !gone.contains(partition)),
+                Waited::Stopping => return Ok(()),
+            }
+            wait = (wait * 2).min(self.settings.longest_retry);
+        }
+        Ok(())
+    }
+
+    /// Waits before the next try with the group kept.
+    async fn pause_for(&mut self, time: Duration) -> Result<Waited, LogError> {
+        let held = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Ok(Waited::Stopping),
+            held = self.reader.hold(time) => held,
+        };
+        match held {
+            Held::Elapsed => Ok(Waited::Elapsed),
+            Held::Lost => self.revoked().await,
+        }
+    }
+
+    /// What was taken away: the log reports it before any record that came later.
+    async fn revoked(&mut self) -> Result<Waited, LogError> {
+        loop {
+            match self.poll().await {
+                None => return Ok(Waited::Stopping),
+                Some(Ok(Polled::Revoked(partitions))) => {
+                    self.processor.revoked(&partitions);
+                    self.forget(&partitions);
+                    return Ok(Waited::Revoked(partitions));
+                }
+                Some(Ok(other @ (Polled::Assigned(_) | Polled::Records(_)))) => {
+                    self.polled.push_back(other);
+                }
+                Some(Err(refused @ LogError::Refused(_))) => return Err(refused),
+                Some(Err(LogError::Unavailable(source))) => {
+                    warn!(error = %source, "the log is not available, polling on");
+                }
+            }
+        }
+    }
+}
+
+impl<R, W, P> Consumer<'_, R, W, P> {
+    /// What was polled of these partitions before they were taken away is void.
+    fn forget(&mut self, gone: &[TopicPartition]) {
+        for polled in &mut self.polled {
+            match polled {
+                Polled::Assigned(partitions) => {
+                    partitions.retain(|partition| !gone.contains(partition));
+                }
+                Polled::Records(records) => records.retain(|record| !holds(gone, record)),
+                Polled::Revoked(_) => {}
+            }
+        }
+    }
+}
+
+fn holds(partitions: &[TopicPartition], record: &IncomingRecord) -> bool {
+    partitions
+        .iter()
+        .any(|held| held.partition == record.partition && held.topic == record.topic)
+}
+
+#[cfg(test)]
+mod tests;

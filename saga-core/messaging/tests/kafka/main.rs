@@ -1,0 +1,118 @@
+//! The Kafka log and the outbox against real servers.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, what fails is said where it fails"
+)]
+
+mod group;
+mod outage;
+mod outbox;
+mod rule;
+mod topics;
+mod wire;
+
+use saga_core::message::{IncomingRecord, OutgoingRecord};
+use saga_messaging::{
+    kafka::{KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions},
+    log::{LogReader, LogWriter, Polled},
+};
+use saga_testkit::environment::TestEnv;
+use std::{ops::Range, time::Duration};
+use tokio::time::timeout;
+
+/// Far longer than anything here takes, so that only what never happens fails.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A topic of a test's own.
+struct Bench {
+    config: KafkaConfig,
+    topic: String,
+    group: String,
+    writer: KafkaWriter,
+}
+
+impl Bench {
+    async fn new(name: &str, partitions: i32) -> Self {
+        Self::on(TestEnv::shared().await, name, partitions).await
+    }
+
+    async fn on(env: &TestEnv, name: &str, partitions: i32) -> Self {
+        let config = KafkaConfig::plaintext(env.brokers());
+        let topic = env.unique(name);
+        env.create_topics(&[(&topic, partitions)]).await;
+        Self {
+            writer: KafkaWriter::connect(&config).unwrap(),
+            group: env.unique("group"),
+            config,
+            topic,
+        }
+    }
+
+    fn reader(&self) -> KafkaReader {
+        KafkaReader::subscribe(
+            &self.config,
+            &self.group,
+            &[&self.topic],
+            ReaderOptions::default(),
+        )
+        .unwrap()
+    }
+
+    fn record(&self, partition: Option<i32>, text: &str) -> OutgoingRecord {
+        OutgoingRecord {
+            topic: self.topic.clone(),
+            partition,
+            key: text.as_bytes().to_vec(),
+            headers: Vec::new(),
+            payload: text.as_bytes().to_vec(),
+        }
+    }
+
+    /// Records whose texts are the numbers, spread over `partitions`.
+    async fn publish(&self, numbers: Range<i32>, partitions: i32) {
+        let records: Vec<_> = numbers
+            .map(|number| self.record(Some(number % partitions), &number.to_string()))
+            .collect();
+        self.writer.publish(&records).await.unwrap();
+    }
+}
+
+fn text(record: &IncomingRecord) -> String {
+    String::from_utf8(record.payload.clone().unwrap_or_default()).unwrap()
+}
+
+fn texts(records: &[IncomingRecord]) -> Vec<String> {
+    records.iter().map(text).collect()
+}
+
+fn numbers(range: Range<i32>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+/// The next records, whatever rebalances come before.
+async fn next_records(reader: &mut KafkaReader, limit: usize) -> Vec<IncomingRecord> {
+    loop {
+        match timeout(SOON, reader.poll(limit)).await.unwrap().unwrap() {
+            Polled::Records(records) => return records,
+            Polled::Assigned(_) | Polled::Revoked(_) => {}
+        }
+    }
+}
+
+/// Polls until `count` records are there, without saying that they are done.
+async fn take(reader: &mut KafkaReader, count: usize) -> Vec<IncomingRecord> {
+    let mut records = Vec::new();
+    while records.len() < count {
+        records.extend(next_records(reader, count - records.len()).await);
+    }
+    records
+}
+
+/// Polls until the first assignment.
+async fn join(reader: &mut KafkaReader) {
+    match timeout(SOON, reader.poll(1)).await.unwrap().unwrap() {
+        Polled::Assigned(_) => {}
+        other @ (Polled::Records(_) | Polled::Revoked(_)) => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,156 @@
+//! The one rule over the real log: members come and go while their database is away every now and then.
+
+use crate::{Bench, SOON, text};
+use async_trait::async_trait;
+use saga_core::message::{IncomingRecord, OutgoingRecord};
+use saga_messaging::{
+    kafka::GroupOffsets,
+    log::{Delivered, LogError, TopicPartition},
+    rule::{self, BatchError, Processor, RuleSettings},
+};
+use saga_testkit::environment::until;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// One in so many transactions fails, and one in so many records cannot be processed.
+const FAILURES: usize = 4;
+const CULPRITS: i64 = 97;
+
+#[derive(Default)]
+struct World {
+    transactions: usize,
+    done: BTreeSet<String>,
+    rejected: BTreeSet<String>,
+}
+
+struct Member {
+    world: Arc<Mutex<World>>,
+    owned: BTreeSet<TopicPartition>,
+    answers: String,
+}
+
+impl Member {
+    fn answer(&self, record: &IncomingRecord) -> OutgoingRecord {
+        OutgoingRecord {
+            topic: self.answers.clone(),
+            partition: Some(record.partition),
+            key: record.key.clone().unwrap_or_default(),
+            headers: Vec::new(),
+            payload: record.payload.clone().unwrap_or_default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Processor for Member {
+    async fn process(
+        &mut self,
+        records: &[IncomingRecord],
+    ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        let mut world = self.world.lock().unwrap();
+        world.transactions += 1;
+        if world.transactions.is_multiple_of(FAILURES) {
+            return Err(BatchError::Retry("the database is away".into()));
+        }
+        if records.iter().any(|record| record.offset % CULPRITS == 1) {
+            return Err(BatchError::Data("a bad record".into()));
+        }
+        world.done.extend(records.iter().map(text));
+        Ok(records.iter().map(|record| self.answer(record)).collect())
+    }
+
+    async fn reject(
+        &mut self,
+        record: &IncomingRecord,
+        _why: &BatchError,
+    ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        self.world.lock().unwrap().rejected.insert(text(record));
+        Ok(vec![self.answer(record)])
+    }
+
+    fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]) {
+        assert_eq!(outputs.len(), delivered.len());
+    }
+
+    async fn assigned(&mut self, partitions: &[TopicPartition]) -> Result<(), BatchError> {
+        for partition in partitions {
+            assert!(self.owned.insert(partition.clone()), "{partition:?} twice");
+        }
+        Ok(())
+    }
+
+    fn revoked(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            assert!(self.owned.remove(partition), "{partition:?} was not ours");
+        }
+    }
+}
+
+fn start(
+    bench: &Bench,
+    answers: &str,
+    world: &Arc<Mutex<World>>,
+) -> (CancellationToken, JoinHandle<Result<(), LogError>>) {
+    let stop = CancellationToken::new();
+    let member = Member {
+        world: Arc::clone(world),
+        owned: BTreeSet::new(),
+        answers: answers.to_owned(),
+    };
+    let settings = RuleSettings {
+        batch_limit: 20,
+        ..RuleSettings::default()
+    };
+    let running = rule::run(
+        bench.reader(),
+        bench.writer.clone(),
+        member,
+        settings,
+        stop.clone(),
+    );
+    (stop, tokio::spawn(running))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_is_processed_or_rejected_whatever_happens_to_the_members() {
+    let bench = Bench::new("rule", 4).await;
+    let answers = Bench::new("answers", 4).await;
+    let world = Arc::new(Mutex::new(World::default()));
+    let mut members = Vec::new();
+    for wave in 0..4 {
+        members.push(start(&bench, &answers.topic, &world));
+        bench.publish(wave * 400..(wave + 1) * 400, 4).await;
+        if wave >= 2 {
+            let (stop, left) = members.remove(0);
+            stop.cancel();
+            left.await.unwrap().unwrap();
+        }
+    }
+    let offsets = GroupOffsets::connect(&bench.config, &bench.group).unwrap();
+    let everything: BTreeMap<_, _> = (0..4).map(|partition| (partition, 400)).collect();
+    until("every offset is committed", SOON, async || {
+        let committed = offsets
+            .committed(&bench.topic)
+            .await
+            .map_err(|error| error.to_string())?;
+        if committed == everything {
+            Ok(())
+        } else {
+            Err(format!("{committed:?}"))
+        }
+    })
+    .await;
+    for (stop, member) in members {
+        stop.cancel();
+        member.await.unwrap().unwrap();
+    }
+    let world = world.lock().unwrap();
+    assert_eq!(world.done.len() + world.rejected.len(), 1_600);
+    assert!(world.done.is_disjoint(&world.rejected));
+    // Offsets 1, 98, 195, 292 and 389 of each partition.
+    assert_eq!(world.rejected.len(), 4 * 5);
+}

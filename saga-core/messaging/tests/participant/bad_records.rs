@@ -1,0 +1,220 @@
+//! Records that cannot be processed stop nobody, and are kept.
+
+use crate::world::{World, all_told, compensation, deliver, forward, is_error, records, replies};
+use saga_core::{
+    ids::SagaId,
+    message::{Command, IncomingRecord, OutgoingRecord, ReplyTo, header},
+};
+use saga_messaging::rule::{BatchError, Processor};
+use serde_json::{Value, json};
+use std::time::Duration;
+use uuid::Uuid;
+
+fn letters(outputs: &[OutgoingRecord]) -> Vec<String> {
+    let reason = |record: &OutgoingRecord| {
+        let found = record
+            .headers
+            .iter()
+            .find(|(name, _)| name == header::DEAD_LETTER_REASON);
+        String::from_utf8(found.unwrap().1.clone()).unwrap()
+    };
+    outputs
+        .iter()
+        .filter(|record| record.topic == "test.commands.dlq")
+        .map(reason)
+        .collect()
+}
+
+/// The bad command comes alone to nothing, between two good ones that succeed.
+async fn check(bad: impl FnOnce(Command) -> Command, reason: &str, answered: bool) {
+    let world = World::new().await;
+    let (first, middle, last) = (world.saga(), world.saga(), world.saga());
+    let bad = bad(forward(middle, 1, "succeed"));
+    let id = bad.saga_id;
+    let batch = records(&[forward(first, 1, ""), bad, forward(last, 1, "")]);
+    let outputs = deliver(world.frame(), batch).await;
+    assert_eq!(letters(&outputs), [reason]);
+    let answers = replies(&outputs);
+    assert_eq!(answers.len(), if answered { 3 } else { 2 }, "{answers:?}");
+    if answered {
+        assert!(is_error(&answers[1], reason), "{answers:?}");
+        assert_eq!(answers[1].saga_id, id);
+    }
+    for good in [first, last] {
+        assert_eq!(world.effects(good).await, ["test.do"]);
+        assert_eq!(world.rows(good).await, "F=D");
+    }
+    assert!(world.effects(id).await.is_empty());
+    assert_eq!(world.rows(id).await, "");
+}
+
+fn asked(payload: Value) -> impl FnOnce(Command) -> Command {
+    move |command| Command { payload, ..command }
+}
+
+#[tokio::test]
+async fn a_panic_hits_its_own_command_only() {
+    check(asked(json!({"do": "panic"})), "handler_panicked", true).await;
+}
+
+#[tokio::test]
+async fn a_handler_over_time_hits_its_own_command_only() {
+    check(asked(json!({"do": "stall"})), "handler_timeout", true).await;
+}
+
+#[tokio::test]
+async fn a_statement_over_time_hits_its_own_command_only() {
+    check(asked(json!({"do": "sleep"})), "handler_timeout", true).await;
+}
+
+#[tokio::test]
+async fn a_violated_constraint_hits_its_own_command_only() {
+    check(asked(json!({"do": "bad"})), "data_error", true).await;
+}
+
+/// The orchestrator would dead-letter the answer, and never learn of the work.
+#[tokio::test]
+async fn a_result_that_the_orchestrator_would_refuse_hits_its_own_command_only() {
+    check(asked(json!({"do": "garble"})), "handler_broken", true).await;
+}
+
+#[tokio::test]
+async fn a_payload_that_no_database_keeps_is_answered_error() {
+    check(asked(json!({"text": "a\0b"})), "bad_payload", true).await;
+}
+
+#[tokio::test]
+async fn a_deep_payload_is_answered_error() {
+    let deep = (0..70).fold(json!(1), |inner, _| json!([inner]));
+    check(asked(deep), "bad_payload", true).await;
+}
+
+#[tokio::test]
+async fn a_reply_topic_of_nobody_is_dead_lettered() {
+    let nowhere = ReplyTo {
+        topic: "not.there".to_owned(),
+        partition: 0,
+    };
+    let bad = |command| Command {
+        reply_to: nowhere,
+        ..command
+    };
+    check(bad, "bad_header", false).await;
+}
+
+#[tokio::test]
+async fn an_id_that_is_no_time_is_dead_lettered() {
+    let bad = |command| Command {
+        saga_id: SagaId(Uuid::from_u128(u128::MAX)),
+        ..command
+    };
+    check(bad, "bad_header", false).await;
+}
+
+#[tokio::test]
+async fn an_id_from_the_future_is_dead_lettered() {
+    let late = uuid::Builder::from_unix_timestamp_millis(1 << 47, &[1; 10]).into_uuid();
+    let bad = |command| Command {
+        saga_id: SagaId(late),
+        ..command
+    };
+    check(bad, "id_out_of_window", false).await;
+}
+
+#[tokio::test]
+async fn a_step_longer_than_an_index_row_is_dead_lettered() {
+    let bad = |command| Command {
+        step: "s".repeat(5_000),
+        ..command
+    };
+    check(bad, "bad_header", false).await;
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_dead_lettered_as_it_was() {
+    let world = World::new().await;
+    let record = IncomingRecord {
+        payload: Some(b"{not json".to_vec()),
+        ..records(&[forward(world.saga(), 1, "")]).remove(0)
+    };
+    let tombstone = IncomingRecord {
+        headers: Vec::new(),
+        payload: None,
+        key: None,
+        ..record.clone()
+    };
+    let outputs = world.frame().process(&[record, tombstone]).await.unwrap();
+    assert_eq!(letters(&outputs), ["bad_payload", "missing_header"]);
+    assert_eq!(outputs[0].payload, b"{not json");
+}
+
+#[tokio::test]
+async fn commands_below_the_floor_have_no_effect() {
+    let world = World::new().await;
+    let old = World::saga_at(world.now - Duration::from_hours(20));
+    let floor = world.now - Duration::from_hours(10);
+    sqlx::query("UPDATE saga_floor SET own_ms = $1")
+        .bind(floor.timestamp_millis())
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let above = world.saga();
+    let batch = records(&[compensation(old, 1, ""), forward(above, 1, "")]);
+    let outputs = world.frame().process(&batch).await.unwrap();
+    assert_eq!(letters(&outputs), ["below_floor"]);
+    assert_eq!(
+        all_told(&replies(&outputs)),
+        ["test.done success forward 1"]
+    );
+    assert_eq!(world.rows(old).await, "");
+}
+
+#[tokio::test]
+async fn the_highest_floor_seen_is_kept() {
+    let world = World::new().await;
+    let mut frame = world.frame();
+    let seen = |hours| Command {
+        floor: Some(world.now - Duration::from_hours(hours)),
+        ..forward(world.saga(), 1, "")
+    };
+    let batch = records(&[seen(5), seen(3), seen(4)]);
+    frame.process(&batch).await.unwrap();
+    frame.process(&records(&[seen(6)])).await.unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT seen_ms FROM saga_floor")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(
+        kept,
+        (world.now - Duration::from_hours(3)).timestamp_millis()
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_stands_still_is_not_the_handlers_fault() {
+    let world = World::new().await;
+    let mut frame = world.frame();
+    let batch = records(&[forward(world.saga(), 1, "stall")]);
+    // All other connections are taken, so that nothing can be asked of the database.
+    let mut taken = Vec::new();
+    for _ in 0..7 {
+        taken.push(world.pool.acquire().await.unwrap());
+    }
+    let stalled = tokio::spawn(async move {
+        let error = frame.process(&batch).await.unwrap_err();
+        (frame, batch, error)
+    });
+    while world.pool.size() < 8 || world.pool.num_idle() > 0 {
+        tokio::task::yield_now().await;
+    }
+    // The frame's own connection is freed by its rollback: whoever waits longest gets it.
+    taken.push(world.pool.acquire().await.unwrap());
+    let (mut frame, batch, error) = stalled.await.unwrap();
+    assert!(matches!(error, BatchError::Retry(_)), "{error:?}");
+    drop(taken);
+    // Alone and over time for the first time it gets another chance, too; then it is the command.
+    let again = frame.process(&batch).await;
+    assert!(matches!(again, Err(BatchError::Retry(_))), "{again:?}");
+    let third = frame.process(&batch).await;
+    assert!(matches!(third, Err(BatchError::Data(_))), "{third:?}");
+}

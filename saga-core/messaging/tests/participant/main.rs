@@ -1,0 +1,12 @@
+//! The participant's frame and its external calls on a real Postgres, without Kafka: records are made by hand.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_records;
+mod barrier;
+mod calls;
+mod over_kafka;
+mod partitions;
+mod random;
+mod topics;
+mod world;

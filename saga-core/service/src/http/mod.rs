@@ -1,0 +1,145 @@
+//! The HTTP shell that every service has: problem details, correlation ids, limits, health, metrics, API docs.
+
+pub mod access;
+mod context;
+mod extract;
+mod paging;
+pub mod problem;
+mod shell;
+mod system;
+
+use crate::{health::HealthRegistry, lifecycle::Shutdown};
+use anyhow::Context;
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::{from_fn, from_fn_with_state},
+    serve::ListenerExt,
+};
+use serde::{Deserialize, Serialize};
+use std::{net::SocketAddr, time::Duration};
+use tokio::net::TcpListener;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+pub use access::{AccessConfig, AccessGuard, require_token};
+pub use context::{CORRELATION_ID, RequestContext, TRACEPARENT};
+pub use extract::{JSON_DEPTH_LIMIT, ValidJson, ValidPath, ValidQuery, parse_json};
+pub use paging::page_limit;
+pub use problem::{FieldError, Problem};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+    /// Largest request body, bytes.
+    pub body_limit_bytes: usize,
+    pub request_timeout_ms: u64,
+    /// Browser origins that may call this service, such as the orchestrator's page.
+    pub cors_origins: Vec<String>,
+}
+
+/// How long browsers may remember that an origin is allowed.
+const CORS_MAX_AGE: Duration = Duration::from_mins(10);
+
+/// Serves `api` (its OpenAPI already merged) with `/health*`, `/metrics`, `/api/docs` and `/api/openapi.json` around it:
+/// `x-correlation-id` accepted or made and echoed, `traceparent` continued (see [`RequestContext`]), body limit,
+/// panics and unknown routes and wrong methods as problem details, access log. Returns when the soft stop has been
+/// asked for and every request in hand is answered, or at the hard stop.
+pub async fn serve(
+    config: &HttpConfig,
+    listener: TcpListener,
+    api: utoipa_axum::router::OpenApiRouter,
+    title: &str,
+    health: HealthRegistry,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let app = router(config, api, title, health, &shutdown)?;
+    let address = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    // Small answers would otherwise wait for the client's delayed acknowledgement.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
+    tracing::info!(%address, "listening");
+    let serving = axum::serve(listener, app)
+        .with_graceful_shutdown(shutdown.soft.clone().cancelled_owned())
+        .into_future();
+    tokio::select! {
+        result = serving => result.context("the HTTP server failed"),
+        () = shutdown.hard.cancelled() => Ok(()),
+    }
+}
+
+/// The whole application, for [`serve`] and for tests that need no socket.
+pub fn router(
+    config: &HttpConfig,
+    api: utoipa_axum::router::OpenApiRouter,
+    title: &str,
+    health: HealthRegistry,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Router> {
+    let system = system::System {
+        health,
+        shutdown: shutdown.clone(),
+    };
+    let (routes, mut openapi) = api.merge(system::router(system)).split_for_parts();
+    title.clone_into(&mut openapi.info.title);
+    env!("CARGO_PKG_VERSION").clone_into(&mut openapi.info.version);
+    // The page would send the document to swagger.io for validation wherever it is not opened on localhost.
+    let offline = utoipa_swagger_ui::Config::default().validator_url("none");
+    let docs = utoipa_swagger_ui::SwaggerUi::new("/api/docs")
+        .url("/api/openapi.json", openapi)
+        .config(offline);
+    let limits = shell::Limits {
+        body_bytes: config.body_limit_bytes,
+        request: Duration::from_millis(config.request_timeout_ms),
+        shutdown: shutdown.clone(),
+    };
+    // The last layer added is the first that a request meets.
+    let mut app = routes
+        .merge(docs)
+        .fallback(shell::nothing_here)
+        // The shell's own limit has read the body before axum's could.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(shell::catch_panics))
+        .layer(from_fn_with_state(shutdown.clone(), shell::end_streams))
+        .layer(from_fn_with_state(limits, shell::limit))
+        .layer(from_fn(shell::as_problems));
+    if let Some(cors) = cors(&config.cors_origins)? {
+        app = app.layer(cors);
+    }
+    Ok(app.layer(from_fn(shell::observe)))
+}
+
+fn cors(origins: &[String]) -> anyhow::Result<Option<CorsLayer>> {
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let values: Result<Vec<HeaderValue>, _> =
+            origins.iter().map(|origin| origin.parse()).collect();
+        AllowOrigin::list(values.context("http.cors_origins holds what is no origin")?)
+    };
+    let idempotency_key = HeaderName::from_static("idempotency-key");
+    let prefer = HeaderName::from_static("prefer");
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            header::CONTENT_TYPE,
+            header::AUTHORIZATION,
+            CORRELATION_ID,
+            TRACEPARENT,
+            idempotency_key,
+            prefer,
+        ])
+        .expose_headers([CORRELATION_ID, header::LOCATION, header::RETRY_AFTER])
+        .max_age(CORS_MAX_AGE);
+    Ok(Some(layer))
+}

@@ -1,0 +1,119 @@
+//! The endpoints that every service has: health, metrics, API docs.
+
+use crate::{
+    health::{Dependency, DependencyStatus, HealthRegistry},
+    lifecycle::Shutdown,
+    telemetry,
+};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+#[derive(Clone)]
+pub(super) struct System {
+    pub health: HealthRegistry,
+    pub shutdown: Shutdown,
+}
+
+pub(super) fn router(system: System) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(health))
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(metrics))
+        .with_state(system)
+}
+
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ServiceState {
+    Live,
+    Starting,
+    Ready,
+    Draining,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ServiceStatus {
+    status: ServiceState,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    status: DependencyStatus,
+    dependencies: Vec<Dependency>,
+}
+
+/// Each dependency with its state.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "system",
+    responses((status = 200, description = "All dependencies are up", body = Health),
+              (status = 503, description = "At least one is down", body = Health))
+)]
+async fn health(State(system): State<System>) -> impl IntoResponse {
+    let dependencies = system.health.examine().await;
+    let all_up = dependencies
+        .iter()
+        .all(|one| one.status == DependencyStatus::Up);
+    let (code, status) = if all_up {
+        (StatusCode::OK, DependencyStatus::Up)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, DependencyStatus::Down)
+    };
+    (
+        code,
+        Json(Health {
+            status,
+            dependencies,
+        }),
+    )
+}
+
+/// Whether the process answers at all.
+#[utoipa::path(get, path = "/health/live", tag = "system",
+    responses((status = 200, description = "It does", body = ServiceStatus)))]
+async fn live() -> impl IntoResponse {
+    Json(ServiceStatus {
+        status: ServiceState::Live,
+    })
+}
+
+/// Whether requests should be sent here.
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "system",
+    responses((status = 200, description = "They should", body = ServiceStatus),
+              (status = 503, description = "It is starting or draining", body = ServiceStatus))
+)]
+async fn ready(State(system): State<System>) -> impl IntoResponse {
+    let (code, status) = if system.shutdown.soft.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, ServiceState::Draining)
+    } else if system.health.is_ready() {
+        (StatusCode::OK, ServiceState::Ready)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, ServiceState::Starting)
+    };
+    (code, Json(ServiceStatus { status }))
+}
+
+/// Metrics in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", tag = "system",
+    responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain")))]
+async fn metrics() -> impl IntoResponse {
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        telemetry::render(),
+    )
+}

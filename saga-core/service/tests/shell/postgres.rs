@@ -1,0 +1,142 @@
+//! Pools and migrations on a real Postgres.
+
+use saga_service::{
+    config::Secret,
+    postgres::{self, MigrationError, PostgresConfig},
+};
+use saga_testkit::environment::TestEnv;
+use sqlx::{
+    PgPool,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+async fn database() -> PostgresConfig {
+    let server = TestEnv::postgres_only().await;
+    PostgresConfig {
+        url: Secret::new(server.create_database("service").await),
+        max_connections: 2,
+        connect_timeout_ms: 5000,
+    }
+}
+
+async fn setting(pool: &PgPool, name: &str) -> String {
+    let query = sqlx::query_scalar("SELECT current_setting($1)").bind(name);
+    query.fetch_one(pool).await.expect("setting")
+}
+
+#[tokio::test]
+async fn the_stores_plans_are_certain_and_reports_are_free() {
+    let config = database().await;
+    let store = postgres::store_pool(&config, "shop").await.expect("pool");
+    for name in ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"] {
+        assert_eq!(setting(&store, name).await, "off", "{name}");
+    }
+    assert_eq!(
+        setting(&store, "plan_cache_mode").await,
+        "force_generic_plan"
+    );
+    assert_eq!(setting(&store, "application_name").await, "shop");
+    let reporting = postgres::reporting_pool(&config, "shop")
+        .await
+        .expect("pool");
+    assert_eq!(setting(&reporting, "enable_seqscan").await, "on");
+    assert_eq!(
+        setting(&reporting, "application_name").await,
+        "shop reporting"
+    );
+    postgres::health(store).await.expect("up");
+}
+
+#[tokio::test]
+async fn a_connection_that_died_while_idle_is_replaced() {
+    let config = database().await;
+    let pool = postgres::store_pool(&config, "idle").await.expect("pool");
+    let admin = postgres::reporting_pool(&config, "killer")
+        .await
+        .expect("pool");
+    let killed: i64 = sqlx::query_scalar(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+         WHERE application_name = 'idle' AND datname = current_database()",
+    )
+    .fetch_one(&admin)
+    .await
+    .expect("kill");
+    assert_eq!(killed, 1);
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    postgres::health(pool).await.expect("a new connection");
+}
+
+fn migrator(table: &'static str, statements: &[&'static str]) -> Migrator {
+    let migrations = statements.iter().enumerate().map(|(index, sql)| {
+        let sql = sqlx::SqlStr::from_static(sql);
+        Migration::new(
+            index as i64 + 1,
+            "made".into(),
+            MigrationType::Simple,
+            sql,
+            false,
+        )
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    migrator.dangerous_set_table_name(table);
+    migrator
+}
+
+#[tokio::test]
+async fn migrations_are_applied_and_checked() {
+    let config = database().await;
+    let pool = postgres::migration_pool(&config, "shop")
+        .await
+        .expect("pool");
+    let old = migrator("_shop", &["CREATE TABLE a (id int)"]);
+    let new = migrator(
+        "_shop",
+        &["CREATE TABLE a (id int)", "CREATE TABLE b (id int)"],
+    );
+    let other = migrator("_library", &["CREATE TABLE c (id int)"]);
+    let missing = postgres::check(&pool, &old).await.expect_err("missing");
+    assert!(
+        matches!(missing, MigrationError::Missing { version: 1, .. }),
+        "{missing}"
+    );
+    postgres::migrate(&pool, &old).await.expect("applied");
+    postgres::migrate(&pool, &other).await.expect("applied");
+    postgres::check(&pool, &old).await.expect("up to date");
+    let missing = postgres::check(&pool, &new).await.expect_err("missing");
+    assert!(
+        missing.to_string().contains("migration 2")
+            && missing.to_string().contains("--migrate=auto"),
+        "{missing}"
+    );
+    postgres::migrate(&pool, &new).await.expect("applied");
+    postgres::migrate(&pool, &old)
+        .await
+        .expect("an older program bears a newer database");
+    postgres::check(&pool, &old)
+        .await
+        .expect("an older program bears a newer database");
+    let changed = migrator("_shop", &["CREATE TABLE a (id bigint)"]);
+    let changed = postgres::check(&pool, &changed).await.expect_err("changed");
+    assert!(
+        matches!(changed, MigrationError::Changed { version: 1 }),
+        "{changed}"
+    );
+}
+
+#[tokio::test]
+async fn an_unreachable_database_is_named_without_its_password() {
+    let config = PostgresConfig {
+        url: Secret::new("postgres://shop:hunter2@127.0.0.1:1/shop"),
+        max_connections: 1,
+        connect_timeout_ms: 300,
+    };
+    let error = postgres::migration_pool(&config, "shop")
+        .await
+        .expect_err("nothing is there");
+    let text = format!("{:#}", anyhow::Error::new(error));
+    assert!(
+        text.contains("postgres://shop:***@127.0.0.1:1/shop"),
+        "{text}"
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+}

@@ -1,0 +1,355 @@
+//! Everything that can move a saga comes through one topic, `saga.inputs`, as one of these.
+
+use super::{
+    Direction, Fault, Outcome, Trace,
+    record::{DecodeError, Headers, IncomingRecord, OutgoingRecord, header, trace_of},
+};
+use crate::ids::{SagaId, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+/// An input of the orchestrator, decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    Start(StartSaga),
+    Reply(Reply),
+    Timer(TimerDue),
+    Operator(OperatorAction),
+}
+
+/// Starts a saga. The id is the starter's; the same id with other content is a conflict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StartSaga {
+    pub saga_id: SagaId,
+    /// The business event that starts it, as `ce_type`, such as `order.created`.
+    pub start_type: String,
+    /// Name of the definition; the highest registered version is taken.
+    pub definition: String,
+    pub business_key: Option<String>,
+    pub input: Value,
+    pub trace: Trace,
+}
+
+/// A participant's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    pub saga_id: SagaId,
+    pub step: String,
+    /// `Forward` or `Compensation`; only a `not_done` may say `Resolve`, since any other answer to a resolve is
+    /// the forward command's own saved reply.
+    pub direction: Direction,
+    pub attempt: u32,
+    /// `ce_type`, such as `inventory.reserved`.
+    pub reply_type: String,
+    pub outcome: Outcome,
+    /// The result of a success; a [`Fault`] of a failure or an error.
+    pub payload: Value,
+    pub trace: Trace,
+}
+
+/// What fell due.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerKind {
+    /// A command in flight has no answer.
+    Timeout,
+    /// A retry's delay is over.
+    Backoff,
+    /// The saga's deadline.
+    Deadline,
+}
+
+/// Which attempt of which command a timer is about.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DuePart {
+    pub step: String,
+    pub direction: Direction,
+    pub attempt: u32,
+}
+
+/// What is known of a command in flight when its timer falls due; decided before the timer is produced, so
+/// that applying it depends on nothing outside the log.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The participant's group has not consumed it: it neither times out nor is sent again.
+    Queued,
+    /// The group's committed offset is beyond it.
+    PickedUp,
+    /// Its record no longer exists and was not consumed: send it again, without spending an attempt.
+    Gone,
+    /// Offsets cannot be read; treated as queued.
+    Unknown,
+}
+
+/// A timer, produced by the owner to the saga's home partition, behind every reply that was there first.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TimerDue {
+    pub saga_id: SagaId,
+    pub kind: TimerKind,
+    /// `None` for the deadline.
+    pub part: Option<DuePart>,
+    pub verdict: Verdict,
+    pub trace: Trace,
+}
+
+/// What a person, or a service on a person's behalf, may ask for.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum ActionKind {
+    /// Undo the saga if its pivot is not done.
+    Cancel,
+    /// A parked saga tries its used-up command again.
+    Retry,
+}
+
+/// An operator's action. Its id is the primary key of its audit row, so it is decided once.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperatorAction {
+    pub saga_id: SagaId,
+    pub action_id: Uuid,
+    #[serde(flatten)]
+    pub kind: ActionKind,
+    /// Who asked, for the audit row.
+    pub actor: String,
+    pub reason: String,
+    /// Decided only if the saga's version is still this one.
+    pub if_version: Option<u64>,
+    pub trace: Trace,
+}
+
+/// `ce_type` of a timer and prefix of an operator action's.
+const TIMER_TYPE: &str = "saga.timer.due";
+const ACTION_TYPE: &str = "saga.operator.action";
+
+impl Input {
+    pub fn saga_id(&self) -> SagaId {
+        match self {
+            Self::Start(start) => start.saga_id,
+            Self::Reply(reply) => reply.saga_id,
+            Self::Timer(timer) => timer.saga_id,
+            Self::Operator(action) => action.saga_id,
+        }
+    }
+
+    /// Reads any record of `saga.inputs`. A timer is known by its type, an operator action by its type, a reply
+    /// by `saga-outcome`, a start by `saga-definition`.
+    pub fn decode(record: &IncomingRecord) -> Result<Self, DecodeError> {
+        match record.required(header::CE_TYPE)? {
+            TIMER_TYPE => return Ok(Self::Timer(record.json()?)),
+            ACTION_TYPE => return Ok(Self::Operator(record.json()?)),
+            _ => {}
+        }
+        if record.header(header::OUTCOME)?.is_some() {
+            return Reply::decode(record).map(Self::Reply);
+        }
+        if record.header(header::DEFINITION)?.is_some() {
+            return StartSaga::decode(record).map(Self::Start);
+        }
+        Err(DecodeError::Unrecognised)
+    }
+}
+
+/// An input's record: `topic` and the saga's home partition; `None` falls back to the key.
+fn record(
+    topic: &str,
+    partition: Option<i32>,
+    saga: SagaId,
+    headers: Headers,
+    payload: &impl Serialize,
+) -> OutgoingRecord {
+    OutgoingRecord {
+        topic: topic.to_owned(),
+        partition,
+        key: saga.to_string().into_bytes(),
+        headers: headers.into_inner(),
+        payload: serde_json::to_vec(payload).unwrap_or_else(|_| b"null".to_vec()),
+    }
+}
+
+impl StartSaga {
+    pub fn id(&self) -> String {
+        format!("{}/start", self.saga_id)
+    }
+
+    pub fn encode(
+        &self,
+        topic: &str,
+        home_partition: i32,
+        source: &str,
+        at: Timestamp,
+    ) -> OutgoingRecord {
+        let mut headers = Headers::cloud_event(
+            &self.id(),
+            &self.start_type,
+            source,
+            at,
+            self.saga_id,
+            &self.trace,
+        );
+        headers.set(header::DEFINITION, &self.definition);
+        if let Some(key) = &self.business_key {
+            headers.set(header::BUSINESS_KEY, key);
+        }
+        record(
+            topic,
+            Some(home_partition),
+            self.saga_id,
+            headers,
+            &self.input,
+        )
+    }
+
+    fn decode(record: &IncomingRecord) -> Result<Self, DecodeError> {
+        Ok(Self {
+            saga_id: record.parsed(header::SAGA_ID)?,
+            start_type: record.required(header::CE_TYPE)?.to_owned(),
+            definition: record.required(header::DEFINITION)?.to_owned(),
+            business_key: record.header(header::BUSINESS_KEY)?.map(str::to_owned),
+            input: record.json()?,
+            trace: trace_of(record)?,
+        })
+    }
+}
+
+/// A fault stands in the saga's row and in its events, perhaps once an attempt.
+const MAX_CODE_CHARS: usize = 100;
+const MAX_MESSAGE_CHARS: usize = 1_000;
+
+fn cut(text: String, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        None => text,
+        Some(_) => text.chars().take(chars).collect(),
+    }
+}
+
+impl Reply {
+    /// `<saga>/<step>/<direction>/<outcome>`, and for an `error` its attempt, since each attempt may have one.
+    pub fn id(&self) -> String {
+        let base = format!(
+            "{}/{}/{}/{}",
+            self.saga_id,
+            self.step,
+            self.direction,
+            self.outcome.as_str()
+        );
+        match self.outcome {
+            Outcome::Error => format!("{base}/{}", self.attempt),
+            Outcome::Success | Outcome::Failure | Outcome::NotDone => base,
+        }
+    }
+
+    /// The fault of a failure or an error, whatever shape a foreign participant gave it, cut to what a saga's log
+    /// should keep of it.
+    pub fn fault(&self) -> Fault {
+        let fault = serde_json::from_value(self.payload.clone())
+            .unwrap_or_else(|_| Fault::new(self.outcome.as_str(), self.payload.to_string()));
+        Fault {
+            code: cut(fault.code, MAX_CODE_CHARS),
+            message: cut(fault.message, MAX_MESSAGE_CHARS),
+        }
+    }
+
+    pub fn encode(&self, reply_to: &super::ReplyTo, source: &str, at: Timestamp) -> OutgoingRecord {
+        let mut headers = Headers::cloud_event(
+            &self.id(),
+            &self.reply_type,
+            source,
+            at,
+            self.saga_id,
+            &self.trace,
+        );
+        headers.set(header::STEP, &self.step);
+        headers.set(header::DIRECTION, self.direction.as_str());
+        headers.set(header::ATTEMPT, &self.attempt.to_string());
+        headers.set(header::OUTCOME, self.outcome.as_str());
+        record(
+            &reply_to.topic,
+            Some(reply_to.partition),
+            self.saga_id,
+            headers,
+            &self.payload,
+        )
+    }
+
+    fn decode(record: &IncomingRecord) -> Result<Self, DecodeError> {
+        let outcome = match record.required(header::OUTCOME)? {
+            "success" => Outcome::Success,
+            "failure" => Outcome::Failure,
+            "error" => Outcome::Error,
+            "not_done" => Outcome::NotDone,
+            other => {
+                return Err(DecodeError::BadHeader {
+                    name: header::OUTCOME,
+                    why: format!("'{other}' is not success, failure, error or not_done"),
+                });
+            }
+        };
+        Ok(Self {
+            saga_id: record.parsed(header::SAGA_ID)?,
+            step: record.required(header::STEP)?.to_owned(),
+            direction: record.parsed(header::DIRECTION)?,
+            attempt: record.parsed(header::ATTEMPT)?,
+            reply_type: record.required(header::CE_TYPE)?.to_owned(),
+            outcome,
+            payload: record.json()?,
+            trace: trace_of(record)?,
+        })
+    }
+}
+
+impl TimerDue {
+    pub fn id(&self) -> String {
+        match &self.part {
+            None => format!("{}/timer/deadline", self.saga_id),
+            Some(part) => format!(
+                "{}/timer/{}/{}/{}/{:?}/{:?}",
+                self.saga_id, part.step, part.direction, part.attempt, self.kind, self.verdict
+            )
+            .to_lowercase(),
+        }
+    }
+
+    pub fn encode(
+        &self,
+        topic: &str,
+        home_partition: Option<i32>,
+        source: &str,
+        at: Timestamp,
+    ) -> OutgoingRecord {
+        let headers = Headers::cloud_event(
+            &self.id(),
+            TIMER_TYPE,
+            source,
+            at,
+            self.saga_id,
+            &self.trace,
+        );
+        record(topic, home_partition, self.saga_id, headers, self)
+    }
+}
+
+impl OperatorAction {
+    pub fn encode(
+        &self,
+        topic: &str,
+        home_partition: Option<i32>,
+        source: &str,
+        at: Timestamp,
+    ) -> OutgoingRecord {
+        let id = self.action_id.to_string();
+        let mut headers =
+            Headers::cloud_event(&id, ACTION_TYPE, source, at, self.saga_id, &self.trace);
+        headers.set(header::ACTION_ID, &id);
+        record(topic, home_partition, self.saga_id, headers, self)
+    }
+}

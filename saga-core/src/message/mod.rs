@@ -1,0 +1,78 @@
+//! The wire contract: what stands in a Kafka record, and how commands, replies, starts, timers, operator
+//! actions and lifecycle events are written to and read from one.
+//!
+//! Values are JSON; attributes travel as headers in the CloudEvents 1.0 Kafka binding, binary mode
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>),
+//! plus the `saga-*` headers of [`header`]. Keys are the saga id as text. Message ids are deterministic:
+//! a message that is sent again has the id it had.
+
+mod command;
+mod input;
+mod lifecycle;
+mod record;
+
+pub use command::{Command, Direction, ReplyTo};
+pub use input::{
+    ActionKind, DuePart, Input, OperatorAction, Reply, StartSaga, TimerDue, TimerKind, Verdict,
+};
+pub use lifecycle::LifecycleMessage;
+pub use record::{DecodeError, IncomingRecord, OutgoingRecord, header};
+
+use serde::{Deserialize, Serialize};
+
+/// What a participant answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done; the payload is the step's result.
+    Success,
+    /// A business answer (declined, out of stock): the saga compensates.
+    Failure,
+    /// A technical answer (a handler broke, a gateway refused): retried by the step's policy.
+    Error,
+    /// Answer to `resolve`, or to an action after it: not done, and never will be.
+    NotDone,
+}
+
+impl Outcome {
+    /// The value of the `saga-outcome` header.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Error => "error",
+            Self::NotDone => "not_done",
+        }
+    }
+}
+
+/// Payload of a `failure` or `error` reply, and of a saga's cause: a code for programs, a message for people.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub code: String,
+    pub message: String,
+}
+
+impl Fault {
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// What every message about one saga carries along.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Chosen by the caller or made at the edge; echoed everywhere.
+    pub correlation_id: String,
+    /// W3C trace context, <https://www.w3.org/TR/trace-context/>.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The commands of a saga, rebuilt from its state alone: sent again they have the same ids and payloads.
+
+use super::{
+    Outbound, OutgoingCommand,
+    draft::{command_type, spec},
+};
+use crate::{
+    definition::{CommandSpec, InputMapping, SagaDefinition, StepKind},
+    instance::{Delivery, SagaInstance},
+    message::{Command, Direction, ReplyTo},
+};
+use serde_json::{Map, Value, json};
+
+/// Which command is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FlightId {
+    pub index: usize,
+    pub direction: Direction,
+    pub attempt: u32,
+}
+
+/// The commands in flight, as they were sent and would be sent again: same ids, same payloads.
+pub fn commands_in_flight(
+    definition: &SagaDefinition,
+    saga: &SagaInstance,
+    outbound: &Outbound,
+) -> Vec<OutgoingCommand> {
+    in_flight(saga)
+        .into_iter()
+        .filter_map(|flight| build(definition, saga, flight, outbound))
+        .collect()
+}
+
+pub(super) fn in_flight(saga: &SagaInstance) -> Vec<FlightId> {
+    saga.steps
+        .iter()
+        .enumerate()
+        .filter_map(|(index, step)| match step.state.delivery()? {
+            (direction, Delivery::InFlight { attempt, .. }) => Some(FlightId {
+                index,
+                direction,
+                attempt: *attempt,
+            }),
+            (_, Delivery::BackingOff { .. } | Delivery::UsedUp { .. }) => None,
+        })
+        .collect()
+}
+
+pub(super) fn build(
+    definition: &SagaDefinition,
+    saga: &SagaInstance,
+    flight: FlightId,
+    outbound: &Outbound,
+) -> Option<OutgoingCommand> {
+    let step = definition.steps.get(flight.index)?;
+    let spec = spec(step, flight.direction)?;
+    let command = Command {
+        saga_id: saga.id,
+        step: step.name.clone(),
+        direction: flight.direction,
+        attempt: flight.attempt,
+        command_type: command_type(spec, flight.direction),
+        payload: payload(definition, saga, spec),
+        save_failure: saves_failure(step.kind, flight.direction),
+        reply_to: ReplyTo {
+            topic: outbound.reply_topic.clone(),
+            partition: saga.home_partition,
+        },
+        floor: outbound.floor,
+        trace: saga.trace.clone(),
+    };
+    Some(OutgoingCommand {
+        participant: step.participant.clone(),
+        command,
+    })
+}
+
+/// A failure that parks is not saved, so that an operator's retry is simply a new attempt.
+fn saves_failure(kind: StepKind, direction: Direction) -> bool {
+    match (direction, kind) {
+        (Direction::Compensation, _) | (_, StepKind::Retriable) => false,
+        (Direction::Forward | Direction::Resolve, StepKind::Compensatable | StepKind::Pivot) => {
+            true
+        }
+    }
+}
+
+fn payload(definition: &SagaDefinition, saga: &SagaInstance, spec: &CommandSpec) -> Value {
+    let node = match &spec.input {
+        InputMapping::WholeInput => return saga.input.clone(),
+        InputMapping::Template(node) => node,
+    };
+    let results: Map<String, Value> = definition
+        .steps
+        .iter()
+        .zip(&saga.steps)
+        .map(|(step, instance)| {
+            let result = instance.result.clone().unwrap_or(Value::Null);
+            (step.name.clone(), result)
+        })
+        .collect();
+    let cause = saga
+        .cause
+        .as_ref()
+        .map(|cause| json!({"step": cause.step, "code": cause.code, "message": cause.message}));
+    node.render(&json!({"input": saga.input, "steps": results, "cause": cause}))
+}
