@@ -356,10 +356,13 @@ fn a_stored_document_restores_the_same_definition() {
         let restored = SagaDefinition::from_document(&stored).unwrap();
         assert_eq!(restored.hash, definition.hash);
         assert_eq!(restored.document, definition.document);
-        assert_eq!(
-            format!("{:?}", restored.steps),
-            format!("{:?}", definition.steps)
-        );
+        let mut steps = definition.steps;
+        for step in &mut steps {
+            assert!(step.participant_line.is_some(), "{}", step.name);
+            // A stored document has no lines to point at.
+            step.participant_line = None;
+        }
+        assert_eq!(format!("{:?}", restored.steps), format!("{steps:?}"));
     }
 }
 
