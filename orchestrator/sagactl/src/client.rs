@@ -1,0 +1,112 @@
+//! The orchestrator's HTTP API, as far as this tool needs it: typed answers, and problems as [`Failure`]s.
+
+use crate::failure::{Failure, Problem};
+use reqwest::{
+    Method, Response, Url,
+    header::{CONTENT_TYPE, HeaderMap},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::time::Duration;
+
+/// Longer than the orchestrator waits for an action's verdict; a server that is silent for this long is away.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<String>,
+}
+
+impl Client {
+    pub fn new(base: Url, token: Option<String>) -> Result<Self, Failure> {
+        // `Err` only says that it was installed before.
+        let _installed_before = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .user_agent(concat!("sagactl/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Failure::Usage(format!("no HTTP client can be made: {error}")))?;
+        Ok(Self { http, base, token })
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::GET, path, HeaderMap::new(), None::<&()>)
+            .await
+    }
+
+    /// A query's `None` fields are left out.
+    pub async fn get_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &(impl Serialize + Sync),
+    ) -> Result<T, Failure> {
+        let query = serde_urlencoded::to_string(query)
+            .map_err(|error| Failure::Usage(format!("no query can be made: {error}")))?;
+        self.get(&format!("{path}?{query}")).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T, Failure> {
+        self.call(Method::POST, path, headers, Some(body)).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, Failure> {
+        let url = self.url(path);
+        let mut request = self.http.request(method, &url).headers(headers);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let unreachable = |source| Failure::Unreachable {
+            url: self.base.to_string(),
+            source,
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        read(url, response).await
+    }
+
+    /// A base with a path of its own, as behind a gateway, keeps it.
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base.as_str().trim_end_matches('/'))
+    }
+}
+
+async fn read<T: DeserializeOwned>(url: String, response: Response) -> Result<T, Failure> {
+    let status = response.status();
+    let is_problem = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"));
+    let body = match response.bytes().await {
+        Ok(body) => body,
+        Err(source) => return Err(Failure::Unreachable { url, source }),
+    };
+    let not_understood = |why: String| Failure::Unintelligible {
+        url,
+        status: status.as_u16(),
+        why,
+    };
+    if status.is_success() {
+        return serde_json::from_slice(&body).map_err(|error| not_understood(error.to_string()));
+    }
+    if !is_problem {
+        return Err(not_understood("no problem document".to_owned()));
+    }
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => Err(Failure::Answered(Box::new(problem))),
+        Err(error) => Err(not_understood(error.to_string())),
+    }
+}
