@@ -6,6 +6,7 @@ use saga_core::{
     instance::SagaStatus,
     message::{TimerDue, TimerKind, Verdict},
 };
+use serde_json::Value;
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
@@ -41,6 +42,7 @@ pub fn tell(folded: &Folded) {
     for row in &folded.plan.starts {
         debug!(
             saga.id = %row.instance.id,
+            order.id = order_id(&row.instance.input),
             correlation.id = row.instance.trace.correlation_id,
             saga.definition = row.instance.definition,
             saga.business_key = row.instance.business_key,
@@ -51,6 +53,7 @@ pub fn tell(folded: &Folded) {
         match &row.instance.status {
             SagaStatus::Parked { step, reason, .. } => warn!(
                 saga.id = %row.instance.id,
+                order.id = order_id(&row.instance.input),
                 correlation.id = row.instance.trace.correlation_id,
                 saga.step = step,
                 code = reason.code,
@@ -63,6 +66,7 @@ pub fn tell(folded: &Folded) {
             | SagaStatus::Compensated
             | SagaStatus::Abandoned { .. } => debug!(
                 saga.id = %row.instance.id,
+                order.id = order_id(&row.instance.input),
                 correlation.id = row.instance.trace.correlation_id,
                 saga.status = row.instance.status.as_str(),
                 waiting = row.waiting.text,
@@ -73,6 +77,7 @@ pub fn tell(folded: &Folded) {
     for row in &folded.plan.ends {
         debug!(
             saga.id = %row.instance.id,
+            order.id = order_id(&row.instance.input),
             correlation.id = row.instance.trace.correlation_id,
             saga.status = row.instance.status.as_str(),
             duration_ms = (row.instance.changed_at - row.instance.started_at).num_milliseconds(),
@@ -89,6 +94,12 @@ pub fn tell(folded: &Folded) {
             "an action is decided"
         );
     }
+}
+
+/// Sagas about an order say so in their input: whoever searches the logs of all services for one order finds these
+/// lines too. Other sagas have no such field.
+fn order_id(input: &Value) -> Option<&str> {
+    input.get("orderId").and_then(Value::as_str)
 }
 
 /// A record that could not be processed even alone.
@@ -156,4 +167,30 @@ pub fn partitions_ahead_days(days: f64) {
 pub fn ages(floor_ms: i64, oldest_live_ms: i64) {
     gauge!("saga_floor_age_seconds").set(floor_ms as f64 / 1_000.0);
     gauge!("saga_oldest_live_age_seconds").set(oldest_live_ms as f64 / 1_000.0);
+}
+
+/// Live sagas that are older than the retention and so hold the floor: an alarm is due above zero.
+pub fn overaged(count: i64) {
+    gauge!("saga_overaged").set(count as f64);
+}
+
+/// Partitions of history that lie below the floor and could not be dropped yet.
+pub fn history_left(count: usize) {
+    gauge!("saga_history_partitions_left").set(count as f64);
+}
+
+/// Dead letters that nobody has replayed or discarded; an alarm is due when there is any.
+pub fn dead_letters_open(topic: &str, reason: &'static str, count: u64) {
+    gauge!("saga_dead_letters_open", "topic" => topic.to_owned(), "reason" => reason)
+        .set(count as f64);
+}
+
+/// `replayed` or `discarded`.
+pub fn dead_letter_decided(decision: &'static str) {
+    counter!("saga_dead_letters_decided_total", "decision" => decision).increment(1);
+}
+
+/// A record of the events' topic that is no event of ours.
+pub fn live_event_passed_over() {
+    counter!("saga_live_events_passed_over_total").increment(1);
 }

@@ -167,7 +167,10 @@ pub async fn place_order(
     };
     let outcome = app.intake.submit(job).await.map_err(not_taken)?;
     let answer = match outcome {
-        Outcome::Accepted => first_answer(&app, &order, preference_applied, waiting).await?,
+        Outcome::Accepted => {
+            tracing::Span::current().record("order.id", tracing::field::display(order.id));
+            first_answer(&app, &order, preference_applied, waiting).await?
+        }
         Outcome::Stored(stored) => stored,
         Outcome::InProgress => return Err(in_progress()),
         Outcome::KeyReused => return Err(key_reused()),

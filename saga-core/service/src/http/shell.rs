@@ -22,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tracing::Instrument;
+use uuid::Uuid;
 
 /// How much of a body that is too large is read and thrown away, so that the client gets to see the answer instead of
 /// a broken connection.
@@ -45,7 +46,12 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let context = RequestContext::of(request.headers());
     // Of the highest level, so that a filter for warnings keeps the id on them.
-    let span = tracing::error_span!("request", correlation.id = context.correlation_id);
+    let span = tracing::error_span!(
+        "request",
+        correlation.id = context.correlation_id,
+        order.id = tracing::field::Empty,
+        saga.id = tracing::field::Empty,
+    );
     let correlation = context.correlation_header();
     request.extensions_mut().insert(context);
     let method = request.method().clone();
@@ -54,6 +60,9 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         .extensions()
         .get::<MatchedPath>()
         .map(|path| path.as_str().to_owned());
+    if let Some((field, id)) = route.as_deref().and_then(|route| subject(route, &path)) {
+        span.record(field, tracing::field::display(id));
+    }
     let mut response = next.run(request).instrument(span.clone()).await;
     if let Some(id) = correlation {
         response.headers_mut().insert(CORRELATION_ID, id);
@@ -62,6 +71,19 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     record(&method, route.as_deref(), response.status(), elapsed);
     span.in_scope(|| log(&method, &path, response.status(), elapsed));
     response
+}
+
+/// What a path is about, as the field of every line of its request. Only an id becomes one: a path is the client's text.
+fn subject(route: &str, path: &str) -> Option<(&'static str, Uuid)> {
+    let mut pairs = route.split('/').zip(path.split('/')).skip(1);
+    let (collection, _) = pairs.next()?;
+    let (parameter, value) = pairs.next()?;
+    let field = match (collection, parameter) {
+        ("sagas", "{id}") => "saga.id",
+        ("orders", "{id}") | (_, "{orderId}") => "order.id",
+        _ => return None,
+    };
+    Some((field, value.parse().ok()?))
 }
 
 /// The route's pattern and not the path: ids would make a metric of their own each.
@@ -248,4 +270,38 @@ pub(super) async fn end_streams(
 /// Answers paths that no route has; [`as_problems`] makes it a problem.
 pub(super) async fn nothing_here() -> StatusCode {
     StatusCode::NOT_FOUND
+}
+
+#[cfg(test)]
+mod tests {
+    use super::subject;
+
+    #[test]
+    fn the_id_in_a_path_is_what_its_lines_are_about() {
+        const ID: &str = "01890000-0000-7000-8000-000000000001";
+        let check = |route: &str, path: String, field: Option<&str>| {
+            let found = subject(route, &path);
+            assert_eq!(found.map(|(field, _)| field), field, "{route} {path}");
+            assert!(found.is_none_or(|(_, id)| id.to_string() == ID));
+        };
+        check("/orders/{id}", format!("/orders/{ID}"), Some("order.id"));
+        check(
+            "/orders/{id}/events",
+            format!("/orders/{ID}/events"),
+            Some("order.id"),
+        );
+        check(
+            "/payments/{orderId}",
+            format!("/payments/{ID}"),
+            Some("order.id"),
+        );
+        check(
+            "/sagas/{id}/retry",
+            format!("/sagas/{ID}/retry"),
+            Some("saga.id"),
+        );
+        check("/stock/{productId}", format!("/stock/{ID}"), None);
+        check("/orders/{id}", "/orders/nonsense".to_owned(), None);
+        check("/orders", "/orders".to_owned(), None);
+    }
 }
