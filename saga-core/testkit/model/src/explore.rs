@@ -1,0 +1,83 @@
+//! Walks through a scenario, and tells what was found.
+
+use crate::{
+    properties::reach,
+    world::{Event, Scenario, System},
+};
+use stateright::{Checker, HasDiscoveries, Model};
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What an exploration found.
+#[derive(Debug)]
+pub struct Explored {
+    /// Different states of the whole system.
+    pub states: usize,
+    /// Events on the longest way.
+    pub depth: usize,
+    pub time: Duration,
+    /// Whether nothing was left to explore, or what was looked for was found.
+    pub finished: bool,
+    /// Properties that do not hold, with the shortest way there that was found.
+    pub broken: Vec<Broken>,
+    pub reached: BTreeSet<&'static str>,
+}
+
+#[derive(Debug)]
+pub struct Broken {
+    pub property: &'static str,
+    pub events: Vec<Event>,
+}
+
+/// Explores until everything is seen; or, if it is to break, until `breaks` does; or until `limit` is over.
+/// `progress` is told the number of states now and then.
+pub fn explore(
+    scenario: Scenario,
+    breaks: Option<&'static str>,
+    limit: Duration,
+    mut progress: impl FnMut(usize),
+) -> Explored {
+    let began = Instant::now();
+    let finish = match breaks {
+        Some(property) => HasDiscoveries::AnyOf([property].into()),
+        None => HasDiscoveries::AnyFailures,
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let checker = System::new(scenario)
+        .checker()
+        .threads(threads)
+        .timeout(limit)
+        .finish_when(finish)
+        .spawn_bfs();
+    while !checker.is_done() && began.elapsed() < limit {
+        thread::sleep(LOOK);
+        progress(checker.unique_state_count());
+    }
+    let checker = checker.join();
+    let time = began.elapsed();
+    let mut broken = Vec::new();
+    let mut reached = BTreeSet::new();
+    for (property, path) in checker.discoveries() {
+        if [reach::COMPLETED, reach::COMPENSATED, reach::PARKED].contains(&property) {
+            reached.insert(property);
+        } else {
+            let events = path.into_actions();
+            broken.push(Broken { property, events });
+        }
+    }
+    broken.sort_by_key(|broken| broken.property);
+    Explored {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        time,
+        finished: time < limit,
+        broken,
+        reached,
+    }
+}

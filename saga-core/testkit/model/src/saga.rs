@@ -1,0 +1,441 @@
+//! The saga's decisions, written down a second time: from DESIGN.md sections 3 and 4 and from reading
+//! `saga_core::transition`, without calling it. Payloads, causes and instants are left out.
+
+use crate::{
+    definition::{Definition, Kind},
+    message::{Command, Direction, Input, Outcome, TimerKind, Wish},
+    rules::{Rule, Rules},
+};
+
+/// A command on its way, or between two attempts; with its attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    InFlight(u8),
+    BackingOff(u8),
+    UsedUp(u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    Waiting,
+    Running(Delivery),
+    Resolving(Delivery),
+    Succeeded,
+    Failed,
+    NotDone,
+    Unknown,
+    Compensating(Delivery),
+    Compensated,
+    Skipped,
+}
+
+impl State {
+    pub fn delivery(self) -> Option<(Direction, Delivery)> {
+        match self {
+            Self::Running(delivery) => Some((Direction::Forward, delivery)),
+            Self::Resolving(delivery) => Some((Direction::Resolve, delivery)),
+            Self::Compensating(delivery) => Some((Direction::Compensation, delivery)),
+            Self::Waiting
+            | Self::Succeeded
+            | Self::Failed
+            | Self::NotDone
+            | Self::Unknown
+            | Self::Compensated
+            | Self::Skipped => None,
+        }
+    }
+
+    fn of(direction: Direction, delivery: Delivery) -> Self {
+        match direction {
+            Direction::Forward => Self::Running(delivery),
+            Direction::Resolve => Self::Resolving(delivery),
+            Direction::Compensation => Self::Compensating(delivery),
+        }
+    }
+
+    /// Nothing of the step is done, or will be.
+    pub fn is_clear(self) -> bool {
+        matches!(
+            self,
+            Self::Failed | Self::NotDone | Self::Compensated | Self::Skipped
+        )
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Step {
+    pub state: State,
+    /// The attempt from which the policy counts: a person's retry counts anew.
+    counted_from: u8,
+    /// Given up without an answer; a late success is recorded once.
+    unanswered: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    Running,
+    Compensating,
+    Completed,
+    Compensated,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Saga {
+    pub status: Status,
+    pub steps: Vec<Step>,
+    overdue: bool,
+    /// Inputs applied so far: the number of the newest event, and the row's version.
+    pub version: u8,
+}
+
+impl Saga {
+    pub fn in_flight(&self) -> impl Iterator<Item = Command> {
+        let steps = self.steps.iter().enumerate();
+        steps.filter_map(|(index, step)| match step.state.delivery() {
+            Some((direction, Delivery::InFlight(attempt))) => {
+                Some(Command::new(index, direction, attempt))
+            }
+            Some((_, Delivery::BackingOff(_) | Delivery::UsedUp(_))) | None => None,
+        })
+    }
+
+    pub fn is_ended(&self) -> bool {
+        matches!(self.status, Status::Completed | Status::Compensated)
+    }
+
+    /// A person has to look.
+    pub fn is_parked(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|step| matches!(step.state.delivery(), Some((_, Delivery::UsedUp(_)))))
+    }
+}
+
+/// How an attempt ended that was not answered with success or failure.
+#[derive(Clone, Copy)]
+enum AttemptEnd {
+    Errored,
+    TimedOut,
+}
+
+/// What it takes to turn a saga round.
+enum Turning {
+    Back,
+    Ask(usize),
+    No,
+}
+
+/// Decides about sagas of a definition.
+#[derive(Clone, Copy)]
+pub struct Decisions<'a> {
+    pub definition: &'a Definition,
+    pub rules: Rules,
+    /// Attempts of every retry policy.
+    pub attempts: u8,
+}
+
+impl Decisions<'_> {
+    pub fn start(self) -> Saga {
+        let steps = self.definition.steps.iter().map(|step| Step {
+            state: if step.by_starter {
+                State::Succeeded
+            } else {
+                State::Waiting
+            },
+            counted_from: 1,
+            unanswered: false,
+        });
+        let mut saga = Saga {
+            status: Status::Running,
+            steps: steps.collect(),
+            overdue: false,
+            version: 1,
+        };
+        self.advance(&mut saga);
+        saga
+    }
+
+    /// The saga behind an input; `None` if the input does not apply.
+    pub fn apply(self, saga: &Saga, input: Input) -> Option<Saga> {
+        if saga.is_ended() {
+            return None;
+        }
+        let mut next = saga.clone();
+        match input {
+            Input::Start => return None,
+            Input::Reply { command, outcome } => self.reply(&mut next, command, outcome)?,
+            Input::Timer { kind, command } => self.timer(&mut next, kind, command)?,
+            Input::Deadline => {
+                if next.overdue {
+                    return None;
+                }
+                next.overdue = true;
+                self.turn(&mut next);
+            }
+            // What is refused stands in the log all the same.
+            Input::Action { wish, .. } => match wish {
+                Wish::Cancel => self.turn(&mut next),
+                Wish::Retry => Self::retry(&mut next),
+            },
+        }
+        self.advance(&mut next);
+        next.version += 1;
+        Some(next)
+    }
+
+    fn reply(self, saga: &mut Saga, command: Command, outcome: Outcome) -> Option<()> {
+        let (step, kind) = (command.step(), self.definition.steps[command.step()].kind);
+        match (outcome, command.direction) {
+            (Outcome::Success, Direction::Forward) => Self::succeeded(saga, step),
+            (Outcome::Success, Direction::Compensation) => Self::compensated(saga, step),
+            (Outcome::Failure, Direction::Forward) if kind != Kind::Retriable => {
+                if !matches!(
+                    saga.steps[step].state,
+                    State::Running(_) | State::Resolving(_)
+                ) {
+                    return None;
+                }
+                saga.steps[step].state = State::Failed;
+                Self::begin_compensation(saga);
+                Some(())
+            }
+            (Outcome::Failure, Direction::Forward | Direction::Compensation) => {
+                let attempt = self.current_attempt(saga, command)?;
+                saga.steps[step].state = State::of(command.direction, Delivery::UsedUp(attempt));
+                Some(())
+            }
+            (Outcome::Error, direction) => {
+                let attempt = self.current_attempt(saga, command)?;
+                self.attempt_ended(saga, step, direction, attempt, AttemptEnd::Errored);
+                Some(())
+            }
+            (Outcome::NotDone, Direction::Forward | Direction::Resolve) => {
+                if !matches!(saga.steps[step].state, State::Resolving(_)) {
+                    return None;
+                }
+                saga.steps[step].state = State::NotDone;
+                Self::begin_compensation(saga);
+                Some(())
+            }
+            (Outcome::Success | Outcome::Failure, Direction::Resolve)
+            | (Outcome::NotDone, Direction::Compensation) => None,
+        }
+    }
+
+    fn succeeded(saga: &mut Saga, step: usize) -> Option<()> {
+        let unanswered = saga.steps[step].unanswered;
+        match saga.steps[step].state {
+            State::Running(_) | State::Resolving(_) => saga.steps[step].state = State::Succeeded,
+            // Recorded only.
+            State::Unknown | State::Compensating(_) | State::Compensated if unanswered => {
+                saga.steps[step].unanswered = false;
+            }
+            State::Waiting
+            | State::Succeeded
+            | State::Failed
+            | State::NotDone
+            | State::Unknown
+            | State::Compensating(_)
+            | State::Compensated
+            | State::Skipped => return None,
+        }
+        Some(())
+    }
+
+    fn compensated(saga: &mut Saga, step: usize) -> Option<()> {
+        if !matches!(saga.steps[step].state, State::Compensating(_)) {
+            return None;
+        }
+        saga.steps[step].state = State::Compensated;
+        Some(())
+    }
+
+    fn current_attempt(self, saga: &Saga, command: Command) -> Option<u8> {
+        match saga.steps[command.step()].state.delivery()? {
+            (direction, Delivery::InFlight(attempt))
+                if direction == command.direction
+                    && (attempt == command.attempt || !self.rules.on(Rule::ErrorOfOwnAttempt)) =>
+            {
+                Some(attempt)
+            }
+            (_, Delivery::InFlight(_) | Delivery::BackingOff(_) | Delivery::UsedUp(_)) => None,
+        }
+    }
+
+    fn timer(self, saga: &mut Saga, kind: TimerKind, command: Command) -> Option<()> {
+        let (step, attempt) = (command.step(), command.attempt);
+        let (direction, delivery) = saga.steps[step].state.delivery()?;
+        if direction != command.direction {
+            return None;
+        }
+        match (kind, delivery) {
+            (TimerKind::Timeout, Delivery::InFlight(current)) if current == attempt => {
+                self.attempt_ended(saga, step, direction, attempt, AttemptEnd::TimedOut);
+            }
+            (TimerKind::Backoff, Delivery::BackingOff(current)) if current == attempt => {
+                Self::send(saga, step, direction, attempt + 1);
+            }
+            (
+                TimerKind::Timeout | TimerKind::Backoff,
+                Delivery::InFlight(_) | Delivery::BackingOff(_) | Delivery::UsedUp(_),
+            ) => return None,
+        }
+        Some(())
+    }
+
+    /// The attempt decided nothing: the next one, now or later, or none is left.
+    fn attempt_ended(
+        self,
+        saga: &mut Saga,
+        step: usize,
+        direction: Direction,
+        attempt: u8,
+        end: AttemptEnd,
+    ) {
+        let spent = attempt + 1 - saga.steps[step].counted_from;
+        let used_up = direction != Direction::Resolve && spent >= self.attempts;
+        match (used_up, end) {
+            (false, AttemptEnd::TimedOut) => Self::send(saga, step, direction, attempt + 1),
+            (false, AttemptEnd::Errored) => {
+                saga.steps[step].state = State::of(direction, Delivery::BackingOff(attempt));
+            }
+            (true, AttemptEnd::Errored | AttemptEnd::TimedOut) => {
+                self.give_up(saga, step, direction, attempt);
+            }
+        }
+    }
+
+    fn give_up(self, saga: &mut Saga, step: usize, direction: Direction, attempt: u8) {
+        match (direction, self.definition.steps[step].kind) {
+            (Direction::Forward, Kind::Compensatable) => Self::begin_compensation(saga),
+            (Direction::Forward | Direction::Resolve, Kind::Pivot) => self.ask(saga, step),
+            (Direction::Compensation, _) | (Direction::Forward, Kind::Retriable) => {
+                saga.steps[step].state = if self.rules.on(Rule::UsedUpParks) {
+                    State::of(direction, Delivery::UsedUp(attempt))
+                } else if direction == Direction::Compensation {
+                    State::Compensated
+                } else {
+                    State::Succeeded
+                };
+            }
+            (Direction::Resolve, Kind::Compensatable | Kind::Retriable) => {}
+        }
+    }
+
+    fn ask(self, saga: &mut Saga, pivot: usize) {
+        if self.rules.on(Rule::ResolveFirst) {
+            Self::send_first(saga, pivot, Direction::Resolve);
+        } else {
+            // Taken for one that was never done.
+            saga.steps[pivot].state = State::NotDone;
+            Self::begin_compensation(saga);
+        }
+    }
+
+    /// The deadline, or a cancel.
+    fn turn(self, saga: &mut Saga) {
+        match self.turning(saga) {
+            Turning::Back => Self::begin_compensation(saga),
+            Turning::Ask(pivot) => self.ask(saga, pivot),
+            Turning::No => {}
+        }
+    }
+
+    fn turning(self, saga: &Saga) -> Turning {
+        if saga.status != Status::Running {
+            return Turning::No;
+        }
+        let Some(pivot) = self.definition.pivot() else {
+            return Turning::Back;
+        };
+        match saga.steps[pivot].state {
+            State::Waiting => Turning::Back,
+            State::Running(_) => Turning::Ask(pivot),
+            State::Resolving(_)
+            | State::Succeeded
+            | State::Failed
+            | State::NotDone
+            | State::Unknown
+            | State::Compensating(_)
+            | State::Compensated
+            | State::Skipped => Turning::No,
+        }
+    }
+
+    fn retry(saga: &mut Saga) {
+        for step in 0..saga.steps.len() {
+            if let Some((direction, Delivery::UsedUp(attempt))) = saga.steps[step].state.delivery()
+            {
+                saga.steps[step].counted_from = attempt + 1;
+                Self::send(saga, step, direction, attempt + 1);
+            }
+        }
+    }
+
+    fn begin_compensation(saga: &mut Saga) {
+        for step in &mut saga.steps {
+            match step.state {
+                State::Waiting => step.state = State::Skipped,
+                State::Running(_) => {
+                    step.state = State::Unknown;
+                    step.unanswered = true;
+                }
+                State::Resolving(_)
+                | State::Succeeded
+                | State::Failed
+                | State::NotDone
+                | State::Unknown
+                | State::Compensating(_)
+                | State::Compensated
+                | State::Skipped => {}
+            }
+        }
+        saga.status = Status::Compensating;
+    }
+
+    /// Starts whatever can start now, and ends the saga if nothing is left.
+    fn advance(self, saga: &mut Saga) {
+        match saga.status {
+            Status::Running => self.advance_forward(saga),
+            Status::Compensating => self.advance_compensation(saga),
+            Status::Completed | Status::Compensated => {}
+        }
+    }
+
+    fn advance_forward(self, saga: &mut Saga) {
+        for (index, step) in self.definition.steps.iter().enumerate() {
+            let is_done = |before: &usize| saga.steps[*before].state == State::Succeeded;
+            if saga.steps[index].state == State::Waiting && step.after.iter().all(is_done) {
+                Self::send_first(saga, index, Direction::Forward);
+            }
+        }
+        if saga.steps.iter().all(|step| step.state == State::Succeeded) {
+            saga.status = Status::Completed;
+        }
+    }
+
+    fn advance_compensation(self, saga: &mut Saga) {
+        for index in 0..saga.steps.len() {
+            let owed = matches!(saga.steps[index].state, State::Succeeded | State::Unknown)
+                && self.definition.steps[index].kind == Kind::Compensatable;
+            let clear = (0..saga.steps.len())
+                .filter(|later| self.definition.is_ancestor(index, *later))
+                .all(|later| saga.steps[later].state.is_clear());
+            if owed && (clear || !self.rules.on(Rule::DescendantsFirst)) {
+                Self::send_first(saga, index, Direction::Compensation);
+            }
+        }
+        if saga.steps.iter().all(|step| step.state.is_clear()) {
+            saga.status = Status::Compensated;
+        }
+    }
+
+    fn send_first(saga: &mut Saga, step: usize, direction: Direction) {
+        saga.steps[step].counted_from = 1;
+        Self::send(saga, step, direction, 1);
+    }
+
+    fn send(saga: &mut Saga, step: usize, direction: Direction, attempt: u8) {
+        saga.steps[step].state = State::of(direction, Delivery::InFlight(attempt));
+    }
+}
