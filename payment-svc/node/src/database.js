@@ -9,8 +9,9 @@ const MIGRATION_LOCK = 7_210_001;
 
 export function connect(databaseUrl) {
   const pool = new pg.Pool({ connectionString: databaseUrl, max: 8, statement_timeout: 5_000 });
-  // A connection that breaks while it is idle must not end the process; the next query says what is wrong.
+  // A connection that breaks must not end the process, idle or between two queries: the next query says what is wrong.
   pool.on('error', () => {});
+  pool.on('connect', (client) => client.on('error', () => {}));
   return pool;
 }
 

@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 // A payment participant in Node. `npm start`; what it needs stands in config.js.
 
 import { createBarrier, forgetBelow } from './barrier.js';

@@ -21,7 +21,7 @@ export async function runParticipant(config, handle, noteFloor) {
     brokers: config.brokers,
     logLevel: logLevel.WARN,
     logCreator: () => ({ log: { message, error: cause }, level }) =>
-      log(level === logLevel.ERROR ? 'error' : 'warn', message, { cause }),
+      log(level === logLevel.ERROR ? 'error' : 'warn', message, { cause: cause && String(cause) }),
     // A broker that is away is waited for.
     retry: { initialRetryTime: 100, maxRetryTime: 2_000, retries: Number.MAX_SAFE_INTEGER },
   });
@@ -30,7 +30,8 @@ export async function runParticipant(config, handle, noteFloor) {
   const consumer = kafka.consumer({
     groupId: config.group,
     allowAutoTopicCreation: false,
-    sessionTimeout: 10_000,
+    // How long the partitions of a process that was killed wait for another.
+    sessionTimeout: 6_000,
     heartbeatInterval: 1_500,
     // Latency: the broker answers at the first byte, and after this long in any case.
     maxWaitTimeInMs: 100,
