@@ -1,0 +1,167 @@
+//! The orchestrator's database: live sagas and history.
+
+use super::{Snapshot, floor};
+use chrono::{DateTime, Utc};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A saga's row, live or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saga {
+    pub definition: String,
+    /// `running`, `compensating`, `parked`, `completed`, `compensated`, `abandoned`.
+    pub status: String,
+    /// What parked it, if it says so.
+    pub reason: Option<String>,
+    /// Of its last event.
+    pub sequence: i64,
+    /// By partition of `saga.inputs`, the offset of the last input that did something.
+    pub inputs: BTreeMap<i32, i64>,
+    pub place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Live {
+        version: i64,
+        waiting_kind: String,
+        waiting_since: DateTime<Utc>,
+        next_due: Option<DateTime<Utc>>,
+    },
+    Ended {
+        at: DateTime<Utc>,
+    },
+}
+
+impl Saga {
+    pub fn has_ended(&self) -> bool {
+        matches!(self.place, Place::Ended { .. })
+    }
+}
+
+/// All sagas of a look.
+#[derive(Clone, Debug, Default)]
+pub struct Sagas {
+    pub by_id: BTreeMap<Uuid, Saga>,
+    /// Live and ended at once.
+    pub overlapping: Vec<Uuid>,
+    /// What is older may have been dropped from history.
+    pub history_floor: Option<Uuid>,
+    /// The database's clock.
+    pub now: DateTime<Utc>,
+}
+
+type LiveRow = (
+    Uuid,
+    i64,
+    String,
+    String,
+    String,
+    DateTime<Utc>,
+    Option<DateTime<Utc>>,
+    Option<String>,
+    i64,
+    serde_json::Value,
+    serde_json::Value,
+);
+
+type EndedRow = (
+    Uuid,
+    String,
+    String,
+    DateTime<Utc>,
+    i64,
+    serde_json::Value,
+    serde_json::Value,
+);
+
+pub async fn read(snapshot: &mut Snapshot<'_>, since: Uuid) -> Result<Sagas, sqlx::Error> {
+    let mut sagas = Sagas {
+        history_floor: floor(snapshot, "saga_history").await?,
+        now: sqlx::query_scalar("SELECT clock_timestamp()")
+            .fetch_one(&mut **snapshot)
+            .await?,
+        ..Sagas::default()
+    };
+    read_live(snapshot, since, &mut sagas).await?;
+    read_ended(snapshot, since, &mut sagas).await?;
+    Ok(sagas)
+}
+
+async fn read_live(
+    snapshot: &mut Snapshot<'_>,
+    since: Uuid,
+    sagas: &mut Sagas,
+) -> Result<(), sqlx::Error> {
+    let rows: Vec<LiveRow> = sqlx::query_as(
+        "SELECT id, version, definition, status, waiting_kind, waiting_since, next_due,
+           NULLIF(concat_ws(': ', state->'reason'->>'code', state->'reason'->>'message'), ''),
+           COALESCE((state->>'sequence')::bigint, 0),
+           jsonb_path_query_array(state, '$.log[*].partition'), jsonb_path_query_array(state, '$.log[*].offset')
+         FROM saga WHERE id >= $1",
+    )
+    .bind(since)
+    .fetch_all(&mut **snapshot)
+    .await?;
+    for row in rows {
+        let (id, version, definition, status, waiting_kind, waiting_since, next_due, ..) = row;
+        let (.., reason, sequence, partitions, offsets) = row;
+        let saga = Saga {
+            definition,
+            status,
+            reason,
+            sequence,
+            inputs: inputs(&partitions, &offsets),
+            place: Place::Live {
+                version,
+                waiting_kind,
+                waiting_since,
+                next_due,
+            },
+        };
+        sagas.by_id.insert(id, saga);
+    }
+    Ok(())
+}
+
+async fn read_ended(
+    snapshot: &mut Snapshot<'_>,
+    since: Uuid,
+    sagas: &mut Sagas,
+) -> Result<(), sqlx::Error> {
+    let rows: Vec<EndedRow> = sqlx::query_as(
+        "SELECT id, definition, status, ended_at, COALESCE((state->>'sequence')::bigint, 0),
+           jsonb_path_query_array(state, '$.log[*].partition'), jsonb_path_query_array(state, '$.log[*].offset')
+         FROM saga_history WHERE id >= $1",
+    )
+    .bind(since)
+    .fetch_all(&mut **snapshot)
+    .await?;
+    for (id, definition, status, at, sequence, partitions, offsets) in rows {
+        let saga = Saga {
+            definition,
+            status,
+            reason: None,
+            sequence,
+            inputs: inputs(&partitions, &offsets),
+            place: Place::Ended { at },
+        };
+        if sagas.by_id.insert(id, saga).is_some() {
+            sagas.overlapping.push(id);
+        }
+    }
+    Ok(())
+}
+
+fn inputs(partitions: &serde_json::Value, offsets: &serde_json::Value) -> BTreeMap<i32, i64> {
+    let numbers = |value: &serde_json::Value| -> Vec<i64> {
+        let list = value.as_array().into_iter().flatten();
+        list.filter_map(serde_json::Value::as_i64).collect()
+    };
+    let mut last = BTreeMap::new();
+    for (partition, offset) in numbers(partitions).into_iter().zip(numbers(offsets)) {
+        let highest = last.entry(partition as i32).or_insert(offset);
+        *highest = offset.max(*highest);
+    }
+    last
+}
