@@ -57,6 +57,9 @@ CREATE TABLE operator_action (
   id             uuid        PRIMARY KEY,
   saga_id        uuid        NOT NULL,
   action         text        NOT NULL,
+  -- Of an action on one step, with what the operator gave along: a corrected input or a result.
+  step           text,
+  given          jsonb,
   actor          text        NOT NULL,
   reason         text        NOT NULL,
   if_version     bigint,
@@ -64,6 +67,8 @@ CREATE TABLE operator_action (
   decision       text        NOT NULL,
   code           text,
   message        text,
+  -- What could have been asked for instead of a refused one.
+  legal          text[],
   status_before  text,
   status_after   text,
   correlation_id text        NOT NULL

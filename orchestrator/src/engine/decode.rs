@@ -116,10 +116,24 @@ fn tidy(input: &mut Input) -> Result<(), (&'static str, String)> {
             clamp(&mut action.actor, MAX_NAME_CHARS);
             clamp(&mut action.reason, MAX_TEXT_CHARS);
             clamp(&mut action.trace.correlation_id, MAX_NAME_CHARS);
-            let texts = [&action.actor, &action.reason, &action.trace.correlation_id];
-            refuse_nul(texts.into_iter().any(|text| text_has_nul(text)))
+            let texts = [
+                Some(action.actor.as_str()),
+                Some(action.reason.as_str()),
+                Some(action.trace.correlation_id.as_str()),
+                action.kind.step(),
+            ];
+            refuse_nul(texts.into_iter().flatten().any(text_has_nul))?;
+            if action.kind.step().is_some_and(is_longer_than_a_name) {
+                let detail = format!("the step's name is longer than {MAX_NAME_CHARS} characters");
+                return Err(("bad_payload", detail));
+            }
+            action.kind.given().map_or(Ok(()), check_value)
         }
     }
+}
+
+fn is_longer_than_a_name(text: &str) -> bool {
+    text.chars().count() > MAX_NAME_CHARS
 }
 
 fn clamp(text: &mut String, limit_chars: usize) {

@@ -331,7 +331,8 @@ impl<'a> Folding<'a> {
         let Some(work) = self.sagas.get_mut(&action.saga_id) else {
             if first {
                 let message = format!("no saga {} is known", action.saga_id);
-                self.audit(action, refused("unknown_saga", message), None, None);
+                let verdict = refused("unknown_saga", message, Vec::new());
+                self.audit(action, verdict, None, None);
             }
             return Fate::Stale;
         };
@@ -351,12 +352,8 @@ impl<'a> Folding<'a> {
                 "the saga is at version {}, not at {expected}",
                 work.instance.sequence
             );
-            self.audit(
-                action,
-                refused("version_changed", message),
-                Some(before),
-                Some(before),
-            );
+            let verdict = refused("version_changed", message, work.legal());
+            self.audit(action, verdict, Some(before), Some(before));
             return Fate::Stale;
         }
         let body = EventBody::ActionAsked(action.clone());
@@ -401,6 +398,7 @@ impl<'a> Folding<'a> {
             if work.changed || !work.handled.is_empty() || !work.sent.is_empty() {
                 self.folded.touched.push(work.touched(id));
             }
+            self.folded.plan.settled.append(&mut work.settled);
             work.plan(&mut self.folded.plan);
         }
         self.folded.outputs.append(&mut events);
@@ -408,13 +406,15 @@ impl<'a> Folding<'a> {
             .plan
             .actions
             .sort_by_key(|row| row.action.action_id);
+        self.folded.plan.settled.sort_by_key(|row| row.action_id);
         self.folded
     }
 }
 
-fn refused(code: &str, message: String) -> ActionVerdict {
+fn refused(code: &str, message: String, legal: Vec<String>) -> ActionVerdict {
     ActionVerdict::Refused {
         code: code.to_owned(),
         message,
+        legal,
     }
 }

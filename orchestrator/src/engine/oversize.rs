@@ -89,13 +89,17 @@ fn rewrite_events(
         | LifecycleKind::StepNotDone { .. }
         | LifecycleKind::CompensationStarted { .. }
         | LifecycleKind::StepCompensated { .. }
+        | LifecycleKind::StepCompleted { .. }
+        | LifecycleKind::StepSkipped { .. }
+        | LifecycleKind::CompensationSkipped { .. }
         | LifecycleKind::LateReply { .. }
         | LifecycleKind::DeadlinePassed
         | LifecycleKind::ActionDecided { .. }
         | LifecycleKind::Parked { .. }
         | LifecycleKind::Unparked { .. }
         | LifecycleKind::Completed
-        | LifecycleKind::Compensated { .. } => true,
+        | LifecycleKind::Compensated { .. }
+        | LifecycleKind::Abandoned { .. } => true,
     });
     let kind = LifecycleKind::Parked {
         step: part.step.clone(),

@@ -60,6 +60,15 @@ pub struct ActionRow {
     pub status_after: Option<&'static str>,
 }
 
+/// What became of an action whose audit row says `pending`.
+#[derive(Clone, Debug)]
+pub struct SettledRow {
+    pub action_id: Uuid,
+    pub verdict: ActionVerdict,
+    pub decided_at: Timestamp,
+    pub status_after: &'static str,
+}
+
 /// The net changes of a batch. Rows of each list are in id order.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -68,6 +77,8 @@ pub struct Plan {
     /// Version 1 for a saga that starts and ends in the same batch: it stands in `starts` too.
     pub ends: Vec<SagaRow>,
     pub actions: Vec<ActionRow>,
+    /// Written behind `actions`: an action may be asked for and settled in one batch.
+    pub settled: Vec<SettledRow>,
 }
 
 impl Plan {
@@ -76,6 +87,7 @@ impl Plan {
             && self.updates.is_empty()
             && self.ends.is_empty()
             && self.actions.is_empty()
+            && self.settled.is_empty()
     }
 }
 

@@ -3,14 +3,18 @@
 use super::{
     fold::{Context, Fate, StepTime, Touched},
     oversize,
-    saga_store::{Plan, SagaRow},
+    saga_store::{Plan, SagaRow, SettledRow},
 };
 use saga_core::{
     definition::SagaDefinition,
     ids::{SagaId, Timestamp},
-    instance::{ActionVerdict, Delivery, LifecycleEvent, Position, SagaInstance, SagaStatus},
+    instance::{
+        ActionVerdict, Delivery, LifecycleEvent, LifecycleKind, Position, SagaInstance, SagaStatus,
+    },
     message::{Command, Direction, DuePart, LifecycleMessage, OutgoingRecord, Reply, TimerKind},
-    transition::{self, OutgoingCommand, SagaEvent, Transition, commands_in_flight},
+    transition::{
+        self, EventBody, LegalAction, OutgoingCommand, SagaEvent, Transition, commands_in_flight,
+    },
 };
 use std::sync::Arc;
 
@@ -34,6 +38,8 @@ pub(super) struct Work {
     pub(super) handled: Vec<(TimerKind, Option<DuePart>)>,
     pub(super) commands: Vec<(String, OutgoingRecord)>,
     pub(super) events: Vec<OutgoingRecord>,
+    /// Actions of earlier inputs that were pending and are decided now.
+    pub(super) settled: Vec<SettledRow>,
 }
 
 impl Work {
@@ -54,7 +60,16 @@ impl Work {
             handled: Vec::new(),
             commands: Vec::new(),
             events: Vec::new(),
+            settled: Vec::new(),
         }
+    }
+
+    /// What could be asked of the saga now.
+    pub(super) fn legal(&self) -> Vec<String> {
+        transition::legal_actions(&self.definition, &self.instance)
+            .iter()
+            .map(LegalAction::to_string)
+            .collect()
     }
 
     pub(super) fn decide(
@@ -82,10 +97,33 @@ impl Work {
         match decided {
             Ok(mut made) => {
                 let verdict = made.verdict.take();
+                self.settle(&made, event);
                 self.apply(context, made, event.at);
                 (Fate::Applied, verdict)
             }
             Err(_not_applied) => (self.again(context, event.position), None),
+        }
+    }
+
+    /// Notes the decisions on earlier actions: their audit rows say "pending" so far.
+    fn settle(&mut self, made: &Transition, event: &SagaEvent) {
+        let own = match &event.body {
+            EventBody::ActionAsked(action) => Some(action.action_id),
+            EventBody::CommandReplied(_) | EventBody::TimerFired(_) => None,
+        };
+        for told in &made.events {
+            if let LifecycleKind::ActionDecided {
+                action_id, verdict, ..
+            } = &told.kind
+                && own != Some(*action_id)
+            {
+                self.settled.push(SettledRow {
+                    action_id: *action_id,
+                    verdict: verdict.clone(),
+                    decided_at: event.at,
+                    status_after: made.saga.status.as_str(),
+                });
+            }
         }
     }
 

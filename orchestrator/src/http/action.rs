@@ -1,12 +1,18 @@
-//! `POST /sagas/{id}/cancel` and `/retry`: asked for over the log, behind everything that was there first.
+//! `POST /sagas/{id}/<action>`: asked for over the log, behind everything that was there first.
+//!
+//! [`actions`] is the table of endpoints. Whether an action is legal is decided where it is applied, by
+//! `saga_core::transition`; here only the request is checked, and the verdict waited for.
 
 use super::{
     ApiState,
     error::{ApiError, ApiResult},
-    model::{ActionRequest, ActionView},
+    model::{ActionRequest, ActionView, CompleteRequest, RetryRequest, SkipRequest},
 };
 use crate::{
-    engine::decode::{MAX_NAME_CHARS, MAX_TEXT_CHARS},
+    engine::{
+        decode::{MAX_NAME_CHARS, MAX_TEXT_CHARS, check_value},
+        oversize,
+    },
     store::{self, DecidedAction, listing},
 };
 use axum::{
@@ -33,63 +39,85 @@ const VERDICT_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks for the verdict.
 const VERDICT_POLL: Duration = Duration::from_millis(25);
 
-/// Undoes the saga if its pivot is not done. With the pivot in flight its outcome decides: `pending`.
-#[utoipa::path(
-    post, path = "/sagas/{id}/cancel", tag = "actions", request_body = ActionRequest,
-    params(
-        ("id" = Uuid, Path),
-        ("if-match" = Option<String>, Header, description = "Only if the saga is still at this version"),
-    ),
-    responses(
-        (status = 202, description = "Taken, with the verdict if there is one yet", body = ActionView),
-        (status = 404, description = "No such saga", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Refused, with the reason", body = Problem, content_type = "application/problem+json"),
-    )
-)]
-pub async fn cancel(
-    State(state): State<ApiState>,
-    ValidPath(id): ValidPath<Uuid>,
-    context: RequestContext,
-    headers: HeaderMap,
-    ValidJson(request): ValidJson<ActionRequest>,
-) -> ApiResult<Response> {
-    let if_version = if_match(&headers)?;
-    ask(&state, ActionKind::Cancel, id, context, if_version, request).await
+/// What is asked for, once the request's own shape is read.
+struct Asked {
+    kind: ActionKind,
+    actor: Option<String>,
+    reason: String,
 }
 
-/// A parked saga tries its used-up command again.
-#[utoipa::path(
-    post, path = "/sagas/{id}/retry", tag = "actions", request_body = ActionRequest,
-    params(
-        ("id" = Uuid, Path),
-        ("if-match" = Option<String>, Header, description = "Only if the saga is still at this version"),
-    ),
-    responses(
-        (status = 202, description = "Taken, with the verdict if there is one yet", body = ActionView),
-        (status = 404, description = "No such saga", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Refused, with the reason", body = Problem, content_type = "application/problem+json"),
-    )
-)]
-pub async fn retry(
-    State(state): State<ApiState>,
-    ValidPath(id): ValidPath<Uuid>,
-    context: RequestContext,
-    headers: HeaderMap,
-    ValidJson(request): ValidJson<ActionRequest>,
-) -> ApiResult<Response> {
-    let if_version = if_match(&headers)?;
-    ask(&state, ActionKind::Retry, id, context, if_version, request).await
+/// One endpoint an action: its function, its URL, its body, and the action that this body means.
+macro_rules! actions {
+    ($($(#[$($doc:tt)*])* $name:ident $url:tt $body:ident => $kind:expr;)*) => {$(
+        $(#[$($doc)*])*
+        #[utoipa::path(
+            post, path = $url, tag = "actions", request_body = $body,
+            params(
+                ("id" = Uuid, Path),
+                ("if-match" = Option<String>, Header, description = "Only if the saga is still at this version"),
+            ),
+            responses(
+                (status = 202, description = "Taken, with the verdict if there is one yet", body = ActionView),
+                (status = 404, description = "No such saga", body = Problem, content_type = "application/problem+json"),
+                (status = 409, description = "Refused, with the reason and what is legal instead", body = Problem, content_type = "application/problem+json"),
+                (status = 422, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
+            )
+        )]
+        pub async fn $name(
+            State(state): State<ApiState>,
+            ValidPath(id): ValidPath<Uuid>,
+            context: RequestContext,
+            headers: HeaderMap,
+            ValidJson(request): ValidJson<$body>,
+        ) -> ApiResult<Response> {
+            let (actor, reason) = (request.actor.clone(), request.reason.clone());
+            let kind: fn($body) -> ActionKind = $kind;
+            let kind = kind(request);
+            ask(&state, id, context, &headers, Asked { kind, actor, reason }).await
+        }
+    )*};
+}
+
+actions! {
+    /// A parked saga tries again what waits for a person, perhaps with a corrected input.
+    retry "/sagas/{id}/retry" RetryRequest => |request| ActionKind::Retry {
+        step: request.step,
+        input: request.input,
+    };
+
+    /// Undoes the saga if its pivot is not done, because somebody no longer wants it. With the pivot in flight its outcome
+    /// decides: `pending`.
+    cancel "/sagas/{id}/cancel" ActionRequest => |_request| ActionKind::Cancel;
+
+    /// Undoes the saga if its pivot is not done, because an operator says so; otherwise as `cancel`.
+    compensate "/sagas/{id}/compensate" ActionRequest => |_request| ActionKind::Compensate;
+
+    /// Counts a step as done, with a result. Its participant is asked first: if it was done after all, its own result
+    /// stands.
+    complete "/sagas/{id}/complete" CompleteRequest => |request| ActionKind::Complete {
+        step: request.step,
+        result: request.result,
+    };
+
+    /// Goes on without a step, or without a step's compensation; the saga then ends `abandoned`.
+    skip "/sagas/{id}/skip" SkipRequest => |request| ActionKind::Skip {
+        step: request.step,
+        compensation: request.compensation,
+    };
+
+    /// Ends the saga as it stands: nothing more of it is sent, done or undone.
+    abandon "/sagas/{id}/abandon" ActionRequest => |_request| ActionKind::Abandon;
 }
 
 async fn ask(
     state: &ApiState,
-    kind: ActionKind,
     id: Uuid,
     context: RequestContext,
-    if_version: Option<u64>,
-    request: ActionRequest,
+    headers: &HeaderMap,
+    asked: Asked,
 ) -> ApiResult<Response> {
-    check(&request)?;
+    let if_version = if_match(headers)?;
+    check(&asked)?;
     let found = listing::find(state.store.reporting(), SagaId(id))
         .await?
         .ok_or_else(|| ApiError::no_saga(id))?;
@@ -97,9 +125,9 @@ async fn ask(
     let action = OperatorAction {
         saga_id: SagaId(id),
         action_id: saga_service::clock::new_id(),
-        kind,
-        actor: request.actor.unwrap_or_else(|| "http".to_owned()),
-        reason: request.reason,
+        kind: asked.kind,
+        actor: asked.actor.unwrap_or_else(|| "http".to_owned()),
+        reason: asked.reason,
         if_version,
         trace: Trace {
             correlation_id: context.correlation_id,
@@ -110,7 +138,8 @@ async fn ask(
         saga.id = %id,
         correlation.id = action.trace.correlation_id,
         action.id = %action.action_id,
-        action = word(&action.kind),
+        action = %action.kind.name(),
+        saga.step = action.kind.step(),
         actor = action.actor,
         "an action is asked for"
     );
@@ -126,6 +155,10 @@ async fn produce(state: &ApiState, action: &OperatorAction, home: i32) -> ApiRes
         .now()
         .unwrap_or_else(saga_service::clock::now);
     let record = action.encode(&settings.inputs_topic, Some(home), &settings.source, at);
+    if !oversize::fits(record.payload.len(), settings.message_limit_bytes) {
+        let given = field_of_given(&action.kind);
+        return Err(ApiError::field(given, "is larger than a message may be"));
+    }
     state
         .writer
         .publish(&[record])
@@ -134,22 +167,47 @@ async fn produce(state: &ApiState, action: &OperatorAction, home: i32) -> ApiRes
     Ok(())
 }
 
-fn check(request: &ActionRequest) -> ApiResult<()> {
-    let reason = request.reason.trim();
-    if reason.is_empty() || request.reason.chars().count() > MAX_TEXT_CHARS {
+fn check(asked: &Asked) -> ApiResult<()> {
+    let reason = asked.reason.trim();
+    if reason.is_empty() || reason.chars().count() > MAX_TEXT_CHARS {
         return Err(ApiError::field(
             "/reason",
             format!("must have 1 to {MAX_TEXT_CHARS} characters"),
         ));
     }
-    let actor = request.actor.as_deref().unwrap_or("http");
-    if actor.trim().is_empty() || actor.chars().count() > MAX_NAME_CHARS {
-        return Err(ApiError::field(
-            "/actor",
-            format!("must have 1 to {MAX_NAME_CHARS} characters"),
-        ));
+    check_name("/actor", asked.actor.as_deref())?;
+    check_name("/step", asked.kind.step())?;
+    if let ActionKind::Retry {
+        step: None,
+        input: Some(_),
+    } = asked.kind
+    {
+        return Err(ApiError::field("/step", "an input is one step's: name it"));
+    }
+    match asked.kind.given().map(check_value) {
+        Some(Err((_, detail))) => Err(ApiError::field(field_of_given(&asked.kind), detail)),
+        Some(Ok(())) | None => Ok(()),
+    }
+}
+
+fn check_name(field: &str, name: Option<&str>) -> ApiResult<()> {
+    let Some(name) = name else { return Ok(()) };
+    if name.trim().is_empty() || name.chars().count() > MAX_NAME_CHARS {
+        let message = format!("must have 1 to {MAX_NAME_CHARS} characters");
+        return Err(ApiError::field(field, message));
     }
     Ok(())
+}
+
+fn field_of_given(kind: &ActionKind) -> &'static str {
+    match kind {
+        ActionKind::Retry { .. } => "/input",
+        ActionKind::Complete { .. } => "/result",
+        ActionKind::Cancel
+        | ActionKind::Compensate
+        | ActionKind::Skip { .. }
+        | ActionKind::Abandon => "/reason",
+    }
 }
 
 /// `If-Match: "<version>"`, as the `ETag` of the saga said.
@@ -172,9 +230,11 @@ fn refuse_ended(instance: &SagaInstance) -> ApiResult<()> {
         return Ok(());
     }
     match verdict_after_end(&instance.status) {
-        ActionVerdict::Refused { code, message } => {
-            Err(ApiError::new(StatusCode::CONFLICT, &code, message))
-        }
+        ActionVerdict::Refused {
+            code,
+            message,
+            legal,
+        } => Err(ApiError::refused(&code, message, legal)),
         ActionVerdict::Accepted | ActionVerdict::Pending => Ok(()),
     }
 }
@@ -192,27 +252,16 @@ async fn verdict(state: &ApiState, action: Uuid) -> ApiResult<Option<DecidedActi
     }
 }
 
-fn answer(decided_action: Option<DecidedAction>, asked: OperatorAction) -> ApiResult<Response> {
-    let view = match decided_action {
+fn answer(row: Option<DecidedAction>, asked: OperatorAction) -> ApiResult<Response> {
+    let view = match row {
         Some(row) if row.decision == "refused" => {
             let code = row.code.unwrap_or_else(|| "refused".to_owned());
             let message = row.message.unwrap_or_else(|| "refused".to_owned());
-            return Err(ApiError::new(StatusCode::CONFLICT, &code, message));
+            let legal = row.legal.unwrap_or_default();
+            return Err(ApiError::refused(&code, message, legal));
         }
         Some(row) => decided(row),
-        None => ActionView {
-            id: asked.action_id,
-            saga_id: asked.saga_id.0,
-            action: word(&asked.kind).to_owned(),
-            decision: "undecided".to_owned(),
-            code: None,
-            message: None,
-            actor: asked.actor,
-            reason: asked.reason,
-            decided_at: None,
-            status_before: None,
-            status_after: None,
-        },
+        None => undecided(asked),
     };
     let location = format!("/sagas/{}/actions", view.saga_id);
     Ok((
@@ -223,21 +272,37 @@ fn answer(decided_action: Option<DecidedAction>, asked: OperatorAction) -> ApiRe
         .into_response())
 }
 
-fn word(kind: &ActionKind) -> &'static str {
-    match kind {
-        ActionKind::Cancel => "cancel",
-        ActionKind::Retry => "retry",
+fn undecided(asked: OperatorAction) -> ActionView {
+    ActionView {
+        id: asked.action_id,
+        saga_id: asked.saga_id.0,
+        action: asked.kind.name().to_string(),
+        step: asked.kind.step().map(str::to_owned),
+        given: asked.kind.given().cloned(),
+        decision: "undecided".to_owned(),
+        code: None,
+        message: None,
+        legal: Vec::new(),
+        actor: asked.actor,
+        reason: asked.reason,
+        decided_at: None,
+        status_before: None,
+        status_after: None,
     }
 }
 
+/// From its audit row.
 pub fn decided(row: DecidedAction) -> ActionView {
     ActionView {
         id: row.id,
         saga_id: row.saga_id,
         action: row.action,
+        step: row.step,
+        given: row.given.map(|given| given.0),
         decision: row.decision,
         code: row.code,
         message: row.message,
+        legal: row.legal.unwrap_or_default(),
         actor: row.actor,
         reason: row.reason,
         decided_at: Some(row.decided_at),

@@ -19,6 +19,12 @@ impl ApiError {
         Self(Problem::new(status, detail).with_type(&code.replace('_', "-")))
     }
 
+    /// What the saga's state does not allow, with what it does.
+    pub fn refused(code: &str, message: String, legal: Vec<String>) -> Self {
+        let Self(problem) = Self::new(StatusCode::CONFLICT, code, message);
+        Self(problem.with_legal(legal))
+    }
+
     /// One field of the request is wrong.
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self(Problem::invalid(vec![FieldError::new(field, message)]))

@@ -30,7 +30,7 @@ pub struct StartAccepted {
     pub business_key: Option<String>,
 }
 
-/// `POST /sagas/{id}/cancel` and `/retry`.
+/// `POST /sagas/{id}/cancel`, `/compensate` and `/abandon`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActionRequest {
@@ -41,20 +41,74 @@ pub struct ActionRequest {
     pub actor: Option<String>,
 }
 
+/// `POST /sagas/{id}/retry`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RetryRequest {
+    pub reason: String,
+    #[serde(default)]
+    pub actor: Option<String>,
+    /// Only this step's command; if left out, whatever of the saga waits for a person.
+    #[serde(default)]
+    pub step: Option<String>,
+    /// Sent instead of what the definition makes, from this attempt on; needs `step`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub input: Option<Value>,
+}
+
+/// `POST /sagas/{id}/complete`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CompleteRequest {
+    pub reason: String,
+    #[serde(default)]
+    pub actor: Option<String>,
+    pub step: String,
+    /// What later steps find as the step's result; `null` if left out.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    pub result: Value,
+}
+
+/// `POST /sagas/{id}/skip`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SkipRequest {
+    pub reason: String,
+    #[serde(default)]
+    pub actor: Option<String>,
+    pub step: String,
+    /// The step's compensation is skipped, while the saga goes back.
+    #[serde(default)]
+    pub compensation: bool,
+}
+
 /// An operator's action and what became of it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActionView {
     pub id: Uuid,
     pub saga_id: Uuid,
-    /// `cancel` or `retry`.
+    /// `retry`, `cancel`, `compensate`, `complete`, `skip` or `abandon`.
     pub action: String,
-    /// `accepted`, `pending` (the pivot's outcome decides), `refused`, or `undecided` (asked for, not yet read).
+    /// Of an action on one step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The corrected input of a retry, or the result of a complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub given: Option<Value>,
+    /// `accepted`, `pending` (an outcome is being asked for, which decides), `refused`, or `undecided` (asked for, not yet
+    /// read).
     pub decision: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Of a refused one: what could have been asked for instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub legal: Vec<String>,
     pub actor: String,
     pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,7 +210,10 @@ pub struct SagaView {
     /// Why a person is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parked: Option<FaultView>,
-    /// What made it turn round: the first failure, the deadline, or a cancel.
+    /// Why an operator abandoned it, or skipped one of its compensations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abandoned: Option<String>,
+    /// What made it turn round: the first failure, the deadline, or an operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<FaultView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,9 +228,27 @@ pub struct SagaView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<DateTime<Utc>>,
     pub waiting_on: WaitingView,
+    /// What may be asked of it now, the mildest first; anything else would be refused.
+    pub legal_actions: Vec<LegalActionView>,
     #[schema(value_type = Object)]
     pub input: Value,
     pub steps: Vec<StepView>,
+}
+
+/// An action that would not be refused now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LegalActionView {
+    /// Also the last segment of its URL.
+    pub action: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Of a skip: it is the step's compensation that would be skipped.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub compensation: bool,
+    /// It would be decided only once an outcome is known, which is asked for first.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
 }
 
 /// One step of a saga.
@@ -184,8 +259,8 @@ pub struct StepView {
     /// `compensatable`, `pivot` or `retriable`.
     pub kind: String,
     pub participant: String,
-    /// `waiting`, `running`, `resolving`, `succeeded`, `failed`, `not_done`, `unknown`, `compensating`, `compensated` or
-    /// `skipped`.
+    /// `waiting`, `running`, `resolving`, `succeeded`, `failed`, `not_done`, `unknown`, `compensating`, `compensated`,
+    /// `compensation_skipped` or `skipped`.
     pub state: String,
     /// Done by whoever started the saga; it has no forward attempts.
     pub done_by_starter: bool,
@@ -298,6 +373,22 @@ pub struct Overview {
     pub waiting: Vec<WaitingCount>,
     /// Records that the groups have not consumed yet; `null` while offsets cannot be read.
     pub lags: Vec<Lag>,
+    pub retention: RetentionView,
+}
+
+/// What is forgotten, and what keeps more from being forgotten.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetentionView {
+    /// Sagas that began before it have ended, and are forgotten a partition at a time; participants refuse their commands.
+    pub floor: DateTime<Utc>,
+    /// Sagas that began before it are not started any more.
+    pub starts_from: DateTime<Utc>,
+    /// Live sagas that began before `startsFrom`, 10,000 at most: the floor cannot pass them until they end or are
+    /// abandoned.
+    pub overaged: i64,
+    /// The oldest ten of them.
+    pub oldest_overaged: Vec<Uuid>,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]

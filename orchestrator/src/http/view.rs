@@ -1,6 +1,8 @@
 //! From a saga's state and log to what people read.
 
-use super::model::{AttemptView, FaultView, SagaSummary, SagaView, StepView, WaitingView};
+use super::model::{
+    AttemptView, FaultView, LegalActionView, SagaSummary, SagaView, StepView, WaitingView,
+};
 use crate::store::listing::{Found, SagaLine};
 use chrono::{DateTime, SecondsFormat, Utc};
 use saga_core::{
@@ -10,7 +12,7 @@ use saga_core::{
         StepInstance, StepState, WaitingOn,
     },
     message::{Direction, DuePart, Fault},
-    transition,
+    transition::{self, LegalAction},
 };
 
 /// One saga, whole.
@@ -24,6 +26,14 @@ pub fn saga(definition: &SagaDefinition, found: &Found) -> SagaView {
         | SagaStatus::Compensated
         | SagaStatus::Abandoned { .. } => None,
     };
+    let abandoned = match &instance.status {
+        SagaStatus::Abandoned { reason } => Some(reason.clone()),
+        SagaStatus::Running
+        | SagaStatus::Compensating
+        | SagaStatus::Parked { .. }
+        | SagaStatus::Completed
+        | SagaStatus::Compensated => None,
+    };
     let steps = definition.steps.iter().zip(&instance.steps);
     SagaView {
         id: instance.id.0,
@@ -32,6 +42,7 @@ pub fn saga(definition: &SagaDefinition, found: &Found) -> SagaView {
         definition_hash: instance.definition_hash.0.clone(),
         status: instance.status.as_str().to_owned(),
         parked,
+        abandoned,
         cause: instance.cause.as_ref().map(cause),
         business_key: instance.business_key.clone(),
         correlation_id: instance.trace.correlation_id.clone(),
@@ -42,10 +53,23 @@ pub fn saga(definition: &SagaDefinition, found: &Found) -> SagaView {
         changed_at: instance.changed_at,
         ended_at: found.ended_at,
         waiting_on: waiting(transition::waiting_on(definition, instance)),
+        legal_actions: transition::legal_actions(definition, instance)
+            .into_iter()
+            .map(legal)
+            .collect(),
         input: instance.input.clone(),
         steps: steps
             .map(|(step, state)| step_view(step, state, instance))
             .collect(),
+    }
+}
+
+fn legal(action: LegalAction) -> LegalActionView {
+    LegalActionView {
+        action: action.action.to_string(),
+        step: action.step,
+        compensation: action.compensation,
+        pending: action.pending,
     }
 }
 
@@ -219,6 +243,7 @@ fn state_word(state: &StepState) -> &'static str {
         StepState::Unknown => "unknown",
         StepState::Compensating(_) => "compensating",
         StepState::Compensated => "compensated",
+        StepState::CompensationSkipped { .. } => "compensation_skipped",
         StepState::Skipped => "skipped",
     }
 }
@@ -237,6 +262,7 @@ fn state_fault(state: &StepState) -> Option<&Fault> {
         | StepState::NotDone
         | StepState::Unknown
         | StepState::Compensated
+        | StepState::CompensationSkipped { .. }
         | StepState::Skipped => None,
     }
 }
@@ -310,13 +336,17 @@ fn note(attempts: &mut Vec<AttemptView>, step: &str, event: &LifecycleEvent) {
         | LifecycleKind::StepNotDone { .. }
         | LifecycleKind::CompensationStarted { .. }
         | LifecycleKind::StepCompensated { .. }
+        | LifecycleKind::StepCompleted { .. }
+        | LifecycleKind::StepSkipped { .. }
+        | LifecycleKind::CompensationSkipped { .. }
         | LifecycleKind::LateReply { .. }
         | LifecycleKind::DeadlinePassed
         | LifecycleKind::ActionDecided { .. }
         | LifecycleKind::Parked { .. }
         | LifecycleKind::Unparked { .. }
         | LifecycleKind::Completed
-        | LifecycleKind::Compensated { .. } => {}
+        | LifecycleKind::Compensated { .. }
+        | LifecycleKind::Abandoned { .. } => {}
     }
 }
 

@@ -1,9 +1,10 @@
 //! The audit of what people asked for.
 
-use crate::engine::saga_store::ActionRow;
+use crate::engine::saga_store::{ActionRow, SettledRow};
 use chrono::{DateTime, Utc};
-use saga_core::{ids::SagaId, instance::ActionVerdict, message::ActionKind};
-use sqlx::{FromRow, PgConnection, PgPool};
+use saga_core::{ids::SagaId, instance::ActionVerdict};
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection, PgPool, types::Json};
 use std::collections::HashSet;
 use uuid::Uuid;
 
@@ -13,6 +14,8 @@ pub struct DecidedAction {
     pub id: Uuid,
     pub saga_id: Uuid,
     pub action: String,
+    pub step: Option<String>,
+    pub given: Option<Json<Value>>,
     pub actor: String,
     pub reason: String,
     pub decided_at: DateTime<Utc>,
@@ -20,6 +23,7 @@ pub struct DecidedAction {
     pub decision: String,
     pub code: Option<String>,
     pub message: Option<String>,
+    pub legal: Option<Vec<String>>,
     pub status_before: Option<String>,
     pub status_after: Option<String>,
 }
@@ -39,10 +43,15 @@ pub(super) async fn decided(
 
 /// An action on an unknown saga has no row to lock, so a rival may have written it: the first one stands.
 const INSERT: &str = "INSERT INTO operator_action (
-  id, saga_id, action, actor, reason, if_version, decided_at, decision, code, message, status_before, status_after,
-  correlation_id)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[],
-  $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
+  id, saga_id, action, step, given, actor, reason, if_version, decided_at, decision, code, message, legal, status_before,
+  status_after, correlation_id)
+SELECT id, saga_id, action, step, given, actor, reason, if_version, decided_at, decision, code, message,
+  -- An array of arrays would have to be rectangular.
+  ARRAY(SELECT jsonb_array_elements_text(legal)), status_before, status_after, correlation_id
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[], $8::bigint[],
+  $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::jsonb[], $14::text[], $15::text[], $16::text[])
+  AS u(id, saga_id, action, step, given, actor, reason, if_version, decided_at, decision, code, message, legal,
+  status_before, status_after, correlation_id)
 ON CONFLICT (id) DO NOTHING";
 
 pub(super) async fn insert(
@@ -63,24 +72,25 @@ pub(super) async fn insert(
         .map(|row| row.action.if_version.map(u64::cast_signed))
         .collect();
     let decided: Vec<DateTime<Utc>> = rows.iter().map(|row| row.decided_at).collect();
+    let given: Vec<Option<Json<&Value>>> = rows
+        .iter()
+        .map(|row| row.action.kind.given().map(Json))
+        .collect();
+    let legal: Vec<Json<&[String]>> = rows.iter().map(|row| Json(legal(&row.verdict))).collect();
     sqlx::query(INSERT)
         .bind(ids)
         .bind(sagas)
-        .bind(text(|row| match row.action.kind {
-            ActionKind::Cancel => "cancel",
-            ActionKind::Retry => "retry",
-        }))
+        .bind(text(|row| row.action.kind.name().as_str()))
+        .bind(optional(|row| row.action.kind.step()))
+        .bind(given)
         .bind(text(|row| &row.action.actor))
         .bind(text(|row| &row.action.reason))
         .bind(versions)
         .bind(decided)
-        .bind(text(|row| match &row.verdict {
-            ActionVerdict::Accepted => "accepted",
-            ActionVerdict::Pending => "pending",
-            ActionVerdict::Refused { .. } => "refused",
-        }))
-        .bind(optional(|row| refusal(row).map(|(code, _)| code)))
-        .bind(optional(|row| refusal(row).map(|(_, message)| message)))
+        .bind(text(|row| decision(&row.verdict)))
+        .bind(optional(|row| code(&row.verdict)))
+        .bind(optional(|row| message(&row.verdict)))
+        .bind(legal)
         .bind(optional(|row| row.status_before))
         .bind(optional(|row| row.status_after))
         .bind(text(|row| &row.action.trace.correlation_id))
@@ -89,16 +99,68 @@ pub(super) async fn insert(
     Ok(())
 }
 
-fn refusal(row: &ActionRow) -> Option<(&str, &str)> {
-    match &row.verdict {
-        ActionVerdict::Refused { code, message } => Some((code, message)),
+/// A row that is not pending any more stays as it is.
+pub const SETTLE: &str = "UPDATE operator_action a SET
+  decision = u.decision, code = u.code, message = u.message, decided_at = u.decided_at, status_after = u.status_after
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
+  AS u(id, decision, code, message, decided_at, status_after)
+WHERE a.id = u.id AND a.decision = 'pending'";
+
+/// What became of actions that were pending.
+pub(super) async fn settle(
+    connection: &mut PgConnection,
+    rows: &[SettledRow],
+) -> Result<(), sqlx::Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let verdicts = || rows.iter().map(|row| &row.verdict);
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.action_id).collect();
+    let decided: Vec<DateTime<Utc>> = rows.iter().map(|row| row.decided_at).collect();
+    let after: Vec<&str> = rows.iter().map(|row| row.status_after).collect();
+    sqlx::query(SETTLE)
+        .bind(ids)
+        .bind(verdicts().map(decision).collect::<Vec<&str>>())
+        .bind(verdicts().map(code).collect::<Vec<Option<&str>>>())
+        .bind(verdicts().map(message).collect::<Vec<Option<&str>>>())
+        .bind(decided)
+        .bind(after)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn decision(verdict: &ActionVerdict) -> &'static str {
+    match verdict {
+        ActionVerdict::Accepted => "accepted",
+        ActionVerdict::Pending => "pending",
+        ActionVerdict::Refused { .. } => "refused",
+    }
+}
+
+fn code(verdict: &ActionVerdict) -> Option<&str> {
+    match verdict {
+        ActionVerdict::Refused { code, .. } => Some(code),
         ActionVerdict::Accepted | ActionVerdict::Pending => None,
     }
 }
 
-const BY_ID: &str =
-    "SELECT id, saga_id, action, actor, reason, decided_at, decision, code, message, status_before,
-  status_after FROM operator_action WHERE id = $1";
+fn message(verdict: &ActionVerdict) -> Option<&str> {
+    match verdict {
+        ActionVerdict::Refused { message, .. } => Some(message),
+        ActionVerdict::Accepted | ActionVerdict::Pending => None,
+    }
+}
+
+fn legal(verdict: &ActionVerdict) -> &[String] {
+    match verdict {
+        ActionVerdict::Refused { legal, .. } => legal,
+        ActionVerdict::Accepted | ActionVerdict::Pending => &[],
+    }
+}
+
+const BY_ID: &str = "SELECT id, saga_id, action, step, given, actor, reason, decided_at, decision, code, message, legal,
+  status_before, status_after FROM operator_action WHERE id = $1";
 
 /// The verdict, once there is one.
 pub async fn action(pool: &PgPool, id: Uuid) -> Result<Option<DecidedAction>, sqlx::Error> {
@@ -106,9 +168,8 @@ pub async fn action(pool: &PgPool, id: Uuid) -> Result<Option<DecidedAction>, sq
 }
 
 /// More than anybody asks of one saga.
-const BY_SAGA: &str =
-    "SELECT id, saga_id, action, actor, reason, decided_at, decision, code, message, status_before,
-  status_after FROM operator_action WHERE saga_id = $1 ORDER BY decided_at DESC, id LIMIT 100";
+const BY_SAGA: &str = "SELECT id, saga_id, action, step, given, actor, reason, decided_at, decision, code, message, legal,
+  status_before, status_after FROM operator_action WHERE saga_id = $1 ORDER BY decided_at DESC, id LIMIT 100";
 
 /// What was asked of a saga, newest first.
 pub async fn actions_of(pool: &PgPool, saga: SagaId) -> Result<Vec<DecidedAction>, sqlx::Error> {

@@ -80,6 +80,7 @@ impl SagaBatch for PgBatch {
         advance(connection, &plan.updates).await?;
         end(connection, &plan.ends).await?;
         action::insert(connection, &plan.actions).await?;
+        action::settle(connection, &plan.settled).await?;
         self.transaction.commit().await?;
         Ok(())
     }

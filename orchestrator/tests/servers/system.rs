@@ -130,9 +130,9 @@ impl System {
     }
 
     /// Another orchestrator, as a process of its own that can be killed.
-    pub async fn spawn_process(&self) -> Child {
+    pub async fn spawn_process(&self, executable: &str) -> Child {
         let port = free_port().await;
-        let child = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+        let child = Command::new(executable)
             .env("ORCHESTRATOR__HTTP__LISTEN", format!("127.0.0.1:{port}"))
             .env("ORCHESTRATOR__POSTGRES__URL", &self.database)
             .env("ORCHESTRATOR__KAFKA__BROKERS", self.env.brokers())
@@ -164,7 +164,7 @@ impl System {
         child
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.running[0].url)
     }
 

@@ -3,7 +3,7 @@
 use super::Cause;
 use crate::{
     ids::Timestamp,
-    message::{DuePart, Fault},
+    message::{ActionName, DuePart, Fault},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -78,6 +78,18 @@ pub enum LifecycleKind {
     StepCompensated {
         step: String,
     },
+    /// An operator says that it is done; its participant has not done it and never will.
+    StepCompleted {
+        step: String,
+    },
+    /// An operator lets the saga go on without it; its participant has not done it and never will.
+    StepSkipped {
+        step: String,
+    },
+    /// An operator decided that what the step did stays.
+    CompensationSkipped {
+        step: String,
+    },
     /// A success that came after its step was given up; recorded only.
     LateReply {
         #[serde(flatten)]
@@ -86,7 +98,10 @@ pub enum LifecycleKind {
     DeadlinePassed,
     ActionDecided {
         action_id: Uuid,
-        action: String,
+        action: ActionName,
+        /// Of an action on one step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
         actor: String,
         reason: String,
         verdict: ActionVerdict,
@@ -101,6 +116,10 @@ pub enum LifecycleKind {
     Completed,
     Compensated {
         cause: Cause,
+    },
+    /// An operator ended it as it stood, or skipped one of its compensations.
+    Abandoned {
+        reason: String,
     },
 }
 
@@ -120,6 +139,9 @@ impl LifecycleKind {
             Self::StepNotDone { .. } => "step_not_done",
             Self::CompensationStarted { .. } => "compensation_started",
             Self::StepCompensated { .. } => "step_compensated",
+            Self::StepCompleted { .. } => "step_completed",
+            Self::StepSkipped { .. } => "step_skipped",
+            Self::CompensationSkipped { .. } => "compensation_skipped",
             Self::LateReply { .. } => "late_reply",
             Self::DeadlinePassed => "deadline_passed",
             Self::ActionDecided { .. } => "action_decided",
@@ -127,6 +149,7 @@ impl LifecycleKind {
             Self::Unparked { .. } => "unparked",
             Self::Completed => "completed",
             Self::Compensated { .. } => "compensated",
+            Self::Abandoned { .. } => "abandoned",
         }
     }
 }
@@ -137,10 +160,13 @@ impl LifecycleKind {
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum ActionVerdict {
     Accepted,
-    /// Cancel with the pivot in flight: its outcome decides.
+    /// The step concerned may have run: its outcome, which is being asked for, decides.
     Pending,
     Refused {
         code: String,
         message: String,
+        /// What could have been asked for instead, as [`crate::transition::LegalAction`] writes it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        legal: Vec<String>,
     },
 }

@@ -7,7 +7,7 @@ pub use lifecycle::{ActionVerdict, LifecycleEvent, LifecycleKind};
 use crate::{
     definition::DefinitionHash,
     ids::{SagaId, Timestamp},
-    message::{Direction, DuePart, Fault, OperatorAction, Trace, Verdict},
+    message::{ActionName, Direction, DuePart, Fault, OperatorAction, Trace, Verdict},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,7 +41,7 @@ pub enum SagaStatus {
     },
     Completed,
     Compensated,
-    /// An operator ended it.
+    /// An operator ended it, or skipped one of its compensations.
     Abandoned {
         reason: String,
     },
@@ -52,6 +52,15 @@ impl SagaStatus {
         match self {
             Self::Completed | Self::Compensated | Self::Abandoned { .. } => true,
             Self::Running | Self::Compensating | Self::Parked { .. } => false,
+        }
+    }
+
+    /// Where the saga is heading, or was when it ended forward or was abandoned.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Compensating | Self::Compensated => Phase::Compensating,
+            Self::Parked { phase, .. } => *phase,
+            Self::Running | Self::Completed | Self::Abandoned { .. } => Phase::Running,
         }
     }
 
@@ -123,7 +132,8 @@ pub enum StepState {
     Waiting,
     /// The forward command.
     Running(Delivery),
-    /// The pivot's outcome is being asked for.
+    /// The outcome is being asked for: the pivot's before the saga may turn round, or that of any step that an operator
+    /// wants to complete or to skip.
     Resolving(Delivery),
     Succeeded,
     /// A business answer; nothing was done.
@@ -136,7 +146,11 @@ pub enum StepState {
     Unknown,
     Compensating(Delivery),
     Compensated,
-    /// Never started, and never will be.
+    /// Its compensation is owed, but an operator decided that it will not be made.
+    CompensationSkipped {
+        reason: String,
+    },
+    /// Not done, and never will be: the saga turned round before it, or an operator skipped it.
     Skipped,
 }
 
@@ -153,14 +167,19 @@ impl StepState {
             | Self::NotDone
             | Self::Unknown
             | Self::Compensated
+            | Self::CompensationSkipped { .. }
             | Self::Skipped => None,
         }
     }
 
-    /// Whether nothing of the step is done, or will be.
+    /// Whether nothing of the step is done or will be, as far as the saga has a say in it.
     pub fn is_clear(&self) -> bool {
         match self {
-            Self::Failed { .. } | Self::NotDone | Self::Compensated | Self::Skipped => true,
+            Self::Failed { .. }
+            | Self::NotDone
+            | Self::Compensated
+            | Self::CompensationSkipped { .. }
+            | Self::Skipped => true,
             Self::Waiting
             | Self::Running(_)
             | Self::Resolving(_)
@@ -184,6 +203,36 @@ pub struct StepInstance {
     /// Given up without an answer. A late success is recorded once, and clears this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unanswered: bool,
+    /// What an operator's retry sends instead of what the definition makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Corrected>,
+    /// What becomes of the step once it is known not to have been done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settling: Option<Settling>,
+}
+
+/// The payload that an operator gave for one of a step's commands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Corrected {
+    pub direction: Direction,
+    pub payload: Value,
+}
+
+/// An operator's complete or skip of a step that may have run, until its participant has said whether it did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settling {
+    pub asked: PendingAction,
+    pub settlement: Settlement,
+}
+
+/// What an operator makes of a step that is not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "settlement", rename_all = "snake_case")]
+pub enum Settlement {
+    /// It counts as done, with this result.
+    Completed { result: Value },
+    /// The saga goes on without it.
+    Skipped,
 }
 
 impl StepInstance {
@@ -193,6 +242,8 @@ impl StepInstance {
             result: None,
             counted_from: first_attempt(),
             unanswered: false,
+            corrected: None,
+            settling: None,
         }
     }
 }
@@ -239,10 +290,11 @@ impl Cause {
     }
 }
 
-/// A cancel that was answered [`ActionVerdict::Pending`].
+/// An action that was answered [`ActionVerdict::Pending`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PendingCancel {
+pub struct PendingAction {
     pub action_id: Uuid,
+    pub action: ActionName,
     pub actor: String,
     pub reason: String,
 }
@@ -273,9 +325,9 @@ pub struct SagaInstance {
     /// Why the pivot's outcome is being asked for; becomes the cause if it was not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolve_cause: Option<Cause>,
-    /// Cancels that the pivot's outcome will decide.
+    /// Cancels and compensates that the pivot's outcome will decide.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pending_cancels: Vec<PendingCancel>,
+    pub pending_turns: Vec<PendingAction>,
     pub input: Value,
     /// In the definition's order.
     pub steps: Vec<StepInstance>,

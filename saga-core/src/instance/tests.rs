@@ -42,6 +42,9 @@ fn states() -> Vec<StepState> {
         StepState::NotDone,
         StepState::Unknown,
         StepState::Compensated,
+        StepState::CompensationSkipped {
+            reason: "asked".to_owned(),
+        },
         StepState::Skipped,
     ];
     for delivery in deliveries() {
@@ -81,7 +84,8 @@ fn kinds() -> Vec<LifecycleKind> {
     let cause = || Cause::of_step("a", &fault());
     let decided = |verdict| LifecycleKind::ActionDecided {
         action_id: Uuid::from_u128(9),
-        action: "cancel".to_owned(),
+        action: ActionName::Skip,
+        step: Some("a".to_owned()),
         actor: "ann".to_owned(),
         reason: "asked".to_owned(),
         verdict,
@@ -113,6 +117,9 @@ fn kinds() -> Vec<LifecycleKind> {
         LifecycleKind::StepNotDone { step: step() },
         LifecycleKind::CompensationStarted { cause: cause() },
         LifecycleKind::StepCompensated { step: step() },
+        LifecycleKind::StepCompleted { step: step() },
+        LifecycleKind::StepSkipped { step: step() },
+        LifecycleKind::CompensationSkipped { step: step() },
         LifecycleKind::LateReply { part: part() },
         LifecycleKind::DeadlinePassed,
         decided(ActionVerdict::Accepted),
@@ -120,6 +127,7 @@ fn kinds() -> Vec<LifecycleKind> {
         decided(ActionVerdict::Refused {
             code: "c".to_owned(),
             message: "m".to_owned(),
+            legal: vec!["skip a".to_owned()],
         }),
         LifecycleKind::Parked {
             step: step(),
@@ -128,7 +136,19 @@ fn kinds() -> Vec<LifecycleKind> {
         LifecycleKind::Unparked { step: step() },
         LifecycleKind::Completed,
         LifecycleKind::Compensated { cause: cause() },
+        LifecycleKind::Abandoned {
+            reason: "asked".to_owned(),
+        },
     ]
+}
+
+fn asked() -> PendingAction {
+    PendingAction {
+        action_id: Uuid::from_u128(2),
+        action: ActionName::Complete,
+        actor: "ann".to_owned(),
+        reason: "asked".to_owned(),
+    }
 }
 
 fn instance(status: SagaStatus) -> SagaInstance {
@@ -137,6 +157,19 @@ fn instance(status: SagaStatus) -> SagaInstance {
         step.result = (index % 2 == 0).then(|| json!({"n": index, "big": u64::MAX, "x": 0.5}));
         step.counted_from = 1 + index as u32 % 3;
         step.unanswered = index % 3 == 0;
+        step.corrected = (index % 4 == 0).then(|| Corrected {
+            direction: Direction::Compensation,
+            payload: json!({"state": null}),
+        });
+        step.settling = (index % 5 == 0).then(|| Settling {
+            asked: asked(),
+            settlement: match index % 2 {
+                0 => Settlement::Skipped,
+                _ => Settlement::Completed {
+                    result: json!({"result": null}),
+                },
+            },
+        });
         step
     });
     let events = (1..).zip(kinds()).map(|(sequence, kind)| LifecycleEvent {
@@ -162,11 +195,7 @@ fn instance(status: SagaStatus) -> SagaInstance {
         status,
         cause: Some(Cause::of_saga("cancelled", "asked")),
         resolve_cause: Some(Cause::of_step("a", &fault())),
-        pending_cancels: vec![PendingCancel {
-            action_id: Uuid::from_u128(2),
-            actor: "ann".to_owned(),
-            reason: "asked".to_owned(),
-        }],
+        pending_turns: vec![asked()],
         input: json!({"deep": [{"a": null}, -1, "text"], "step": "not the status's", "state": 1}),
         steps: steps.collect(),
         sequence: 21,

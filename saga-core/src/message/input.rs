@@ -7,6 +7,7 @@ use super::{
 use crate::ids::{SagaId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::fmt;
 use uuid::Uuid;
 
 /// An input of the orchestrator, decoded.
@@ -104,10 +105,117 @@ pub struct TimerDue {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum ActionKind {
-    /// Undo the saga if its pivot is not done.
+    /// Undo the saga if its pivot is not done: somebody no longer wants it.
     Cancel,
-    /// A parked saga tries its used-up command again.
+    /// Undo the saga if its pivot is not done: an operator has seen that it must not go on.
+    Compensate,
+    /// A parked saga tries its used-up commands again, or that of one step.
+    Retry {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
+        /// Sent instead of the payload that the definition makes; needs `step`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
+        input: Option<Value>,
+    },
+    /// A step that is not done counts as done, with this result.
+    Complete {
+        step: String,
+        #[serde(default)]
+        #[cfg_attr(feature = "schema", schema(value_type = Object))]
+        result: Value,
+    },
+    /// The saga goes on without a step, or without its compensation.
+    Skip {
+        step: String,
+        /// What is skipped: `true` while the saga goes back, `false` while it goes forward. Said by the operator, so that
+        /// a saga that has turned round meanwhile loses no compensation.
+        #[serde(default)]
+        compensation: bool,
+    },
+    /// The saga ends as it stands.
+    Abandon,
+}
+
+/// The word for an action, in URLs, tables and events.
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionName {
     Retry,
+    Cancel,
+    Compensate,
+    Complete,
+    Skip,
+    Abandon,
+}
+
+impl ActionName {
+    /// From the mildest to the last resort.
+    pub const ALL: [Self; 6] = [
+        Self::Retry,
+        Self::Cancel,
+        Self::Compensate,
+        Self::Complete,
+        Self::Skip,
+        Self::Abandon,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Cancel => "cancel",
+            Self::Compensate => "compensate",
+            Self::Complete => "complete",
+            Self::Skip => "skip",
+            Self::Abandon => "abandon",
+        }
+    }
+}
+
+impl fmt::Display for ActionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl ActionKind {
+    pub fn name(&self) -> ActionName {
+        match self {
+            Self::Cancel => ActionName::Cancel,
+            Self::Compensate => ActionName::Compensate,
+            Self::Retry { .. } => ActionName::Retry,
+            Self::Complete { .. } => ActionName::Complete,
+            Self::Skip { .. } => ActionName::Skip,
+            Self::Abandon => ActionName::Abandon,
+        }
+    }
+
+    /// The step it is about, if it is about one.
+    pub fn step(&self) -> Option<&str> {
+        match self {
+            Self::Retry { step, .. } => step.as_deref(),
+            Self::Complete { step, .. } | Self::Skip { step, .. } => Some(step),
+            Self::Cancel | Self::Compensate | Self::Abandon => None,
+        }
+    }
+
+    /// What the operator gave along: a corrected payload, or a result.
+    pub fn given(&self) -> Option<&Value> {
+        match self {
+            Self::Retry { input, .. } => input.as_ref(),
+            Self::Complete { result, .. } => Some(result),
+            Self::Cancel | Self::Compensate | Self::Skip { .. } | Self::Abandon => None,
+        }
+    }
+
+    /// A parked saga tries again whatever is used up, as it was.
+    pub fn retry() -> Self {
+        Self::Retry {
+            step: None,
+            input: None,
+        }
+    }
 }
 
 /// An operator's action. Its id is the primary key of its audit row, so it is decided once.

@@ -32,6 +32,10 @@ pub fn commands_in_flight(
 }
 
 pub(super) fn in_flight(saga: &SagaInstance) -> Vec<FlightId> {
+    // An abandoned saga's steps stay as they were found, and nothing of it is sent again.
+    if saga.status.is_ended() {
+        return Vec::new();
+    }
     saga.steps
         .iter()
         .enumerate()
@@ -60,7 +64,7 @@ pub(super) fn build(
         direction: flight.direction,
         attempt: flight.attempt,
         command_type: command_type(spec, flight.direction),
-        payload: payload(definition, saga, spec),
+        payload: corrected(saga, flight).unwrap_or_else(|| payload(definition, saga, spec)),
         save_failure: saves_failure(step.kind, flight.direction),
         reply_to: ReplyTo {
             topic: outbound.reply_topic.clone(),
@@ -83,6 +87,12 @@ fn saves_failure(kind: StepKind, direction: Direction) -> bool {
             true
         }
     }
+}
+
+/// What an operator gave instead of what the definition makes.
+fn corrected(saga: &SagaInstance, flight: FlightId) -> Option<Value> {
+    let corrected = saga.steps.get(flight.index)?.corrected.as_ref()?;
+    (corrected.direction == flight.direction).then(|| corrected.payload.clone())
 }
 
 fn payload(definition: &SagaDefinition, saga: &SagaInstance, spec: &CommandSpec) -> Value {

@@ -1,6 +1,6 @@
 //! Turning round: who is compensated, and in which order.
 
-use super::draft::Draft;
+use super::{draft::Draft, operator::refused};
 use crate::{
     definition::StepKind,
     instance::{ActionVerdict, Cause, LifecycleKind, SagaStatus, StepState},
@@ -11,21 +11,18 @@ impl Draft<'_> {
     /// The saga goes back. Whatever is under way is unknown and compensated like what is done, which the
     /// participants' barrier makes safe; whatever has not begun never will.
     pub fn begin_compensation(&mut self, cause: Cause) {
-        self.decide_pending_cancels(&ActionVerdict::Accepted);
+        self.decide_pending_turns(&ActionVerdict::Accepted);
         self.record(LifecycleKind::CompensationStarted {
             cause: cause.clone(),
         });
-        for step in &mut self.saga.steps {
-            match step.state {
-                StepState::Waiting => step.state = StepState::Skipped,
-                StepState::Running(_) => {
-                    step.state = StepState::Unknown;
-                    step.unanswered = true;
-                }
-                // The pivot is answered before anything is compensated, so it is in none of these states.
-                StepState::Resolving(_)
-                | StepState::Compensating(_)
+        for index in 0..self.saga.steps.len() {
+            match self.state(index) {
+                StepState::Waiting => self.set(index, StepState::Skipped),
+                // The pivot is answered before anything is compensated, so it is in neither of these states.
+                StepState::Running(_) | StepState::Resolving(_) => self.give_up_unanswered(index),
+                StepState::Compensating(_)
                 | StepState::Compensated
+                | StepState::CompensationSkipped { .. }
                 | StepState::Succeeded
                 | StepState::Failed { .. }
                 | StepState::NotDone
@@ -36,6 +33,15 @@ impl Draft<'_> {
         self.saga.status = SagaStatus::Compensating;
         self.saga.cause = Some(cause);
         self.saga.resolve_cause = None;
+    }
+
+    /// Whether it ran no longer matters: its compensation, which is owed now, takes care of both.
+    fn give_up_unanswered(&mut self, index: usize) {
+        self.unpark_now(index);
+        let verdict = refused("compensating", "the saga turned round meanwhile", &[]);
+        self.decide_settling(index, &verdict);
+        self.set(index, StepState::Unknown);
+        self.saga.steps[index].unanswered = true;
     }
 
     /// Sends the compensation of every step behind which nothing stands any more. True if all are clear.
@@ -52,6 +58,7 @@ impl Draft<'_> {
                 | StepState::NotDone
                 | StepState::Compensating(_)
                 | StepState::Compensated
+                | StepState::CompensationSkipped { .. }
                 | StepState::Skipped => false,
             };
             if owed && self.descendants_are_clear(index) {

@@ -64,17 +64,6 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub fn phase(&self) -> Phase {
-        match &self.saga.status {
-            SagaStatus::Compensating => Phase::Compensating,
-            SagaStatus::Parked { phase, .. } => *phase,
-            SagaStatus::Running
-            | SagaStatus::Completed
-            | SagaStatus::Compensated
-            | SagaStatus::Abandoned { .. } => Phase::Running,
-        }
-    }
-
     /// Sends the first attempt of one of a step's commands.
     pub fn send_first(&mut self, index: usize, direction: Direction) {
         self.saga.steps[index].counted_from = 1;
@@ -123,9 +112,17 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The same of a step as it stands, about to be taken from that person.
+    pub fn unpark_now(&mut self, index: usize) {
+        let delivery = self.state(index).delivery();
+        if let Some(was) = delivery.map(|(_, delivery)| delivery.clone()) {
+            self.unpark(index, &was);
+        }
+    }
+
     /// Starts whatever can start now, and settles the saga's status.
     pub fn advance(&mut self) {
-        let phase = self.phase();
+        let phase = self.saga.status.phase();
         let ended = match phase {
             Phase::Running => self.advance_forward(),
             Phase::Compensating => self.advance_compensation(),
@@ -135,14 +132,36 @@ impl<'a> Draft<'a> {
                 self.record(LifecycleKind::Completed);
                 SagaStatus::Completed
             }
-            (true, Phase::Compensating) => {
-                if let Some(cause) = self.saga.cause.clone() {
-                    self.record(LifecycleKind::Compensated { cause });
-                }
-                SagaStatus::Compensated
-            }
+            (true, Phase::Compensating) => self.went_back(),
             (false, phase) => self.unended_status(phase),
         };
+    }
+
+    /// Compensated, unless something stays done because an operator wanted it so.
+    fn went_back(&mut self) -> SagaStatus {
+        let skipped = self.saga.steps.iter().find_map(|step| match &step.state {
+            StepState::CompensationSkipped { reason } => Some(reason.clone()),
+            StepState::Waiting
+            | StepState::Running(_)
+            | StepState::Resolving(_)
+            | StepState::Succeeded
+            | StepState::Failed { .. }
+            | StepState::NotDone
+            | StepState::Unknown
+            | StepState::Compensating(_)
+            | StepState::Compensated
+            | StepState::Skipped => None,
+        });
+        if let Some(reason) = skipped {
+            self.record(LifecycleKind::Abandoned {
+                reason: reason.clone(),
+            });
+            return SagaStatus::Abandoned { reason };
+        }
+        if let Some(cause) = self.saga.cause.clone() {
+            self.record(LifecycleKind::Compensated { cause });
+        }
+        SagaStatus::Compensated
     }
 
     /// Parked as long as any command is used up; the step named first stays named.

@@ -16,23 +16,38 @@ pub(super) enum AttemptEnd {
 }
 
 impl Draft<'_> {
-    /// Sends every step whose predecessors are done. True if all are done.
+    /// Sends every step before which nothing is left to do. True if that is so of all of them. To look at the direct
+    /// predecessors is not enough: one that was skipped ahead of its turn says nothing of those before it.
     pub fn advance_forward(&mut self) -> bool {
         for index in 0..self.saga.steps.len() {
             let ready = *self.state(index) == StepState::Waiting
                 && self
                     .step(index)
-                    .after
+                    .ancestors
                     .iter()
-                    .all(|before| *self.state(*before) == StepState::Succeeded);
+                    .all(|before| self.is_behind(*before));
             if ready {
                 self.send_first(index, Direction::Forward);
             }
         }
-        self.saga
-            .steps
-            .iter()
-            .all(|step| step.state == StepState::Succeeded)
+        (0..self.saga.steps.len()).all(|index| self.is_behind(index))
+    }
+
+    /// Whether a saga that goes forward need not wait for the step any more.
+    fn is_behind(&self, index: usize) -> bool {
+        match self.state(index) {
+            // On the way forward only an operator skips.
+            StepState::Succeeded | StepState::Skipped => true,
+            StepState::Waiting
+            | StepState::Running(_)
+            | StepState::Resolving(_)
+            | StepState::Failed { .. }
+            | StepState::NotDone
+            | StepState::Unknown
+            | StepState::Compensating(_)
+            | StepState::Compensated
+            | StepState::CompensationSkipped { .. } => false,
+        }
     }
 
     /// The current attempt ended without deciding anything: the next one, now or later, or none is left.
@@ -123,6 +138,7 @@ impl Draft<'_> {
 
     /// Asks whether the pivot was done. Until the answer nothing is compensated.
     pub fn start_resolve(&mut self, index: usize, cause: Cause) {
+        self.unpark_now(index);
         self.record(LifecycleKind::ResolveStarted {
             step: self.step(index).name.clone(),
             cause: cause.clone(),

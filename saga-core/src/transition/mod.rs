@@ -11,6 +11,7 @@ mod timer;
 mod view;
 
 pub use command::commands_in_flight;
+pub use operator::{LegalAction, legal_actions};
 pub use view::{timers, waiting_on};
 
 use crate::{
@@ -110,7 +111,7 @@ pub fn start(
         status: SagaStatus::Running,
         cause: None,
         resolve_cause: None,
-        pending_cancels: Vec::new(),
+        pending_turns: Vec::new(),
         input: start.input.clone(),
         steps: steps.collect(),
         sequence: 0,
@@ -145,7 +146,9 @@ pub fn transition(
         EventBody::TimerFired(timer) => timer::apply(&mut draft, timer)?,
         EventBody::ActionAsked(action) => operator::apply(&mut draft, action),
     }
-    draft.advance();
+    if !draft.saga.status.is_ended() {
+        draft.advance();
+    }
     if draft.saga.status != saga.status || draft.saga.steps != saga.steps {
         draft.saga.changed_at = event.at;
     }
@@ -154,7 +157,8 @@ pub fn transition(
 
 /// The verdict of an action that came after its saga ended. An ended saga does not change, so this stands in no log.
 pub fn verdict_after_end(status: &SagaStatus) -> ActionVerdict {
-    operator::refused("ended", &format!("the saga has ended: {}", status.as_str()))
+    let message = format!("the saga has ended: {}", status.as_str());
+    operator::refused("ended", &message, &[])
 }
 
 /// The events of an input that stands in the saga's log, so that a redelivery sends them again.

@@ -15,7 +15,8 @@ pub(super) fn apply(draft: &mut Draft<'_>, reply: &Reply) -> Result<(), NotAppli
         .ok_or(NotApplied::Unknown)?;
     let possible = match reply.direction {
         Direction::Forward => step.action.is_some(),
-        Direction::Resolve => step.kind == StepKind::Pivot,
+        // The pivot's before the saga turns round, and any step's before an operator completes or skips it.
+        Direction::Resolve => step.action.is_some(),
         Direction::Compensation => step.compensation.is_some(),
     };
     if !possible {
@@ -49,16 +50,14 @@ fn succeeded(draft: &mut Draft<'_>, index: usize, reply: &Reply) -> Result<(), N
                 (!reply.payload.is_null()).then(|| reply.payload.clone());
             draft.record(LifecycleKind::StepSucceeded { part });
             draft.unpark(index, &delivery);
-            if draft.step(index).kind == StepKind::Pivot {
-                draft.saga.resolve_cause = None;
-                draft.decide_pending_cancels(&refused(
-                    "past_pivot",
-                    &format!("'{}' turned out to be done", draft.step(index).name),
-                ));
-            }
+            draft.settled_otherwise(index);
+            draft.pivot_may_be_done(index);
             Ok(())
         }
-        StepState::Unknown | StepState::Compensating(_) | StepState::Compensated
+        StepState::Unknown
+        | StepState::Compensating(_)
+        | StepState::Compensated
+        | StepState::CompensationSkipped { .. }
             if draft.saga.steps[index].unanswered =>
         {
             draft.saga.steps[index].unanswered = false;
@@ -71,7 +70,21 @@ fn succeeded(draft: &mut Draft<'_>, index: usize, reply: &Reply) -> Result<(), N
         | StepState::NotDone
         | StepState::Unknown
         | StepState::Compensating(_)
-        | StepState::Compensated => Err(NotApplied::Stale),
+        | StepState::Compensated
+        | StepState::CompensationSkipped { .. } => Err(NotApplied::Stale),
+    }
+}
+
+impl Draft<'_> {
+    /// A step is done. If it is the pivot, the saga only goes forward from now on, whoever wanted it to turn round.
+    pub fn pivot_may_be_done(&mut self, index: usize) {
+        let step = self.step(index);
+        if step.kind != StepKind::Pivot {
+            return;
+        }
+        self.saga.resolve_cause = None;
+        let message = format!("'{}' turned out to be done", step.name);
+        self.decide_pending_turns(&refused("past_pivot", &message, &[]));
     }
 }
 
@@ -84,13 +97,18 @@ fn failed(draft: &mut Draft<'_>, index: usize, reply: &Reply) -> Result<(), NotA
         | StepState::NotDone
         | StepState::Unknown
         | StepState::Compensating(_)
-        | StepState::Compensated => return Err(NotApplied::Stale),
+        | StepState::Compensated
+        | StepState::CompensationSkipped { .. } => return Err(NotApplied::Stale),
     }
     let fault = reply.fault();
     draft.record(LifecycleKind::StepFailed {
         part: draft.part(index, Direction::Forward, reply.attempt),
         fault: fault.clone(),
     });
+    // A saved failure is never undone: what an operator wanted to make of the step can be made of it.
+    if draft.settle_if_asked(index) {
+        return Ok(());
+    }
     let cause = Cause::of_step(&draft.step(index).name, &fault);
     draft.set(index, StepState::Failed { fault });
     draft.begin_compensation(cause);
@@ -115,15 +133,19 @@ fn not_done(draft: &mut Draft<'_>, index: usize) -> Result<(), NotApplied> {
         | StepState::NotDone
         | StepState::Unknown
         | StepState::Compensating(_)
-        | StepState::Compensated => return Err(NotApplied::Stale),
+        | StepState::Compensated
+        | StepState::CompensationSkipped { .. } => return Err(NotApplied::Stale),
     }
     let name = draft.step(index).name.clone();
+    draft.record(LifecycleKind::StepNotDone { step: name.clone() });
+    if draft.settle_if_asked(index) {
+        return Ok(());
+    }
     let cause = draft.saga.resolve_cause.clone().unwrap_or_else(|| {
         let fault = Fault::new("not_done", "the pivot was not done and never will be");
         Cause::of_step(&name, &fault)
     });
     draft.set(index, StepState::NotDone);
-    draft.record(LifecycleKind::StepNotDone { step: name });
     draft.begin_compensation(cause);
     Ok(())
 }
@@ -136,6 +158,14 @@ fn compensated(draft: &mut Draft<'_>, index: usize) -> Result<(), NotApplied> {
                 step: draft.step(index).name.clone(),
             });
             draft.unpark(index, &delivery);
+            Ok(())
+        }
+        // It came too late to be waited for, and is done all the same.
+        StepState::CompensationSkipped { .. } => {
+            draft.set(index, StepState::Compensated);
+            draft.record(LifecycleKind::StepCompensated {
+                step: draft.step(index).name.clone(),
+            });
             Ok(())
         }
         StepState::Compensated => Err(NotApplied::Stale),
@@ -198,7 +228,8 @@ fn current_attempt(draft: &Draft<'_>, index: usize, reply: &Reply) -> Result<u32
             | StepState::NotDone
             | StepState::Unknown
             | StepState::Compensating(_)
-            | StepState::Compensated => Err(NotApplied::Stale),
+            | StepState::Compensated
+            | StepState::CompensationSkipped { .. } => Err(NotApplied::Stale),
         },
     }
 }

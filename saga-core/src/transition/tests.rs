@@ -129,7 +129,8 @@ fn what_no_command_could_have_made_is_unknown_and_what_came_too_late_is_stale() 
         (reply("pay", Forward, 1, Error), Unknown),
         (reply("pay", Compensation, 1, Success), Unknown),
         (reply("book", Compensation, 1, Success), Unknown),
-        (reply("book", Resolve, 1, NotDone), Unknown),
+        (reply("book", Resolve, 1, NotDone), Stale),
+        (reply("order", Resolve, 1, NotDone), Unknown),
         (reply("book", Forward, 1, NotDone), Stale),
         (reply("book", Forward, 2, Error), Stale),
         (reply("pay", Resolve, 1, Success), Unknown),
@@ -308,7 +309,12 @@ fn a_long_log_drops_committed_entries_from_its_middle() {
 
 #[test]
 fn an_action_after_the_end_is_refused_by_the_status_it_found() {
-    let ActionVerdict::Refused { code, message } = verdict_after_end(&SagaStatus::Completed) else {
+    let ActionVerdict::Refused {
+        code,
+        message,
+        legal,
+    } = verdict_after_end(&SagaStatus::Completed)
+    else {
         panic!("refused");
     };
     assert_eq!(

@@ -3,8 +3,9 @@
 
 use super::{NotApplied, after_ms, draft::Draft, draft::deliver, draft::spec, forward::AttemptEnd};
 use crate::{
+    definition::SagaDefinition,
     ids::Timestamp,
-    instance::{Cause, Delivery, LifecycleKind, Phase, PickUp, StepState},
+    instance::{Cause, Delivery, LifecycleKind, Phase, PickUp, SagaInstance, StepState},
     message::{DuePart, TimerDue, TimerKind, Verdict},
 };
 
@@ -151,7 +152,7 @@ fn deadline(draft: &mut Draft<'_>) -> Result<(), NotApplied> {
             .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
     );
     let cause = Cause::of_saga("deadline", message);
-    match turning(draft) {
+    match turning(draft.definition, &draft.saga) {
         Turning::Back => draft.begin_compensation(cause),
         Turning::Ask(pivot) => draft.start_resolve(pivot, cause),
         Turning::Asking | Turning::No => draft.record(LifecycleKind::DeadlinePassed),
@@ -171,15 +172,15 @@ pub(super) enum Turning {
     No,
 }
 
-pub(super) fn turning(draft: &Draft<'_>) -> Turning {
-    match draft.phase() {
+pub(super) fn turning(definition: &SagaDefinition, saga: &SagaInstance) -> Turning {
+    match saga.status.phase() {
         Phase::Compensating => return Turning::No,
         Phase::Running => {}
     }
-    let Some(pivot) = draft.definition.pivot() else {
+    let Some(pivot) = definition.pivot() else {
         return Turning::Back;
     };
-    match draft.state(pivot) {
+    match saga.steps[pivot].state {
         StepState::Waiting => Turning::Back,
         StepState::Running(_) => Turning::Ask(pivot),
         StepState::Resolving(_) => Turning::Asking,
@@ -189,6 +190,7 @@ pub(super) fn turning(draft: &Draft<'_>) -> Turning {
         | StepState::Unknown
         | StepState::Compensating(_)
         | StepState::Compensated
+        | StepState::CompensationSkipped { .. }
         | StepState::Skipped => Turning::No,
     }
 }

@@ -5,8 +5,8 @@ use crate::{
     definition::{SagaDefinition, Step},
     ids::Timestamp,
     instance::{
-        ArmedTimer, Delivery, LifecycleKind, PickUp, SagaInstance, SagaStatus, StepInstance,
-        WaitingOn,
+        ArmedTimer, Delivery, LifecycleKind, PendingAction, PickUp, SagaInstance, SagaStatus,
+        StepInstance, WaitingOn,
     },
     message::{Direction, DuePart, TimerKind, Verdict},
 };
@@ -75,8 +75,13 @@ fn step_timer(step: &Step, instance: &StepInstance) -> Option<ArmedTimer> {
 
 /// Why the saga is not moving.
 pub fn waiting_on(definition: &SagaDefinition, saga: &SagaInstance) -> WaitingOn {
-    let mut waits: Vec<(u8, WaitingOn)> = definition
-        .steps
+    // An abandoned saga's steps stay as they were found, but it waits for nobody.
+    let live = if saga.status.is_ended() {
+        &[]
+    } else {
+        definition.steps.as_slice()
+    };
+    let mut waits: Vec<(u8, WaitingOn)> = live
         .iter()
         .zip(&saga.steps)
         .filter_map(|(step, instance)| step_wait(saga, step, instance))
@@ -130,6 +135,7 @@ fn step_wait(saga: &SagaInstance, step: &Step, instance: &StepInstance) -> Optio
     let attempt = delivery.attempt();
     let wait = Wait {
         saga,
+        instance,
         participant: &step.participant,
         command: command_type(spec, direction),
         action: &spec.command_type,
@@ -196,6 +202,7 @@ fn since(saga: &SagaInstance, is_it: impl Fn(&LifecycleKind) -> bool) -> Timesta
 
 struct Wait<'a> {
     saga: &'a SagaInstance,
+    instance: &'a StepInstance,
     participant: &'a str,
     command: String,
     /// The type of the action that a resolve asks about; the command's own type otherwise.
@@ -263,15 +270,18 @@ impl Wait<'_> {
                 )
             }
             Direction::Resolve => {
-                let because = self
-                    .saga
-                    .resolve_cause
-                    .as_ref()
-                    .map_or("", |cause| cause.code.as_str());
-                format!(
-                    "asking {} whether {} was done, because of {because}",
+                let asking = format!(
+                    "asking {} whether {} was done",
                     self.participant, self.action
-                )
+                );
+                match (&self.instance.settling, &self.saga.resolve_cause) {
+                    (Some(settling), _) => {
+                        let PendingAction { actor, action, .. } = &settling.asked;
+                        format!("{asking}, because {actor} wants to {action} it")
+                    }
+                    (None, Some(cause)) => format!("{asking}, because of {}", cause.code),
+                    (None, None) => asking,
+                }
             }
         }
     }

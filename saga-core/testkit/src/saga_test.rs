@@ -33,14 +33,16 @@ pub use words::{
 use saga_core::{
     definition::SagaDefinition,
     ids::{SagaId, Timestamp},
-    instance::{ActionVerdict, Position, SagaInstance, SagaStatus},
+    instance::{
+        ActionVerdict, Delivery, Phase, Position, SagaInstance, SagaStatus, StepState,
+    },
     message::{
-        ActionKind, Command, Direction, DuePart, OperatorAction, Outcome, Reply, StartSaga,
+        ActionKind, Command, Direction, DuePart, Fault, OperatorAction, Outcome, Reply, StartSaga,
         TimerDue, TimerKind, Trace, Verdict,
     },
     transition::{
         EventBody, NotApplied, Outbound, OutgoingCommand, SagaEvent, Transition,
-        commands_in_flight, redelivery, start, timers, transition, waiting_on,
+        commands_in_flight, legal_actions, redelivery, start, timers, transition, waiting_on,
     },
 };
 use serde_json::Value;
@@ -48,6 +50,8 @@ use std::{fmt::Write, time::Duration};
 use uuid::Uuid;
 
 const HOME_PARTITION: i32 = 0;
+/// Why operators ask for things in sentences.
+const REASON: &str = "the test says so";
 
 /// Begins a sentence.
 pub fn given(definition: &SagaDefinition) -> Given {
@@ -104,8 +108,8 @@ impl Given {
     }
 }
 
-/// A saga in the middle of its sentence.
-#[derive(Debug)]
+/// A saga in the middle of its sentence. A clone goes another way from here.
+#[derive(Clone, Debug)]
 pub struct SagaTest {
     definition: SagaDefinition,
     saga: SagaInstance,
@@ -255,14 +259,74 @@ impl SagaTest {
 
     #[track_caller]
     pub fn cancel(self) -> Self {
-        let body = self.asked(ActionKind::Cancel);
-        self.applied(body)
+        self.ask(ActionKind::Cancel)
     }
 
     #[track_caller]
     pub fn retry(self) -> Self {
-        let body = self.asked(ActionKind::Retry);
+        self.ask(ActionKind::retry())
+    }
+
+    /// An operator asks for something.
+    #[track_caller]
+    pub fn ask(self, kind: ActionKind) -> Self {
+        let body = self.asked(kind);
         self.applied(body)
+    }
+
+    #[track_caller]
+    pub fn ask_without_reason(self, kind: ActionKind) -> Self {
+        let body = match self.asked(kind) {
+            EventBody::ActionAsked(action) => EventBody::ActionAsked(OperatorAction {
+                reason: "  ".to_owned(),
+                ..action
+            }),
+            other @ (EventBody::CommandReplied(_) | EventBody::TimerFired(_)) => other,
+        };
+        self.applied(body)
+    }
+
+    /// The command turns out to be larger than the broker takes, so it was not sent after all, and the saga is parked.
+    #[track_caller]
+    pub fn too_large(mut self) -> Self {
+        let part = self.current_part();
+        let Some((index, _)) = self.definition.step(&part.step) else {
+            self.fail("the command is of no step")
+        };
+        let fault = Fault::new("payload_too_large", "more than the broker takes");
+        let attempt = part.attempt;
+        self.saga.steps[index].state = StepState::Running(Delivery::UsedUp {
+            attempt,
+            fault: fault.clone(),
+        });
+        self.saga.status = SagaStatus::Parked {
+            step: part.step,
+            reason: fault,
+            phase: Phase::Running,
+        };
+        self
+    }
+
+    #[track_caller]
+    pub fn complete(self, step: &str, result: Value) -> Self {
+        let step = step.to_owned();
+        self.ask(ActionKind::Complete { step, result })
+    }
+
+    #[track_caller]
+    pub fn skip(self, step: &str) -> Self {
+        self.ask(ActionKind::Skip {
+            step: step.to_owned(),
+            compensation: false,
+        })
+    }
+
+    #[track_caller]
+    pub fn skip_compensation(self, step: &str) -> Self {
+        self.ask(ActionKind::Skip {
+            step: step.to_owned(),
+            compensation: true,
+        })
     }
 
     #[track_caller]
@@ -310,6 +374,27 @@ impl SagaTest {
         }
     }
 
+    /// Everything that could be asked of the saga now, as a refusal would name it.
+    #[track_caller]
+    pub fn expect_legal(self, expected: &[&str]) -> Self {
+        let legal: Vec<String> = legal_actions(&self.definition, &self.saga)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        if legal == expected {
+            self
+        } else {
+            self.fail(&format!("expected {expected:?} to be legal, found {legal:?}"))
+        }
+    }
+
+    #[track_caller]
+    pub fn expect_abandoned(self) -> Self {
+        self.expect_ended(&SagaStatus::Abandoned {
+            reason: REASON.to_owned(),
+        })
+    }
+
     #[track_caller]
     pub fn expect_completed(self) -> Self {
         self.expect_ended(&SagaStatus::Completed)
@@ -345,6 +430,11 @@ impl SagaTest {
                 self.fail(&format!("expected it parked at '{step}' with {code}"))
             }
         }
+    }
+
+    /// What became of the newest action.
+    pub fn verdict(&self) -> Option<&ActionVerdict> {
+        self.verdict.as_ref()
     }
 
     /// The saga as it stands, for what no sentence says.
@@ -446,7 +536,7 @@ impl SagaTest {
             action_id: Uuid::from_u128(u128::from(self.saga.sequence)),
             kind,
             actor: "tester".to_owned(),
-            reason: "the test says so".to_owned(),
+            reason: REASON.to_owned(),
             if_version: None,
             trace: Trace::default(),
         })

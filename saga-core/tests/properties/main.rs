@@ -40,6 +40,11 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         4 => nth().prop_map(Move::ReorderInputs),
         1 => Just(Move::Cancel),
         2 => Just(Move::Retry),
+        1 => Just(Move::Compensate),
+        1 => nth().prop_map(Move::RetryCorrected),
+        3 => nth().prop_map(Move::Complete),
+        2 => nth().prop_map(Move::Skip),
+        2 => nth().prop_map(Move::SkipCompensation),
         1 => Just(Move::Deadline),
     ];
     vec(one, 0..250)
@@ -62,6 +67,20 @@ fn calm_moves() -> impl Strategy<Value = Vec<Move>> {
     vec(one, 0..250)
 }
 
+/// The same, until an operator has had enough.
+fn moves_and_perhaps_abandon() -> impl Strategy<Value = Vec<Move>> {
+    (
+        moves(),
+        prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    )
+        .prop_map(|(mut moves, at)| {
+            if let Some(at) = at {
+                moves.insert(at.index(moves.len() + 1), Move::Abandon);
+            }
+            moves
+        })
+}
+
 fn any_definition() -> impl Strategy<Value = SagaDefinition> {
     prop_oneof![
         2 => Just(place_order()),
@@ -80,7 +99,7 @@ proptest! {
     #[test]
     fn the_promises_hold_at_every_instant_and_every_saga_ends(
         definition in any_definition(),
-        moves in moves(),
+        moves in moves_and_perhaps_abandon(),
     ) {
         let mut world = World::new(definition);
         for one in moves {

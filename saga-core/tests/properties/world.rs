@@ -60,7 +60,13 @@ pub enum Move {
     FindGone(usize),
     Deadline,
     Cancel,
+    Compensate,
     Retry,
+    RetryCorrected(usize),
+    Complete(usize),
+    Skip(usize),
+    SkipCompensation(usize),
+    Abandon,
 }
 
 #[derive(Clone, Debug)]
@@ -181,7 +187,25 @@ impl World {
             Move::FindGone(nth) => self.fire(nth, Some(Verdict::Gone)),
             Move::Deadline => self.deadline(),
             Move::Cancel => self.ask(ActionKind::Cancel),
-            Move::Retry => self.ask(ActionKind::Retry),
+            Move::Compensate => self.ask(ActionKind::Compensate),
+            Move::Retry => self.ask(ActionKind::retry()),
+            Move::RetryCorrected(nth) => self.ask(ActionKind::Retry {
+                step: Some(self.step(nth)),
+                input: Some(json!({"corrected": nth})),
+            }),
+            Move::Complete(nth) => self.ask(ActionKind::Complete {
+                step: self.step(nth),
+                result: json!({"byHand": nth}),
+            }),
+            Move::Skip(nth) => self.ask(ActionKind::Skip {
+                step: self.step(nth),
+                compensation: false,
+            }),
+            Move::SkipCompensation(nth) => self.ask(ActionKind::Skip {
+                step: self.step(nth),
+                compensation: true,
+            }),
+            Move::Abandon => self.ask(ActionKind::Abandon),
         }
     }
 
@@ -250,6 +274,9 @@ impl World {
         );
         match applied {
             Ok(applied) => {
+                if let EventBody::ActionAsked(action) = &event.body {
+                    self.check_verdict(&saga, &action.kind, &applied);
+                }
                 let before = commands_in_flight(&self.definition, &saga, &self.outbound);
                 self.accept(applied, &before);
             }
@@ -422,6 +449,11 @@ impl World {
             trace: Trace::default(),
         };
         self.inputs.push(Input::Other(EventBody::TimerFired(due)));
+    }
+
+    fn step(&self, nth: usize) -> String {
+        let steps = &self.definition.steps;
+        steps[nth % steps.len()].name.clone()
     }
 
     fn ask(&mut self, kind: ActionKind) {

@@ -333,7 +333,7 @@ async fn a_command_that_no_broker_takes_parks_its_saga_and_sends_nothing() {
     assert_eq!(parked.sequence, 2);
     let again = bench.process(&[start]).await;
     assert_eq!(ids(&again, "saga.events"), ids(&outputs, "saga.events"));
-    let retry = bench.action(saga, ActionKind::Retry, None);
+    let retry = bench.action(saga, ActionKind::retry(), None);
     assert_eq!(commands(&bench.process(&[retry]).await), []);
     assert_eq!(bench.store.live(saga).status.as_str(), "parked");
 }

@@ -144,6 +144,12 @@ impl SagaBatch for MemoryBatch {
         for row in &plan.actions {
             tables.actions.insert(row.action.action_id, row.clone());
         }
+        for row in &plan.settled {
+            if let Some(action) = tables.actions.get_mut(&row.action_id) {
+                action.verdict = row.verdict.clone();
+                action.status_after = Some(row.status_after);
+            }
+        }
         Ok(())
     }
 }

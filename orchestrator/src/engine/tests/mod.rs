@@ -1,5 +1,6 @@
 //! The engine on a store in memory: what a batch decides, writes and sends.
 
+mod actions;
 mod fold;
 mod memory;
 mod timers;

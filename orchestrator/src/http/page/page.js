@@ -300,6 +300,7 @@ async function drawSteps(card, definition, version) {
 const STEP_WORDS = {
   waiting: "not begun", running: "running", queued: "not picked up yet", resolving: "outcome unknown, being asked for", succeeded: "done", failed: "failed",
   retrying: "to be tried again", parked: "needs a person", compensating: "being undone", compensated: "undone",
+  skipped: "left out by an operator", kept: "left as it is by an operator",
 };
 
 function mark(card, name, state, attempt = 1) {
@@ -406,6 +407,9 @@ function paint(card, event) {
     case "step_errored": case "step_timed_out": mark(card, step, "retrying", attempt); explain(card, reason(event)); return true;
     case "resolve_started": mark(card, step, "resolving"); explain(card, reason(event)); return true;
     case "step_compensated": mark(card, step, "compensated"); return true;
+    case "step_completed": mark(card, step, "succeeded"); return true;
+    case "step_skipped": mark(card, step, "skipped"); return true;
+    case "compensation_skipped": mark(card, step, "kept"); return true;
     case "deadline_passed": explain(card, "its deadline has passed"); return false;
     case "compensation_started":
       card.turned = true;
@@ -447,7 +451,7 @@ function explain(card, text) {
 function end(card, event) {
   become(card, event.type);
   card.parts.took.textContent = card.startedAt ? took(card.startedAt, event.at) : "";
-  explain(card, card.turned ? `${card.cause}; everything is put back` : "");
+  explain(card, event.type === "abandoned" ? `abandoned: ${event.reason}` : card.turned ? `${card.cause}; everything is put back` : "");
   if (card.mine) answer(`Order ${short(card.id)}: ${event.type}${event.cause ? ` (${event.cause.code})` : ""}.`);
 }
 
@@ -490,7 +494,7 @@ function isNew(id) {
 }
 
 const TONES = {
-  completed: "good", step_succeeded: "good", compensated: "undo", compensation_started: "undo", step_compensated: "undo", step_errored: "undo", step_timed_out: "undo",
+  completed: "good", step_succeeded: "good", step_completed: "good", step_skipped: "undo", compensation_skipped: "bad", abandoned: "bad", compensated: "undo", compensation_started: "undo", step_compensated: "undo", step_errored: "undo", step_timed_out: "undo",
   command_queued: "undo", resolve_started: "undo", step_failed: "bad", parked: "bad", deadline_passed: "bad",
 };
 
@@ -648,6 +652,8 @@ function describe(saga, events) {
     ["Status", element("span", { class: saga.status }, element("span", { class: "chip" }, saga.status))],
     ["What it waits for", saga.endedAt ? null : local(saga.waitingOn.text)],
     ["Why it turned round", saga.cause && fault(saga.cause)],
+    ["Why it was abandoned", saga.abandoned],
+    ["What can be asked of it", saga.legalActions.map(({ action, step, compensation }) => [action, compensation ? "the compensation of" : "", step].filter(Boolean).join(" ")).join(", ")],
     ["Business key", saga.businessKey],
     ["Id", element("code", {}, saga.id)],
     ["Correlation id", element("code", {}, saga.correlationId)],

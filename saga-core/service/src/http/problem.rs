@@ -34,6 +34,9 @@ pub struct Problem {
     pub detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Of a refusal: what the thing's state allows instead.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub legal: Vec<String>,
     /// Sent as the `Retry-After` header too.
     #[serde(rename = "retryAfterSeconds", skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u64>,
@@ -56,6 +59,7 @@ impl Problem {
             status: status.as_u16(),
             detail: shorten(detail.into()),
             errors: Vec::new(),
+            legal: Vec::new(),
             retry_after_seconds: None,
         }
     }
@@ -79,6 +83,12 @@ impl Problem {
         for error in &mut self.errors {
             error.message = shorten(std::mem::take(&mut error.message));
         }
+        self
+    }
+
+    #[must_use]
+    pub fn with_legal(mut self, legal: Vec<String>) -> Self {
+        self.legal = legal;
         self
     }
 

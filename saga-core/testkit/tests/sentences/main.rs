@@ -1,5 +1,6 @@
 //! Sagas as sentences: every path of both shipped definitions, and the paths only other definitions have.
 
+mod operator;
 mod parallel;
 mod payment_first;
 mod place_order;

@@ -3,8 +3,9 @@
 use super::World;
 use saga_core::{
     definition::StepKind,
-    instance::{SagaStatus, StepState},
-    transition::{commands_in_flight, waiting_on},
+    instance::{ActionVerdict, LifecycleKind, SagaInstance, SagaStatus, StepState},
+    message::ActionKind,
+    transition::{Transition, commands_in_flight, legal_actions, waiting_on},
 };
 
 impl World {
@@ -19,6 +20,10 @@ impl World {
     /// P3.
     fn effects_happen_once_and_are_undone_once(&self) {
         for (name, participant) in &self.participants {
+            assert!(
+                participant.done == 0 || !self.is_by_hand(name),
+                "{name} was done, and by hand as well"
+            );
             assert!(participant.done <= 1, "{name} was done twice");
             assert!(
                 participant.undone <= participant.done,
@@ -56,6 +61,22 @@ impl World {
                 "compensated, and the pivot is done"
             );
         }
+    }
+
+    /// Completed or skipped by an operator: then its participant must not have done it, and never do it.
+    fn is_by_hand(&self, name: &str) -> bool {
+        self.told.values().any(|event| {
+            matches!(
+                &event.kind,
+                LifecycleKind::StepCompleted { step } | LifecycleKind::StepSkipped { step }
+                    if step == name
+            )
+        })
+    }
+
+    /// By the action, and not because it went back and left something as it was.
+    fn was_abandoned(&self) -> bool {
+        self.saga().steps.iter().any(|step| !step.state.is_clear())
     }
 
     fn compensations_go_backwards(&self) {
@@ -111,24 +132,78 @@ impl World {
         }
     }
 
+    /// A refusal names what is legal, what is legal is not refused, and a refused action changes nothing.
+    pub(super) fn check_verdict(
+        &self,
+        saga: &SagaInstance,
+        kind: &ActionKind,
+        applied: &Transition,
+    ) {
+        let legal = legal_actions(&self.definition, saga);
+        let is_compensation = matches!(
+            kind,
+            ActionKind::Skip {
+                compensation: true,
+                ..
+            }
+        );
+        let is_named = legal.iter().any(|legal| {
+            legal.action == kind.name()
+                && legal.compensation == is_compensation
+                && (legal.step.is_none() || legal.step.as_deref() == kind.step())
+        });
+        match applied.verdict.as_ref().unwrap() {
+            ActionVerdict::Refused {
+                legal: instead,
+                code,
+                ..
+            } => {
+                // Of several parked steps only one may have been meant.
+                assert!(
+                    !is_named || code == "not_parked",
+                    "{kind:?} is legal: {applied:#?}"
+                );
+                let legal: Vec<String> = legal.iter().map(ToString::to_string).collect();
+                assert_eq!(*instead, legal);
+                assert_eq!(applied.saga.steps, saga.steps, "{kind:?} was refused");
+                assert_eq!(applied.saga.status, saga.status, "{kind:?} was refused");
+            }
+            ActionVerdict::Accepted if saga.steps == applied.saga.steps => {
+                // Asked for a second time; or the last one.
+                let is_over = applied.saga.status.is_ended();
+                assert!(is_over || !is_named, "{kind:?} did nothing: {applied:#?}");
+            }
+            ActionVerdict::Accepted | ActionVerdict::Pending => {
+                assert!(is_named, "{kind:?} is not named by {legal:?}");
+            }
+        }
+    }
+
     /// P3 and P4 of an ended saga.
     pub fn check_end(&self) {
         let saga = self.saga();
-        for step in &self.definition.steps {
+        for (step, instance) in self.definition.steps.iter().zip(&saga.steps) {
             let participant = self.participant(&step.name);
             let (done, undone) = (participant.done, participant.undone);
+            let expected = u32::from(!self.is_by_hand(&step.name));
             match &saga.status {
                 SagaStatus::Completed => {
-                    assert_eq!((done, undone), (1, 0), "completed, but {}", step.name);
+                    let found = (done, undone);
+                    assert_eq!(found, (expected, 0), "completed, but {}", step.name);
                 }
                 SagaStatus::Compensated => {
                     assert_eq!(done, undone, "compensated, but {}", step.name);
                     assert!(step.kind == StepKind::Compensatable || done == 0);
                 }
-                SagaStatus::Running
-                | SagaStatus::Compensating
-                | SagaStatus::Parked { .. }
-                | SagaStatus::Abandoned { .. } => panic!("not ended: {saga:#?}"),
+                SagaStatus::Abandoned { .. } if self.was_abandoned() => {}
+                SagaStatus::Abandoned { .. } => {
+                    let is_skipped =
+                        matches!(instance.state, StepState::CompensationSkipped { .. });
+                    assert!(is_skipped || done == undone, "went back, but {}", step.name);
+                }
+                SagaStatus::Running | SagaStatus::Compensating | SagaStatus::Parked { .. } => {
+                    panic!("not ended: {saga:#?}")
+                }
             }
         }
         let flying = commands_in_flight(&self.definition, saga, &self.outbound);

@@ -1,0 +1,165 @@
+//! Operators' actions through the engine: what stands in the audit, also once a pending one is decided.
+
+use super::*;
+use crate::engine::saga_store::ActionRow;
+use saga_core::{instance::ActionVerdict, message::Fault};
+
+fn audited(bench: &Bench, action: u128) -> ActionRow {
+    bench.store.tables().actions[&Uuid::from_u128(action)].clone()
+}
+
+/// The pivot is in flight.
+async fn charging(bench: &mut Bench) -> (SagaId, OutgoingRecord) {
+    let saga = bench.saga_id();
+    let start = bench.start(saga);
+    let reserve = commands(&bench.process(&[start]).await).remove(0);
+    let reserved = bench.reply(&reserve, Outcome::Success, json!({}));
+    let charge = commands(&bench.process(&[reserved]).await).remove(0);
+    (saga, charge)
+}
+
+fn complete(step: &str) -> ActionKind {
+    ActionKind::Complete {
+        step: step.to_owned(),
+        result: json!({"by": "hand"}),
+    }
+}
+
+#[tokio::test]
+async fn a_pending_actions_audit_row_says_what_became_of_it() {
+    for (outcome, expected) in [
+        (Outcome::NotDone, ActionVerdict::Accepted),
+        (
+            Outcome::Success,
+            ActionVerdict::Refused {
+                code: "already_done".to_owned(),
+                message: "'charge-payment' turned out to be done, and its own result stands"
+                    .to_owned(),
+                legal: Vec::new(),
+            },
+        ),
+    ] {
+        let mut bench = Bench::new();
+        let (saga, _) = charging(&mut bench).await;
+        let asked = bench.action(saga, complete("charge-payment"), None);
+        let action = bench.ids;
+        let resolve = commands(&bench.process(&[asked]).await).remove(0);
+        assert_eq!(text(&resolve, header::CE_TYPE), "payment.charge.resolve");
+        assert_eq!(audited(&bench, action).verdict, ActionVerdict::Pending);
+        let answer = match outcome {
+            // A resolve that finds the action done is answered with its own saved reply.
+            Outcome::Success => forward_reply(&resolve),
+            Outcome::NotDone | Outcome::Failure | Outcome::Error => resolve,
+        };
+        let answered = bench.reply(&answer, outcome, json!({"by": "the service"}));
+        let sent = commands(&bench.process(&[answered]).await);
+        assert_eq!(sent.len(), 2, "it goes on");
+        assert_eq!(audited(&bench, action).verdict, expected);
+    }
+}
+
+fn forward_reply(resolve: &OutgoingRecord) -> OutgoingRecord {
+    let mut forward = resolve.clone();
+    for (name, value) in &mut forward.headers {
+        if name == header::DIRECTION {
+            *value = b"forward".to_vec();
+        }
+    }
+    forward
+}
+
+#[tokio::test]
+async fn an_action_and_what_decides_it_may_come_in_one_batch() {
+    let mut bench = Bench::new();
+    let (saga, charge) = charging(&mut bench).await;
+    let asked = bench.action(saga, ActionKind::Cancel, None);
+    let action = bench.ids;
+    let declined = serde_json::to_value(Fault::new("payment_declined", "no")).unwrap();
+    let failed = bench.reply(&charge, Outcome::Failure, declined);
+    bench.process(&[asked, failed]).await;
+    let row = audited(&bench, action);
+    assert_eq!(row.verdict, ActionVerdict::Accepted);
+    assert_eq!(row.status_after, Some("compensating"));
+}
+
+#[tokio::test]
+async fn an_abandoned_saga_stands_in_history_and_a_redelivered_start_sends_no_command() {
+    let mut bench = Bench::new();
+    let saga = bench.saga_id();
+    let start = bench.start(saga);
+    bench.process(std::slice::from_ref(&start)).await;
+    let abandon = bench.action(saga, ActionKind::Abandon, None);
+    let told = bench.process(std::slice::from_ref(&abandon)).await;
+    let events = types(&told, "saga.events");
+    assert_eq!(events, ["saga.action_decided", "saga.abandoned"]);
+    assert_eq!(bench.store.ended(saga).status.as_str(), "abandoned");
+    assert_eq!(bench.shared.timers().len(), 0);
+    for again in [start, abandon] {
+        let outputs = bench.process(&[again]).await;
+        assert!(!of_topic(&outputs, "saga.events").is_empty());
+        assert_eq!(commands(&outputs), []);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_what_is_legal_at_the_version_that_it_found() {
+    let mut bench = Bench::new();
+    let (saga, _) = charging(&mut bench).await;
+    for (kind, if_version, expected) in [
+        (ActionKind::Cancel, Some(1), "version_changed"),
+        (ActionKind::retry(), None, "not_parked"),
+    ] {
+        let asked = bench.action(saga, kind, if_version);
+        let action = bench.ids;
+        bench.process(&[asked]).await;
+        match audited(&bench, action).verdict {
+            ActionVerdict::Refused { code, legal, .. } => {
+                assert_eq!(code, expected);
+                assert!(legal.contains(&"complete charge-payment".to_owned()));
+                assert!(legal.contains(&"cancel".to_owned()));
+            }
+            other @ (ActionVerdict::Accepted | ActionVerdict::Pending) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_gives_is_checked_like_any_other_input() {
+    let mut bench = Bench::new();
+    let (saga, _) = charging(&mut bench).await;
+    let nul = ActionKind::Complete {
+        step: "charge-payment".to_owned(),
+        result: json!({"text": "a\0b"}),
+    };
+    let long = complete(&"x".repeat(1_000));
+    for (kind, expected) in [
+        (nul, "nul_character"),
+        (complete("a\0b"), "nul_character"),
+        (long, "bad_payload"),
+    ] {
+        let asked = bench.action(saga, kind, None);
+        assert_eq!(reason(&bench.process(&[asked]).await), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_corrected_input_that_no_broker_takes_parks_the_saga_again() {
+    let mut bench = Bench::new();
+    let saga = bench.saga_id();
+    let mut input = order();
+    let item = input["items"][0].clone();
+    input["items"] = Value::Array(vec![item; MESSAGE_LIMIT_BYTES / 80]);
+    let start = bench.start_with(saga, "place-order", input.clone());
+    bench.process(&[start]).await;
+    let corrected = |input: &Value| ActionKind::Retry {
+        step: Some("reserve-stock".to_owned()),
+        input: Some(input.clone()),
+    };
+    let too_large = bench.action(saga, corrected(&input), None);
+    assert_eq!(commands(&bench.process(&[too_large]).await), []);
+    assert_eq!(bench.store.live(saga).status.as_str(), "parked");
+    let small = bench.action(saga, corrected(&json!({"items": []})), None);
+    let sent = commands(&bench.process(&[small]).await);
+    assert_eq!(sent[0].payload, b"{\"items\":[]}");
+    assert_eq!(bench.store.live(saga).status.as_str(), "running");
+}
