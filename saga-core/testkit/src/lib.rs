@@ -2,8 +2,10 @@
 //!
 //! [`environment`] gives real servers: a Postgres and a Kafka for each test binary, as containers or as local processes.
 //! [`saga_test`] tells sagas as sentences, without any server. [`store`], [`participant`] and [`service`] are the set-up
-//! of a service's tests, from its tables to the whole of it.
+//! of a service's tests, from its tables to the whole of it. [`conformance`] tries whether a participant, in whatever
+//! language, keeps the contract.
 
+pub mod conformance;
 pub mod environment;
 pub mod participant;
 pub mod saga_test;
