@@ -22,6 +22,8 @@ export function readConfig(env) {
     group: env.CONSUMER_GROUP || 'payment-svc',
     // A command that wants its reply elsewhere is refused: a topic that does not exist would stop everything.
     replyTopics: (env.REPLY_TOPICS || 'saga.inputs').split(','),
+    // How often what is below the floor is forgotten.
+    upkeepMs: Number(env.UPKEEP_MS || 60 * 60 * 1000),
     gateway: {
       // In major units, the same number in every currency; a larger charge is declined.
       limit: Number(env.GATEWAY_LIMIT || '1000.00'),

@@ -10,8 +10,6 @@ import { lowestId } from './message.js';
 import { runParticipant } from './participant.js';
 import { createPayments } from './payments.js';
 
-const UPKEEP_MS = 60 * 60 * 1000;
-
 async function main() {
   const config = readConfig(process.env);
   const pool = connect(config.databaseUrl);
@@ -23,7 +21,7 @@ async function main() {
   const noteFloor = (ms) => (floorMs = Math.max(floorMs, ms));
   const upkeep = setInterval(() => {
     forgetBelow(pool, floorMs, lowestId(floorMs)).catch((failed) => log('warn', 'upkeep failed', { cause: failed.message }));
-  }, UPKEEP_MS);
+  }, config.upkeepMs);
 
   const participant = await runParticipant(config, createBarrier(pool, payments), noteFloor);
   log('info', 'ready', { group: config.group, topic: config.commandTopic });
