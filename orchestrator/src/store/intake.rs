@@ -62,7 +62,7 @@ pub async fn accept(
     let staged = if records.is_empty() {
         None
     } else {
-        Some(outbox.stage_owned(&mut transaction, records).await?)
+        Some(outbox.stage_owned(&mut *transaction, records).await?)
     };
     transaction.commit().await?;
     Ok((answers, staged))

@@ -80,7 +80,7 @@ enum CancelError {
 
 impl From<sqlx::Error> for CancelError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Store(OutboxError::Database(error))
+        Self::Store(OutboxError::Store(error.into()))
     }
 }
 

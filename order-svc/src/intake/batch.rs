@@ -83,7 +83,13 @@ pub enum IntakeError {
 
 impl From<sqlx::Error> for IntakeError {
     fn from(error: sqlx::Error) -> Self {
-        match BatchError::from(error) {
+        Self::from(BatchError::from(error))
+    }
+}
+
+impl From<BatchError> for IntakeError {
+    fn from(error: BatchError) -> Self {
+        match error {
             BatchError::Data(source) => Self::Data(source.into()),
             BatchError::Retry(source) => Self::Store(source.into()),
         }
@@ -93,7 +99,7 @@ impl From<sqlx::Error> for IntakeError {
 impl From<OutboxError> for IntakeError {
     fn from(error: OutboxError) -> Self {
         match error {
-            OutboxError::Database(error) => Self::from(error),
+            OutboxError::Store(error) => Self::from(error),
             error @ OutboxError::Log(_) => Self::Store(Arc::new(error)),
         }
     }

@@ -38,9 +38,12 @@ pub enum LogError {
     /// The broker is away or busy: try again.
     #[error("the log is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Trying again will not help (a topic is missing, authorization is refused, a record is too large).
+    /// Trying again will not help (a topic is missing, authorization is refused).
     #[error("the log refuses")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// One of the records is larger than its topic takes; others may have been written.
+    #[error("a record is too large for the log")]
+    TooLarge(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Reads the records of a consumer group's member.

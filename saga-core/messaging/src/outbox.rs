@@ -18,14 +18,14 @@
 
 mod codec;
 mod relay;
+pub mod storage;
 mod store;
 
 pub use relay::{Relay, RelaySettings};
 
-use crate::log::LogError;
+use crate::{log::LogError, rule::BatchError};
 use metrics::gauge;
 use saga_core::message::OutgoingRecord;
-use sqlx::PgConnection;
 use std::{
     collections::BTreeSet,
     sync::{
@@ -34,6 +34,7 @@ use std::{
     },
     time::Duration,
 };
+use storage::OutboxTx;
 
 /// Rows that one statement removes at most, so that a batch after an outage stays a small transaction.
 const SETTLE_LIMIT: usize = 1_000;
@@ -41,7 +42,7 @@ const SETTLE_LIMIT: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
     #[error("the outbox's table could not be used")]
-    Database(#[from] sqlx::Error),
+    Store(#[from] BatchError),
     #[error("the log did not take the outbox's records")]
     Log(#[source] LogError),
 }
@@ -84,7 +85,7 @@ impl Outbox {
     /// back; a batch that was committed and is dropped is sent by the sweep.
     pub async fn stage(
         &self,
-        transaction: &mut PgConnection,
+        transaction: &mut impl OutboxTx,
         records: &[OutgoingRecord],
     ) -> Result<StagedBatch, OutboxError> {
         self.stage_owned(transaction, records.to_vec()).await
@@ -93,17 +94,15 @@ impl Outbox {
     /// [`Outbox::stage`] without a copy of the records.
     pub async fn stage_owned(
         &self,
-        transaction: &mut PgConnection,
+        transaction: &mut impl OutboxTx,
         records: Vec<OutgoingRecord>,
     ) -> Result<StagedBatch, OutboxError> {
-        let settled = self.settle(transaction).await?;
-        let id = store::insert(
-            transaction,
-            records.len(),
-            &codec::encode(&records),
-            self.lease,
-        )
-        .await?;
+        let settled = self.acked_rows();
+        if !settled.ids.is_empty() {
+            transaction.remove(&settled.ids).await?;
+        }
+        let text = codec::encode(&records);
+        let id = transaction.insert(records.len(), &text, self.lease).await?;
         Ok(StagedBatch {
             id,
             records,
@@ -111,32 +110,20 @@ impl Outbox {
         })
     }
 
-    /// Removes rows whose records have been acknowledged, in the caller's transaction. If that is rolled back, so is
-    /// the removal, and the rows are sent again when their claim is over: readers know the records.
-    async fn settle(&self, transaction: &mut PgConnection) -> Result<Settled, OutboxError> {
-        let ids: Vec<i64> = self
-            .shared
-            .acked()
-            .iter()
-            .take(SETTLE_LIMIT)
-            .copied()
-            .collect();
-        let mut settled = Settled {
+    /// Takes rows whose records have been acknowledged, to remove them. If the transaction that does is rolled back, the
+    /// rows are sent again when their claim is over: readers know the records.
+    fn acked_rows(&self) -> Settled {
+        let mut acked = self.shared.acked();
+        let ids: Vec<i64> = acked.iter().take(SETTLE_LIMIT).copied().collect();
+        for id in &ids {
+            acked.remove(id);
+        }
+        drop(acked);
+        Settled {
             shared: Arc::clone(&self.shared),
             ids,
             committed: false,
-        };
-        if !settled.ids.is_empty() {
-            {
-                let mut acked = self.shared.acked();
-                for id in &settled.ids {
-                    acked.remove(id);
-                }
-            }
-            store::delete(transaction, &settled.ids).await?;
         }
-        settled.ids.shrink_to_fit();
-        Ok(settled)
     }
 
     /// Records that are staged and not yet acknowledged, as far as this process knows. Above a bound of the caller's,

@@ -1,15 +1,16 @@
 //! The one rule of every consumer: a batch, one transaction, what follows from it, then the offsets.
 
+mod bisect;
+mod oversize;
+
 use crate::log::{Delivered, Held, LogError, LogReader, LogWriter, Polled, TopicPartition};
 use async_trait::async_trait;
+use bisect::{Bisection, holds};
 use saga_core::message::{IncomingRecord, OutgoingRecord};
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 /// Why a transaction did not commit. A commit whose answer was lost counts as not committed.
 #[derive(Debug, Error)]
@@ -24,13 +25,19 @@ pub enum BatchError {
 
 impl From<sqlx::Error> for BatchError {
     /// A data error is SQLSTATE class 22 or a violation that names a constraint (23514 without a name is a missing
-    /// partition); everything else is infrastructure.
+    /// partition), or a value that cannot be read or written: a row that this program does not understand is the trouble
+    /// of those who ask for that row, and trying again for ever would be everybody's. Everything else is
+    /// infrastructure.
     fn from(error: sqlx::Error) -> Self {
-        let data = error.as_database_error().is_some_and(|db| {
+        let refused = error.as_database_error().is_some_and(|db| {
             let code = db.code().unwrap_or_default();
             code.starts_with("22") || (code.starts_with("23") && db.constraint().is_some())
         });
-        if data {
+        let unreadable = matches!(
+            error,
+            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_)
+        );
+        if refused || unreadable {
             Self::Data(Box::new(error))
         } else {
             Self::Retry(Box::new(error))
@@ -106,11 +113,13 @@ pub async fn run<R: LogReader, W: LogWriter, P: Processor>(
     ended
 }
 
-/// Whether what is in hand is still ours to finish.
-enum Progress {
+/// What one try came to.
+enum Attempt {
+    /// Done, and what follows is acknowledged; or the one record that it was is dead-lettered.
     Finished,
-    /// The process stops, or nothing of it is this member's any more: whoever is next gets the records again.
-    GivenUp,
+    /// One of several records cannot be processed.
+    HasCulprit(BatchError),
+    Failed(BatchError),
 }
 
 /// How a wait before the next try ended.
@@ -139,7 +148,9 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
                 Some(Ok(Polled::Records(records))) => self.handle(records).await?,
                 Some(Ok(Polled::Assigned(partitions))) => self.assigned(partitions).await?,
                 Some(Ok(Polled::Revoked(partitions))) => self.processor.revoked(&partitions),
-                Some(Err(refused @ LogError::Refused(_))) => return Err(refused),
+                Some(Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_)))) => {
+                    return Err(refused);
+                }
                 Some(Err(LogError::Unavailable(source))) => {
                     warn!(error = %source, "the log is not available, polling on");
                     self.pause_for(self.settings.first_retry).await?;
@@ -167,81 +178,80 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
         }
     }
 
-    async fn handle(&mut self, mut records: Vec<IncomingRecord>) -> Result<(), LogError> {
-        match self.settle(&mut records).await? {
-            Progress::Finished => self.reader.done(&records),
-            Progress::GivenUp => Ok(()),
+    async fn handle(&mut self, records: Vec<IncomingRecord>) -> Result<(), LogError> {
+        let finished = self.settle(records).await?;
+        if finished.is_empty() {
+            return Ok(());
         }
+        self.reader.done(&finished)
     }
 
-    /// One transaction over all records; if one of them is bad, one by one. Partitions that are taken away between two
-    /// tries take their records out of the batch; the others must be finished here, since nobody polls them again.
-    async fn settle(&mut self, records: &mut Vec<IncomingRecord>) -> Result<Progress, LogError> {
-        let mut wait = self.settings.first_retry;
-        while !records.is_empty() {
-            let error = match self.processor.process(records).await {
-                Ok(outputs) => match self.publish(&outputs).await? {
-                    Ok(()) => return Ok(Progress::Finished),
-                    Err(error) => error,
-                },
-                Err(BatchError::Data(_)) if records.len() > 1 => {
-                    return self.one_by_one(records).await;
-                }
-                Err(error @ BatchError::Data(_)) => match self.reject(&records[0], &error).await? {
-                    Ok(()) => return Ok(Progress::Finished),
-                    Err(error) => error,
-                },
-                Err(error @ BatchError::Retry(_)) => error,
-            };
-            warn!(
-                error = &error as &dyn std::error::Error,
-                records = records.len(),
-                retry_in_ms = wait.as_millis() as u64,
-                "a batch could not be finished, trying again"
-            );
-            match self.pause_for(wait).await? {
-                Waited::Elapsed => {}
-                Waited::Revoked(partitions) => {
-                    records.retain(|record| !holds(&partitions, record));
-                }
-                Waited::Stopping => return Ok(Progress::GivenUp),
-            }
-            wait = (wait * 2).min(self.settings.longest_retry);
-        }
-        Ok(Progress::GivenUp)
-    }
-
-    /// Each record as a batch of its own, in order. `records` keeps those that are finished.
-    async fn one_by_one(
+    /// One transaction over all records; a bad one among them is searched by halves. Partitions that are taken away
+    /// between two tries take their records out of the batch; the others must be finished here, since nobody polls them
+    /// again. Returns what is finished: less than the batch if the process stops.
+    async fn settle(
         &mut self,
-        records: &mut Vec<IncomingRecord>,
-    ) -> Result<Progress, LogError> {
-        let mut finished = Vec::with_capacity(records.len());
-        let mut gone = BTreeSet::new();
-        for record in records.drain(..) {
-            // A record whose partition was taken away is not tried again, and neither are those behind it.
-            let place = (record.topic.clone(), record.partition);
-            if gone.contains(&place) {
-                continue;
-            }
-            let mut alone = vec![record];
-            match Box::pin(self.settle(&mut alone)).await? {
-                Progress::Finished => finished.append(&mut alone),
-                Progress::GivenUp if self.shutdown.is_cancelled() => break,
-                Progress::GivenUp => {
-                    gone.insert(place);
+        records: Vec<IncomingRecord>,
+    ) -> Result<Vec<IncomingRecord>, LogError> {
+        let mut batch = Bisection::of(records);
+        let mut wait = self.settings.first_retry;
+        while let Some(part) = batch.next() {
+            let pause = match self.attempt(part).await? {
+                Attempt::Finished => {
+                    batch.finish();
+                    wait = self.settings.first_retry;
+                    continue;
                 }
+                Attempt::HasCulprit(error) => {
+                    debug!(
+                        error = &error as &dyn std::error::Error,
+                        records = part.len(),
+                        "a batch has a record that cannot be processed, looking for it"
+                    );
+                    batch.halve();
+                    // A handler over its time takes all of it, each time: the group must hear of us in between.
+                    Duration::ZERO
+                }
+                Attempt::Failed(error) => {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        records = part.len(),
+                        retry_in_ms = wait.as_millis() as u64,
+                        "a batch could not be finished, trying again"
+                    );
+                    let pause = wait;
+                    wait = (wait * 2).min(self.settings.longest_retry);
+                    pause
+                }
+            };
+            match self.pause_for(pause).await? {
+                Waited::Elapsed => {}
+                Waited::Revoked(partitions) => batch.forget(&partitions),
+                Waited::Stopping => break,
             }
         }
-        *records = finished;
-        Ok(Progress::Finished)
+        Ok(batch.into_finished())
+    }
+
+    /// One transaction, and what follows from it.
+    async fn attempt(&mut self, records: &[IncomingRecord]) -> Result<Attempt, LogError> {
+        let ended = match self.processor.process(records).await {
+            Ok(outputs) => self.publish(&outputs).await?,
+            Err(error) => Err(error),
+        };
+        match (ended, records) {
+            (Ok(()), _) => Ok(Attempt::Finished),
+            (Err(error @ BatchError::Data(_)), [culprit]) => self.reject(culprit, &error).await,
+            (Err(error @ BatchError::Data(_)), _) => Ok(Attempt::HasCulprit(error)),
+            (Err(error @ BatchError::Retry(_)), _) => Ok(Attempt::Failed(error)),
+        }
     }
 
     async fn reject(
         &mut self,
         record: &IncomingRecord,
         why: &BatchError,
-    ) -> Result<Result<(), BatchError>, LogError> {
+    ) -> Result<Attempt, LogError> {
         error!(
             error = why as &dyn std::error::Error,
             messaging.kafka.topic = record.topic,
@@ -249,10 +259,42 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
             messaging.kafka.offset = record.offset,
             "a record cannot be processed, dead-lettering it"
         );
-        match self.processor.reject(record, why).await {
-            Ok(outputs) => self.publish(&outputs).await,
-            Err(error) => Ok(Err(error)),
+        let outputs = match self.processor.reject(record, why).await {
+            Ok(outputs) => outputs,
+            Err(error) => return Ok(Attempt::Failed(error)),
+        };
+        let ended = match self.publish(&outputs).await? {
+            Err(BatchError::Data(_)) => self.publish_what_fits(&outputs).await?,
+            ended => ended,
+        };
+        Ok(ended.map_or_else(Attempt::Failed, |()| Attempt::Finished))
+    }
+
+    /// A dead letter that is too large becomes one that only says where its record stands.
+    async fn publish_what_fits(
+        &mut self,
+        outputs: &[OutgoingRecord],
+    ) -> Result<Result<(), BatchError>, LogError> {
+        for output in outputs {
+            let published = match self.publish(std::slice::from_ref(output)).await? {
+                Err(BatchError::Data(too_large)) => {
+                    let Some(pointer) = oversize::pointer(output) else {
+                        error!(
+                            error = %too_large,
+                            messaging.kafka.topic = output.topic,
+                            "an answer is too large to be sent, its saga hears nothing"
+                        );
+                        continue;
+                    };
+                    self.publish(&[pointer]).await?
+                }
+                published => published,
+            };
+            if published.is_err() {
+                return Ok(published);
+            }
         }
+        Ok(Ok(()))
     }
 
     /// Outer error: give the consumer up. Inner error: run the batch again, which yields the same records again.
@@ -269,6 +311,7 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
                 Ok(Ok(()))
             }
             Err(LogError::Unavailable(source)) => Ok(Err(BatchError::Retry(source))),
+            Err(LogError::TooLarge(source)) => Ok(Err(BatchError::Data(source))),
             Err(refused @ LogError::Refused(_)) => Err(refused),
         }
     }
@@ -321,7 +364,9 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
                 Some(Ok(other @ (Polled::Assigned(_) | Polled::Records(_)))) => {
                     self.polled.push_back(other);
                 }
-                Some(Err(refused @ LogError::Refused(_))) => return Err(refused),
+                Some(Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_)))) => {
+                    return Err(refused);
+                }
                 Some(Err(LogError::Unavailable(source))) => {
                     warn!(error = %source, "the log is not available, polling on");
                 }
@@ -343,12 +388,6 @@ impl<R, W, P> Consumer<'_, R, W, P> {
             }
         }
     }
-}
-
-fn holds(partitions: &[TopicPartition], record: &IncomingRecord) -> bool {
-    partitions
-        .iter()
-        .any(|held| held.partition == record.partition && held.topic == record.topic)
 }
 
 #[cfg(test)]

@@ -38,7 +38,14 @@ pub enum Refusal {
 
 impl From<Refusal> for LogError {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(Box::new(refusal))
+        match refusal {
+            Refusal::TooLarge { .. } => Self::TooLarge(Box::new(refusal)),
+            Refusal::NoTopic(_)
+            | Refusal::Denied { .. }
+            | Refusal::NotAdmitted(_)
+            | Refusal::Fatal(_)
+            | Refusal::Configuration(_) => Self::Refused(Box::new(refusal)),
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Sends what was staged.
 
-use super::{Outbox, OutboxError, Shared, StagedBatch, codec, store};
+use super::{Outbox, OutboxError, Shared, StagedBatch, codec, storage::OutboxStore};
 use crate::log::{LogError, LogWriter};
 use metrics::counter;
 use saga_core::message::OutgoingRecord;
-use sqlx::PgPool;
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -25,7 +24,7 @@ const PUBLISH_LIMIT: usize = 1_000;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// Rows that one sweep claims.
-const SWEEP_LIMIT: i64 = 100;
+const SWEEP_LIMIT: usize = 100;
 
 #[derive(Clone, Copy, Debug)]
 pub struct RelaySettings {
@@ -61,8 +60,8 @@ pub struct Relay {
 impl Relay {
     /// Makes both ends and what runs between them: spawn the future; it ends after `shutdown` when what was handed over
     /// before is sent or the log is away.
-    pub fn new<W: LogWriter>(
-        pool: PgPool,
+    pub fn new<S: OutboxStore, W: LogWriter>(
+        store: S,
         writer: W,
         settings: RelaySettings,
         shutdown: CancellationToken,
@@ -74,7 +73,7 @@ impl Relay {
             lease: settings.lease,
         };
         let sender = Sender {
-            pool,
+            store,
             writer,
             settings,
             outbox: outbox.clone(),
@@ -108,15 +107,15 @@ impl Relay {
     }
 }
 
-struct Sender<W> {
-    pool: PgPool,
+struct Sender<S, W> {
+    store: S,
     writer: W,
     settings: RelaySettings,
     outbox: Outbox,
     shutdown: CancellationToken,
 }
 
-impl<W: LogWriter> Sender<W> {
+impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
     async fn run(self, mut queue: mpsc::Receiver<Committed>) {
         let mut sweep = interval(self.settings.sweep);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,11 +123,16 @@ impl<W: LogWriter> Sender<W> {
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => break,
+                // First, so that a constant stream of batches cannot keep it from what a crash left behind; and the time
+                // runs from its end, so that it cannot hold up the batches.
+                _ = sweep.tick() => {
+                    self.sweep().await;
+                    sweep.reset();
+                }
                 batch = queue.recv() => match batch {
                     Some(first) => self.send(gather(first, &mut queue)).await,
                     None => break,
                 },
-                _ = sweep.tick() => self.sweep().await,
             }
         }
         queue.close();
@@ -158,7 +162,7 @@ impl<W: LogWriter> Sender<W> {
                     self.outbox.shared.acked().extend(ids);
                     break;
                 }
-                Err(refused @ LogError::Refused(_)) => {
+                Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_))) => {
                     refuse(&refused, &ids);
                     break;
                 }
@@ -194,14 +198,10 @@ impl<W: LogWriter> Sender<W> {
 
     async fn try_sweep(&self) -> Result<(), OutboxError> {
         self.settle().await?;
-        let mut connection = self.pool.acquire().await?;
-        let rows = store::claim(&mut connection, SWEEP_LIMIT, self.settings.lease).await?;
-        let abandoned = store::abandoned(&mut connection).await?;
-        drop(connection);
+        let rows = self.store.claim(SWEEP_LIMIT, self.settings.lease).await?;
+        let abandoned = self.store.abandoned().await?;
         let shared = &self.outbox.shared;
-        shared
-            .abandoned
-            .store(abandoned.unsigned_abs(), Ordering::Relaxed);
+        shared.abandoned.store(abandoned, Ordering::Relaxed);
         shared.report();
         if rows.is_empty() {
             return Ok(());
@@ -230,7 +230,7 @@ impl<W: LogWriter> Sender<W> {
                 self.outbox.shared.acked().insert(id);
                 Ok(())
             }
-            Err(refused @ LogError::Refused(_)) => {
+            Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_))) => {
                 refuse(&refused, &[id]);
                 Ok(())
             }
@@ -241,8 +241,8 @@ impl<W: LogWriter> Sender<W> {
     /// Removes rows that no next batch has removed.
     async fn settle(&self) -> Result<(), OutboxError> {
         while !self.outbox.shared.acked().is_empty() {
-            let mut connection = self.pool.acquire().await?;
-            let mut settled = self.outbox.settle(&mut connection).await?;
+            let mut settled = self.outbox.acked_rows();
+            self.store.remove(&settled.ids).await?;
             settled.commit();
         }
         Ok(())

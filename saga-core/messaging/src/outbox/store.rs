@@ -1,6 +1,9 @@
-//! The outbox's statements.
+//! The outbox on Postgres: a connection within a transaction is the stager's end, a pool the relay's.
 
-use sqlx::{PgConnection, postgres::types::PgInterval};
+use super::storage::{OutboxStore, OutboxTx};
+use crate::rule::BatchError;
+use async_trait::async_trait;
+use sqlx::{PgConnection, PgPool, postgres::types::PgInterval};
 use std::time::Duration;
 
 fn interval(time: Duration) -> PgInterval {
@@ -11,7 +14,43 @@ fn interval(time: Duration) -> PgInterval {
     }
 }
 
-pub(super) async fn insert(
+#[async_trait]
+impl OutboxTx for PgConnection {
+    async fn insert(
+        &mut self,
+        count: usize,
+        records: &[u8],
+        lease: Duration,
+    ) -> Result<i64, BatchError> {
+        Ok(insert(self, count, records, lease).await?)
+    }
+
+    async fn remove(&mut self, ids: &[i64]) -> Result<(), BatchError> {
+        Ok(delete(self, ids).await?)
+    }
+}
+
+#[async_trait]
+impl OutboxStore for PgPool {
+    async fn remove(&self, ids: &[i64]) -> Result<(), BatchError> {
+        Ok(delete(&mut *self.acquire().await?, ids).await?)
+    }
+
+    async fn claim(
+        &self,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<(i64, Vec<u8>)>, BatchError> {
+        Ok(claim(&mut *self.acquire().await?, limit as i64, lease).await?)
+    }
+
+    async fn abandoned(&self) -> Result<u64, BatchError> {
+        let count = abandoned(&mut *self.acquire().await?).await?;
+        Ok(count.unsigned_abs())
+    }
+}
+
+async fn insert(
     connection: &mut PgConnection,
     count: usize,
     records: &[u8],
@@ -30,16 +69,16 @@ pub(super) async fn insert(
     .await
 }
 
-pub(super) async fn delete(connection: &mut PgConnection, ids: &[i64]) -> Result<u64, sqlx::Error> {
-    let done = sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
+async fn delete(connection: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::Error> {
+    sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
         .bind(ids)
         .execute(connection)
         .await?;
-    Ok(done.rows_affected())
+    Ok(())
 }
 
 /// Records in rows whose claim is over.
-pub(super) async fn abandoned(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+async fn abandoned(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT COALESCE(SUM(record_count), 0)::bigint FROM outbox
          WHERE claimed_until < clock_timestamp()",
@@ -49,7 +88,7 @@ pub(super) async fn abandoned(connection: &mut PgConnection) -> Result<i64, sqlx
 }
 
 /// Claims the oldest rows whose claim is over, in the order of their ids.
-pub(super) async fn claim(
+async fn claim(
     connection: &mut PgConnection,
     limit: i64,
     lease: Duration,

@@ -18,7 +18,7 @@ pub struct RowKey {
 }
 
 impl RowKey {
-    pub(super) fn of(command: &Command, direction: Direction) -> Self {
+    pub fn of(command: &Command, direction: Direction) -> Self {
         Self {
             saga_id: command.saga_id,
             step: command.step.clone(),
@@ -28,9 +28,10 @@ impl RowKey {
 }
 
 /// What a row says.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
     pub mark: Mark,
+    /// What a duplicate is answered; a refused command has none.
     pub reply: Option<SavedReply>,
     pub handled_at: Timestamp,
 }

@@ -5,10 +5,10 @@ use super::{
     barrier::RowKey,
     calls::Job,
     guard::{FoldError, HandlerFault},
+    storage::ParticipantStore,
 };
 use crate::rule::BatchError;
 use metrics::counter;
-use sqlx::PgPool;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,24 +23,24 @@ pub(super) const JOB_LIMIT: usize = 4_096;
 /// A database that answers within this is not what a handler waited for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(super) struct Core<H> {
+pub(super) struct Core<H, S: ParticipantStore> {
     pub config: ParticipantConfig,
     pub handler: Arc<H>,
-    pub pool: PgPool,
-    pub calls: Option<Calls>,
+    pub store: S,
+    pub calls: Option<Calls<S::Connection>>,
 }
 
 /// The way from the batch's transaction to the outside.
-pub(super) struct Calls {
-    pub outside: Arc<dyn ExternalCalls>,
+pub(super) struct Calls<C> {
+    pub outside: Arc<dyn ExternalCalls<C>>,
     pub limits: CallLimits,
     queue: mpsc::Sender<Job>,
     /// Queued, or being called, or being settled here: the sweep leaves them alone.
     held: Mutex<HashSet<(RowKey, i32)>>,
 }
 
-impl Calls {
-    pub fn new(outside: Arc<dyn ExternalCalls>) -> (Self, mpsc::Receiver<Job>) {
+impl<C: Send + 'static> Calls<C> {
+    pub fn new(outside: Arc<dyn ExternalCalls<C>>) -> (Self, mpsc::Receiver<Job>) {
         let (queue, jobs) = mpsc::channel(JOB_LIMIT);
         let calls = Self {
             limits: outside.limits(),
@@ -87,14 +87,13 @@ impl Calls {
     }
 }
 
-impl<H: BatchHandler> Core<H> {
+impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Core<H, S> {
     /// What the rule should do about it. A handler that was over time is only to blame if the database answers.
     pub async fn judge(&self, error: FoldError) -> BatchError {
         match error {
             FoldError::Batch(error) => error,
             FoldError::Handler(fault @ HandlerFault::OverTime { .. }) => {
-                let probe = sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&self.pool);
-                match timeout(PROBE_TIMEOUT, probe).await {
+                match timeout(PROBE_TIMEOUT, self.store.now()).await {
                     Ok(Ok(_)) => BatchError::Data(Box::new(fault)),
                     Ok(Err(_)) | Err(_) => BatchError::Retry(Box::new(fault)),
                 }

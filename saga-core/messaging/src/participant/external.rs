@@ -56,8 +56,9 @@ pub struct CallLimits {
     pub key_lifetime: Duration,
 }
 
+/// `C` is what a handler writes with, a Postgres connection; a simulation has its own.
 #[async_trait]
-pub trait ExternalCalls: Send + Sync + 'static {
+pub trait ExternalCalls<C: Send + 'static = PgConnection>: Send + Sync + 'static {
     fn limits(&self) -> CallLimits;
 
     /// Makes the call, outside any transaction. The same key must never have two effects.
@@ -65,9 +66,5 @@ pub trait ExternalCalls: Send + Sync + 'static {
 
     /// Writes what definite outcomes mean for the participant's own rows, in the settlement's transaction. Shared rows
     /// must be locked in the same order as the handler locks them.
-    async fn settle(
-        &self,
-        tx: &mut PgConnection,
-        settled: &[Settlement],
-    ) -> Result<(), HandlerError>;
+    async fn settle(&self, tx: &mut C, settled: &[Settlement]) -> Result<(), HandlerError>;
 }

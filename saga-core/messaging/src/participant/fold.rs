@@ -13,22 +13,20 @@ use super::{
     intake,
     intent::{Intent, IntentState, Intents, latest},
     reply::{self, PreparedReply, SavedReply},
-    store,
+    storage::{ParticipantStore, ParticipantTx},
 };
 use crate::rule::BatchError;
 use metrics::{counter, histogram};
 use saga_core::{
     barrier::{Admission, Mark, admit},
-    ids::Timestamp,
+    ids::{SagaId, Timestamp},
     message::{Command, Direction, Fault},
 };
 use serde_json::json;
-use sqlx::PgConnection;
 use std::{collections::HashSet, time::Duration};
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info_span};
-use uuid::Uuid;
 
 /// Largest result: fits a Kafka record of the default size with the headers, as often as it is copied on the way.
 const RESULT_LIMIT_BYTES: usize = 512 * 1024;
@@ -40,28 +38,28 @@ struct Rival {
     missing: u64,
 }
 
-pub(super) struct Fold<'a, H> {
-    core: &'a Core<H>,
+pub(super) struct Fold<'a, H, S: ParticipantStore> {
+    core: &'a Core<H, S>,
     now: Timestamp,
     pub barrier: Barrier,
     pub intents: Intents,
     jobs: Vec<Job>,
 }
 
-impl<'a, H: BatchHandler> Fold<'a, H> {
+impl<'a, S: ParticipantStore, H: BatchHandler<S::Connection>> Fold<'a, H, S> {
     /// Reads what the barrier says of these sagas (`ids` sorted). Where there are external calls their intents are
     /// locked first: whoever holds an intent decides over its pending row.
     pub async fn begin(
-        core: &'a Core<H>,
-        tx: &mut PgConnection,
+        core: &'a Core<H, S>,
+        tx: &mut S::Tx,
         now: Timestamp,
-        ids: &[Uuid],
+        ids: &[SagaId],
     ) -> Result<Self, FoldError> {
         let intents = match &core.calls {
-            Some(_) => store::intent::lock(tx, ids).await?,
+            Some(_) => tx.lock_intents(ids).await?,
             None => Vec::new(),
         };
-        let rows = store::inbox::read(tx, ids).await?;
+        let rows = tx.read_barrier(ids).await?;
         Ok(Self {
             core,
             now,
@@ -74,7 +72,7 @@ impl<'a, H: BatchHandler> Fold<'a, H> {
     /// Decides the commands in their order. `None`: answered when its external call is settled.
     pub async fn run(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut S::Tx,
         commands: &[Command],
     ) -> Result<Vec<Option<PreparedReply>>, FoldError> {
         let candidates = self.candidates(commands);
@@ -82,38 +80,38 @@ impl<'a, H: BatchHandler> Fold<'a, H> {
         let mut rows = if candidates.is_empty() {
             None
         } else {
-            Some(guarded(limit, handler.load(tx, &candidates)).await?)
+            Some(guarded(limit, handler.load(tx.connection(), &candidates)).await?)
         };
         let mut replies = Vec::with_capacity(commands.len());
         for command in commands {
             replies.push(self.decide(tx, rows.as_mut(), command).await?);
         }
         if let Some(rows) = rows {
-            guarded(limit, handler.store(tx, rows)).await?;
+            guarded(limit, handler.store(tx.connection(), rows)).await?;
         }
         Ok(replies)
     }
 
     /// Writes what changed. The jobs are to be called after the commit.
-    pub async fn finish(self, tx: &mut PgConnection) -> Result<Vec<Job>, FoldError> {
+    pub async fn finish(self, tx: &mut S::Tx) -> Result<Vec<Job>, FoldError> {
         let (written, gone) = self.intents.changes();
         if !written.is_empty() {
-            store::intent::write(tx, &written).await?;
+            tx.write_intents(&written).await?;
         }
         if !gone.is_empty() {
-            store::intent::remove(tx, &gone).await?;
+            tx.remove_intents(&gone).await?;
         }
         let changes = self.barrier.changes();
         if !changes.deletes.is_empty() {
-            let done = store::inbox::release(tx, &changes.deletes).await?;
+            let done = tx.release_barrier(&changes.deletes).await?;
             expect(done, changes.deletes.len())?;
         }
         if !changes.updates.is_empty() {
-            let done = store::inbox::settle(tx, &changes.updates).await?;
+            let done = tx.settle_barrier(&changes.updates).await?;
             expect(done, changes.updates.len())?;
         }
         if !changes.inserts.is_empty() {
-            let done = store::inbox::insert(tx, &changes.inserts).await?;
+            let done = tx.insert_barrier(&changes.inserts).await?;
             expect(done, changes.inserts.len())?;
         }
         Ok(self.jobs)
@@ -145,7 +143,7 @@ impl<'a, H: BatchHandler> Fold<'a, H> {
 
     async fn decide(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut S::Tx,
         rows: Option<&mut H::Rows>,
         command: &Command,
     ) -> Result<Option<PreparedReply>, FoldError> {
@@ -203,7 +201,7 @@ impl<'a, H: BatchHandler> Fold<'a, H> {
 
     async fn handle(
         &mut self,
-        tx: &mut PgConnection,
+        tx: &mut S::Tx,
         rows: Option<&mut H::Rows>,
         command: &Command,
     ) -> Result<Option<PreparedReply>, FoldError> {
@@ -219,8 +217,9 @@ impl<'a, H: BatchHandler> Fold<'a, H> {
         );
         let limit = self.core.config.handler_timeout;
         let began = Instant::now();
-        let work = self.core.handler.handle(tx, rows, command).instrument(span);
-        let answer = guarded(limit, work).await?;
+        let handler = &self.core.handler;
+        let work = handler.handle(tx.connection(), rows, command);
+        let answer = guarded(limit, work.instrument(span)).await?;
         histogram!(
             "saga_command_handling_seconds",
             "participant" => self.core.config.name.clone(),
@@ -246,6 +245,7 @@ impl<'a, H: BatchHandler> Fold<'a, H> {
             Answer::Failure { reply_type, fault } => {
                 self.core.count(&command.command_type, "failure");
                 let saved = reply::failure(reply_type, &fault);
+                check_result(&saved)?;
                 Some(if saves_failure(command) {
                     self.save(command, direction, Mark::Failed, saved)
                 } else {

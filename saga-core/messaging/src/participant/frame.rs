@@ -17,7 +17,7 @@ use super::{
     guard::{FoldError, HandlerFault},
     intake::{self, Refusal},
     reply::PreparedReply,
-    store,
+    storage::{ParticipantStore, ParticipantTx},
 };
 use crate::{
     dead_letter::dead_letter,
@@ -27,19 +27,18 @@ use crate::{
 use async_trait::async_trait;
 use metrics::histogram;
 use saga_core::{
-    ids::Timestamp,
+    ids::{SagaId, Timestamp},
     message::{Command, Fault, IncomingRecord, OutgoingRecord},
 };
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::warn;
-use uuid::Uuid;
 
 /// The processor of a participant's batches. [`run`](super::run) puts it under the rule; a test or a simulation may
 /// drive it itself.
-pub struct Frame<H> {
-    core: Arc<Core<H>>,
+pub struct Frame<H, S: ParticipantStore = PgPool> {
+    core: Arc<Core<H, S>>,
     /// A record whose handler was over time alone, once. One stall of the machine or of the database looks the same,
     /// so only the second time counts.
     suspect: Option<(i32, i64)>,
@@ -48,19 +47,19 @@ pub struct Frame<H> {
 /// A decoded command, or why it is none; in log order.
 type Received = Result<Command, Refusal>;
 
-impl<H: BatchHandler> Frame<H> {
+impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
     /// The frame, and the other half of it if there are external calls.
     pub fn new(
         config: ParticipantConfig,
         handler: Arc<H>,
-        calls: Option<Arc<dyn ExternalCalls>>,
-        pool: PgPool,
-    ) -> (Self, Option<OpenCalls<H>>) {
+        calls: Option<Arc<dyn ExternalCalls<S::Connection>>>,
+        store: S,
+    ) -> (Self, Option<OpenCalls<H, S>>) {
         let (calls, jobs) = calls.map(Calls::new).unzip();
         let core = Arc::new(Core {
             config,
             handler,
-            pool,
+            store,
             calls,
         });
         let open = jobs.map(|jobs| OpenCalls::new(Arc::clone(&core), jobs));
@@ -74,8 +73,7 @@ impl<H: BatchHandler> Frame<H> {
     /// One transaction over everything that can be read.
     async fn transact(&self, received: &mut [Received]) -> Result<Answers, FoldError> {
         let core = &self.core;
-        let mut tx = core.pool.begin().await?;
-        let opening = store::floor::open(&mut tx, core.config.handler_timeout).await?;
+        let (mut tx, opening) = core.store.open(core.config.handler_timeout).await?;
         let mut commands = Vec::with_capacity(received.len());
         for entry in received.iter_mut() {
             let Ok(command) = entry else { continue };
@@ -88,9 +86,9 @@ impl<H: BatchHandler> Frame<H> {
         if let Some(floor) = floors.map(|floor| floor.timestamp_millis()).max()
             && floor > opening.seen_floor_ms
         {
-            store::floor::raise_seen(&mut tx, floor).await?;
+            tx.raise_seen_floor(floor).await?;
         }
-        let mut ids: Vec<Uuid> = commands.iter().map(|command| command.saga_id.0).collect();
+        let mut ids: Vec<SagaId> = commands.iter().map(|command| command.saga_id).collect();
         ids.sort_unstable();
         ids.dedup();
         let mut fold = Fold::begin(core, &mut tx, opening.now, &ids).await?;
@@ -179,7 +177,7 @@ struct Answers {
 }
 
 #[async_trait]
-impl<H: BatchHandler> Processor for Frame<H> {
+impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Processor for Frame<H, S> {
     async fn process(
         &mut self,
         records: &[IncomingRecord],
@@ -218,7 +216,7 @@ impl<H: BatchHandler> Processor for Frame<H> {
             .map_or("data_error", HandlerFault::code);
         let mut outputs = vec![dead_letter(record, reason, &source.to_string())];
         if let Ok(command) = intake::read(record, &self.core.config) {
-            let now = store::floor::now(&self.core.pool).await?;
+            let now = self.core.store.now().await?;
             self.core.count(&command.command_type, "rejected");
             let fault = Fault::new(reason, source.to_string());
             let reply = PreparedReply::error(&command, &fault, now);

@@ -38,12 +38,6 @@ pub(super) enum FoldError {
     Handler(#[from] HandlerFault),
 }
 
-impl From<sqlx::Error> for FoldError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Batch(error.into())
-    }
-}
-
 /// SQLSTATE of a statement that its time limit ended.
 const QUERY_CANCELED: &str = "57014";
 
@@ -57,6 +51,7 @@ pub(super) async fn guarded<T>(
     match timeout(limit, AssertUnwindSafe(work).catch_unwind()).await {
         Ok(Ok(Ok(value))) => Ok(value),
         Ok(Ok(Err(HandlerError::Broken(why)))) => Err(HandlerFault::Broken(why).into()),
+        Ok(Ok(Err(HandlerError::Transaction(error)))) => Err(error.into()),
         Ok(Ok(Err(HandlerError::Database(error)))) => {
             let code = error
                 .as_database_error()
@@ -64,7 +59,7 @@ pub(super) async fn guarded<T>(
             if code.as_deref() == Some(QUERY_CANCELED) {
                 Err(over_time().into())
             } else {
-                Err(error.into())
+                Err(BatchError::from(error).into())
             }
         }
         Ok(Err(panic)) => Err(HandlerFault::Panicked(panic_message(&*panic)).into()),

@@ -1,5 +1,6 @@
 //! What a participant's author writes.
 
+use crate::rule::BatchError;
 use async_trait::async_trait;
 use saga_core::message::{Command, Fault};
 use serde_json::Value;
@@ -25,25 +26,27 @@ pub enum Answer {
 pub enum HandlerError {
     #[error("the handler's database work failed")]
     Database(#[from] sqlx::Error),
+    /// As [`HandlerError::Database`], where it is judged already what to do about it.
+    #[error(transparent)]
+    Transaction(#[from] BatchError),
     /// A bug in the handler; the command is answered `error`.
     #[error("{0}")]
     Broken(String),
 }
 
 /// A participant that handles one command at a time, in the batch's transaction.
+///
+/// `C` is what it writes with: a Postgres connection, which is what an implementation that does not name it gets. A
+/// simulation has its own.
 #[async_trait]
-pub trait CommandHandler: Send + Sync + 'static {
+pub trait CommandHandler<C: Send + 'static = PgConnection>: Send + Sync + 'static {
     /// `command.direction` is `Forward` or `Compensation`.
-    async fn handle(
-        &self,
-        tx: &mut PgConnection,
-        command: &Command,
-    ) -> Result<Answer, HandlerError>;
+    async fn handle(&self, tx: &mut C, command: &Command) -> Result<Answer, HandlerError>;
 }
 
-/// A participant that takes a whole batch: lock once in key order, decide in memory in log order, write net changes.
+/// A participant that takes a whole batch: lock once in key order, decide in memory in log order, write net changes. `C` as in [`CommandHandler`].
 #[async_trait]
-pub trait BatchHandler: Send + Sync + 'static {
+pub trait BatchHandler<C: Send + 'static = PgConnection>: Send + Sync + 'static {
     /// The shared rows of the batch and the changes decided so far.
     type Rows: Send;
 
@@ -53,20 +56,16 @@ pub trait BatchHandler: Send + Sync + 'static {
     }
 
     /// Locks and reads, in key order, every shared row that any of these commands may need.
-    async fn load(
-        &self,
-        tx: &mut PgConnection,
-        commands: &[&Command],
-    ) -> Result<Self::Rows, HandlerError>;
+    async fn load(&self, tx: &mut C, commands: &[&Command]) -> Result<Self::Rows, HandlerError>;
 
     /// Decides one command. Commands that the barrier answers never get here.
     async fn handle(
         &self,
-        tx: &mut PgConnection,
+        tx: &mut C,
         rows: &mut Self::Rows,
         command: &Command,
     ) -> Result<Answer, HandlerError>;
 
     /// Writes the net changes, counting rows.
-    async fn store(&self, tx: &mut PgConnection, rows: Self::Rows) -> Result<(), HandlerError>;
+    async fn store(&self, tx: &mut C, rows: Self::Rows) -> Result<(), HandlerError>;
 }

@@ -1,6 +1,6 @@
 //! What is checked before a transaction begins, so that no record can make one fail.
 
-use super::{ParticipantConfig, store::floor::Opening};
+use super::{ParticipantConfig, storage::Opening};
 use saga_core::message::{Command, Fault, IncomingRecord};
 use serde_json::Value;
 
@@ -10,6 +10,8 @@ const DEPTH_LIMIT: usize = 64;
 const RESULT_DEPTH_LIMIT: usize = 48;
 /// Fits an index row, with room to spare.
 const STEP_LIMIT_BYTES: usize = 200;
+/// A reply's type is made of it, and must leave room for the result.
+const TYPE_LIMIT_BYTES: usize = 1_024;
 /// How far ahead of the database's clock a saga's id may lie: clocks disagree by minutes at most, and partitions reach
 /// further than this.
 const AHEAD_LIMIT_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -71,6 +73,9 @@ fn bad_header(command: &Command, config: &ParticipantConfig) -> Option<String> {
     ];
     if let Some((name, _)) = texts.iter().find(|(_, text)| text.contains('\0')) {
         return Some(format!("{name} contains NUL"));
+    }
+    if command.command_type.len() > TYPE_LIMIT_BYTES {
+        return Some(format!("ce_type is longer than {TYPE_LIMIT_BYTES} bytes"));
     }
     if command.reply_to.partition < 0 {
         return Some("reply-partition is negative".to_owned());

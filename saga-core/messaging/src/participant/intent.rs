@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 
 /// See the table's migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum IntentState {
+pub enum IntentState {
+    /// To be called, or being called.
     Open,
+    /// Its outcome is final.
     Settled,
+    /// Definitely not done, and not saved: its command may come again.
     Released,
+    /// Its outcome cannot be learned any more.
     Expired,
 }
 
@@ -30,21 +34,27 @@ impl IntentState {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Intent {
+/// A row of the external calls.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intent {
+    /// Part of the key outside; raised after a definite failure that is not saved.
     pub generation: i32,
     pub state: IntentState,
+    /// Until then somebody is at it.
     pub lease_until: Timestamp,
     pub opened_at: Timestamp,
     pub command: Command,
+    /// A compensation that waits for the outcome.
     pub cancel: Option<Command>,
+    /// A resolve that waits for the outcome.
     pub resolve: Option<Command>,
+    /// Not acknowledged yet.
     pub replies: Option<Vec<PreparedReply>>,
 }
 
 impl Intent {
     /// A duplicate of the command: later attempts are the ones to answer. The payload stays what the key stands for.
-    pub fn asked_again(&mut self, command: &Command) {
+    pub(super) fn asked_again(&mut self, command: &Command) {
         if command.attempt >= self.command.attempt {
             self.command = Command {
                 payload: std::mem::take(&mut self.command.payload),

@@ -12,7 +12,8 @@
 //!                        OpenCalls ─▶ the outside ─▶ settlement ─▶ replies
 //! ```
 //!
-//! The database needs the tables of [`crate::migrations`]; their partitions are made ahead by [`run`]. The
+//! What all this needs of a database is in [`storage`]: a `PgPool` in production, tables in memory in a simulation.
+//! In Postgres it needs the tables of [`crate::migrations`]; their partitions are made ahead by [`run`]. The
 //! example `shipping` in this crate is a whole participant.
 
 mod barrier;
@@ -31,6 +32,7 @@ mod payload;
 mod per_command;
 mod reply;
 mod settings;
+pub mod storage;
 mod store;
 mod topics;
 mod upkeep;
@@ -82,6 +84,7 @@ pub async fn run<H: BatchHandler>(
 ) -> Result<(), LogError> {
     if let Some(expected) = config.topics {
         tokio::select! {
+            biased;
             approved = topics::approve(&config, expected, &kafka) => approved?,
             () = shutdown.cancelled() => return Ok(()),
         }

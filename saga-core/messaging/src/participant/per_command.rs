@@ -1,9 +1,8 @@
 //! One command at a time, under the frame that batches.
 
-use super::{Answer, BatchHandler, CommandHandler, HandlerError};
+use super::{Answer, BatchHandler, CommandHandler, HandlerError, storage::Savepoints};
 use async_trait::async_trait;
 use saga_core::message::{Command, Fault};
-use sqlx::{Connection, PgConnection};
 use std::sync::Arc;
 
 /// Fault code of the `error` that a bug in the handler is answered with.
@@ -18,46 +17,48 @@ pub struct PerCommand<H> {
     handler: Arc<H>,
 }
 
-impl<H: CommandHandler> PerCommand<H> {
+impl<H> PerCommand<H> {
     pub fn new(handler: Arc<H>) -> Self {
         Self { handler }
     }
 }
 
 #[async_trait]
-impl<H: CommandHandler> BatchHandler for PerCommand<H> {
+impl<C: Savepoints + 'static, H: CommandHandler<C>> BatchHandler<C> for PerCommand<H> {
     type Rows = ();
 
     fn batch_limit(&self) -> Option<usize> {
         Some(SAVEPOINT_LIMIT)
     }
 
-    async fn load(&self, _: &mut PgConnection, _: &[&Command]) -> Result<(), HandlerError> {
+    async fn load(&self, _: &mut C, _: &[&Command]) -> Result<(), HandlerError> {
         Ok(())
     }
 
     async fn handle(
         &self,
-        tx: &mut PgConnection,
+        tx: &mut C,
         (): &mut (),
         command: &Command,
     ) -> Result<Answer, HandlerError> {
-        let mut savepoint = tx.begin().await?;
-        let answer = match self.handler.handle(&mut savepoint, command).await {
+        tx.savepoint().await?;
+        let answer = match self.handler.handle(tx, command).await {
             Ok(answer) => answer,
             Err(HandlerError::Broken(why)) => Answer::Error {
                 fault: Fault::new(HANDLER_BROKEN, why),
             },
-            Err(error @ HandlerError::Database(_)) => return Err(error),
+            Err(error @ (HandlerError::Database(_) | HandlerError::Transaction(_))) => {
+                return Err(error);
+            }
         };
         match answer {
-            Answer::Success { .. } | Answer::CallOutside => savepoint.commit().await?,
-            Answer::Failure { .. } | Answer::Error { .. } => savepoint.rollback().await?,
+            Answer::Success { .. } | Answer::CallOutside => tx.release_savepoint().await?,
+            Answer::Failure { .. } | Answer::Error { .. } => tx.roll_back_to_savepoint().await?,
         }
         Ok(answer)
     }
 
-    async fn store(&self, _: &mut PgConnection, (): ()) -> Result<(), HandlerError> {
+    async fn store(&self, _: &mut C, (): ()) -> Result<(), HandlerError> {
         Ok(())
     }
 }

@@ -8,9 +8,13 @@ use saga_core::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+/// Longest code and message of a fault that is answered: enough to understand it, and never a reason why an answer cannot
+/// be sent.
+const FAULT_TEXT_LIMIT_BYTES: usize = 4_096;
+
 /// The part of a reply that the barrier keeps. The attempt is the asking command's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct SavedReply {
+pub struct SavedReply {
     #[serde(rename = "type")]
     pub reply_type: String,
     pub outcome: Outcome,
@@ -19,7 +23,7 @@ pub(super) struct SavedReply {
 
 /// A reply with where it goes. Its time is that of the decision, so that it is the same whenever it is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct PreparedReply {
+pub struct PreparedReply {
     pub reply: Reply,
     pub reply_to: ReplyTo,
     pub at: Timestamp,
@@ -30,7 +34,12 @@ impl PreparedReply {
         self.reply.encode(&self.reply_to, source, self.at)
     }
 
-    pub fn new(command: &Command, direction: Direction, saved: SavedReply, at: Timestamp) -> Self {
+    pub(super) fn new(
+        command: &Command,
+        direction: Direction,
+        saved: SavedReply,
+        at: Timestamp,
+    ) -> Self {
         Self {
             reply: Reply {
                 saga_id: command.saga_id,
@@ -48,7 +57,7 @@ impl PreparedReply {
     }
 
     /// A row's saved reply; a resolve gets the forward command's.
-    pub fn saved(command: &Command, direction: Direction, entry: &Entry) -> Self {
+    pub(super) fn saved(command: &Command, direction: Direction, entry: &Entry) -> Self {
         let saved = entry.reply.clone().unwrap_or_else(|| SavedReply {
             reply_type: format!("{}.done", forward_type(command)),
             outcome: Outcome::Success,
@@ -57,7 +66,7 @@ impl PreparedReply {
         Self::new(command, direction, saved, entry.handled_at)
     }
 
-    pub fn not_done(command: &Command, at: Timestamp) -> Self {
+    pub(super) fn not_done(command: &Command, at: Timestamp) -> Self {
         let saved = SavedReply {
             reply_type: format!("{}.not_done", forward_type(command)),
             outcome: Outcome::NotDone,
@@ -66,7 +75,7 @@ impl PreparedReply {
         Self::new(command, command.direction, saved, at)
     }
 
-    pub fn error(command: &Command, fault: &Fault, at: Timestamp) -> Self {
+    pub(super) fn error(command: &Command, fault: &Fault, at: Timestamp) -> Self {
         let saved = SavedReply {
             reply_type: format!("{}.error", command.command_type),
             outcome: Outcome::Error,
@@ -93,7 +102,13 @@ pub(super) fn failure(reply_type: String, fault: &Fault) -> SavedReply {
 }
 
 fn fault_payload(fault: &Fault) -> Value {
-    json!({"code": fault.code, "message": fault.message})
+    json!({"code": bounded(&fault.code), "message": bounded(&fault.message)})
+}
+
+/// Messages may quote what a handler was given, or what a panic said.
+fn bounded(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(FAULT_TEXT_LIMIT_BYTES))
+        .unwrap_or_default()
 }
 
 /// The forward command's type, also for its resolve.

@@ -29,7 +29,9 @@ pub(super) async fn approve(
                 );
                 tokio::time::sleep(BROKER_RETRY).await;
             }
-            Err(TopicCheckError::Log(error @ LogError::Refused(_))) => return Err(error),
+            Err(TopicCheckError::Log(error @ (LogError::Refused(_) | LogError::TooLarge(_)))) => {
+                return Err(error);
+            }
             Err(problems @ TopicCheckError::Problems(_)) => {
                 return Err(LogError::Refused(Box::new(problems)));
             }

@@ -17,6 +17,7 @@ const ALARM_DAYS: i64 = 3;
 pub(super) async fn first(pool: &PgPool, ahead_days: u32, shutdown: &CancellationToken) {
     while !once(pool, ahead_days).await {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(RETRY) => {}
         }
@@ -28,6 +29,7 @@ pub(super) async fn run(pool: PgPool, ahead_days: u32, shutdown: CancellationTok
     let mut wait = INTERVAL;
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }

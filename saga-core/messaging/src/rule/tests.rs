@@ -1,11 +1,15 @@
 //! The rule against a log and a processor in memory. What happened is one list, in order, so that a test reads as the
 //! rule does: process, publish, done.
 
+mod bad_records;
+
 use super::*;
+use saga_core::message::header;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
 };
+use tokio::task::JoinHandle;
 
 #[derive(Debug, Error)]
 #[error("{0}")]
@@ -30,8 +34,13 @@ struct World {
     assign: VecDeque<BatchError>,
     /// Records by offset that are bad whenever they are in a batch.
     bad: Vec<i64>,
+    /// What no publish may contain.
+    too_large: Vec<String>,
     did: Vec<String>,
-    stop_while_processing: Option<CancellationToken>,
+    stop: CancellationToken,
+    /// The process is stopped while this transaction runs, counted from 1.
+    stop_after_processing: Option<usize>,
+    transactions: usize,
 }
 
 type Shared = Arc<Mutex<World>>;
@@ -126,9 +135,21 @@ impl LogWriter for Memory {
             world.did.push("publish failed".to_owned());
             return Err(error);
         }
-        for record in records {
-            let text = format!("publish {}", String::from_utf8_lossy(&record.key));
-            world.did.push(text);
+        let keys: Vec<String> = records
+            .iter()
+            .map(|record| String::from_utf8_lossy(&record.key).into_owned())
+            .collect();
+        let is_pointer = |record: &OutgoingRecord| record.headers.len() > 1;
+        let too_large = keys.iter().zip(records).any(|(key, record)| {
+            !is_pointer(record) && world.too_large.iter().any(|part| key.contains(part))
+        });
+        if too_large {
+            world.did.push("publish failed".to_owned());
+            return Err(LogError::TooLarge(Box::new(Trouble("too large"))));
+        }
+        for (key, record) in keys.iter().zip(records) {
+            let what = if is_pointer(record) { "pointer" } else { key };
+            world.did.push(format!("publish {what}"));
         }
         let at = Delivered {
             partition: 0,
@@ -146,8 +167,9 @@ impl Processor for Memory {
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
         tokio::task::yield_now().await;
         let mut world = self.0.lock().unwrap();
-        if let Some(stop) = &world.stop_while_processing {
-            stop.cancel();
+        world.transactions += 1;
+        if world.stop_after_processing == Some(world.transactions) {
+            world.stop.cancel();
         }
         world.did.push(format!("process {}", names(records)));
         if let Some(error) = world.process.pop_front() {
@@ -167,7 +189,11 @@ impl Processor for Memory {
         record: &IncomingRecord,
         _why: &BatchError,
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
-        Ok(vec![outgoing(format!("letter {}", record.offset))])
+        Ok(vec![OutgoingRecord {
+            headers: vec![(header::DEAD_LETTER_REASON.to_owned(), Vec::new())],
+            payload: b"the record".to_vec(),
+            ..outgoing(format!("letter {}", record.offset))
+        }])
     }
 
     fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]) {
@@ -188,17 +214,19 @@ impl Processor for Memory {
     }
 }
 
-/// Runs until the consumer has nothing more to do, then stops it.
-async fn check(world: World, expected: &[&str]) {
-    let shared: Shared = Arc::new(Mutex::new(world));
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(run(
-        Memory(Arc::clone(&shared)),
-        Memory(Arc::clone(&shared)),
-        Memory(Arc::clone(&shared)),
+fn start(shared: &Shared, stop: &CancellationToken) -> JoinHandle<Result<(), LogError>> {
+    let memory = || Memory(Arc::clone(shared));
+    tokio::spawn(run(
+        memory(),
+        memory(),
+        memory(),
         RuleSettings::default(),
         stop.clone(),
-    ));
+    ))
+}
+
+/// Until the consumer has nothing more to do.
+async fn settle(shared: &Shared, running: &JoinHandle<Result<(), LogError>>) {
     let mut quiet = 0;
     let mut last = 0;
     while quiet < 20 && !running.is_finished() {
@@ -207,6 +235,14 @@ async fn check(world: World, expected: &[&str]) {
         quiet = if did == last { quiet + 1 } else { 0 };
         last = did;
     }
+}
+
+/// Runs until the consumer has nothing more to do, then stops it.
+async fn check(world: World, expected: &[&str]) {
+    let stop = world.stop.clone();
+    let shared: Shared = Arc::new(Mutex::new(world));
+    let running = start(&shared, &stop);
+    settle(&shared, &running).await;
     stop.cancel();
     running.await.unwrap().unwrap();
     let did = std::mem::take(&mut shared.lock().unwrap().did);
@@ -263,8 +299,11 @@ async fn a_data_error_rejects_the_culprit_only() {
         world,
         &[
             "process 0:0 0:1 0:2",
+            "hold",
             "process 0:0",
             "publish 0:0",
+            "process 0:1 0:2",
+            "hold",
             "process 0:1",
             "publish letter 1",
             "process 0:2",
@@ -419,35 +458,27 @@ async fn taking_over_is_tried_until_it_succeeds_for_what_is_left() {
 
 #[tokio::test]
 async fn shutdown_finishes_the_batch_in_hand() {
-    let stop = CancellationToken::new();
-    let shared: Shared = Arc::new(Mutex::new(World {
+    let world = World {
         polls: [records(0, 0..1), records(0, 1..2)].into(),
-        stop_while_processing: Some(stop.clone()),
+        stop_after_processing: Some(1),
         ..World::default()
-    }));
-    let memory = || Memory(Arc::clone(&shared));
-    run(memory(), memory(), memory(), RuleSettings::default(), stop)
-        .await
-        .unwrap();
-    let did = std::mem::take(&mut shared.lock().unwrap().did);
-    assert_eq!(did, ["process 0:0", "publish 0:0", "done {0: 0}", "close"]);
+    };
+    check(
+        world,
+        &["process 0:0", "publish 0:0", "done {0: 0}", "close"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_a_batch_that_fails() {
-    let stop = CancellationToken::new();
-    let shared: Shared = Arc::new(Mutex::new(World {
+    let world = World {
         polls: [records(0, 0..1)].into(),
         process: [retry()].into(),
-        stop_while_processing: Some(stop.clone()),
+        stop_after_processing: Some(1),
         ..World::default()
-    }));
-    let memory = || Memory(Arc::clone(&shared));
-    run(memory(), memory(), memory(), RuleSettings::default(), stop)
-        .await
-        .unwrap();
-    let did = std::mem::take(&mut shared.lock().unwrap().did);
-    assert_eq!(did, ["process 0:0", "close"]);
+    };
+    check(world, &["process 0:0", "close"]).await;
 }
 
 #[tokio::test]

@@ -24,7 +24,9 @@ async fn records_survive_a_broker_that_is_killed() {
             match bench.writer.publish(&records).await {
                 Ok(_) => return,
                 Err(LogError::Unavailable(_)) => {}
-                Err(refused @ LogError::Refused(_)) => panic!("{refused:?}"),
+                Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_))) => {
+                    panic!("{refused:?}")
+                }
             }
         }
     };

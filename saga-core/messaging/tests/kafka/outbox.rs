@@ -52,7 +52,7 @@ const QUICK: RelaySettings = RelaySettings {
     sweep: Duration::from_millis(100),
 };
 
-async fn database() -> PgPool {
+pub async fn database() -> PgPool {
     let url = TestEnv::shared().await.create_database("outbox").await;
     let pool = PgPool::connect(&url).await.unwrap();
     migrations::apply(&pool).await.unwrap();
@@ -90,7 +90,7 @@ impl Shop {
         let mut transaction = self.pool.begin().await.unwrap();
         let staged = self
             .outbox
-            .stage(&mut transaction, &self.records(numbers))
+            .stage(&mut *transaction, &self.records(numbers))
             .await
             .unwrap();
         transaction.commit().await.unwrap();
@@ -154,7 +154,12 @@ async fn a_row_goes_with_the_next_batch() {
     // Rolled back: the first row's removal too.
     let mut transaction = shop.pool.begin().await.unwrap();
     let records = shop.records(1..2);
-    drop(shop.outbox.stage(&mut transaction, &records).await.unwrap());
+    drop(
+        shop.outbox
+            .stage(&mut *transaction, &records)
+            .await
+            .unwrap(),
+    );
     transaction.rollback().await.unwrap();
     assert_eq!(shop.rows().await, 1);
 

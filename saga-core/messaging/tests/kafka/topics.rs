@@ -86,7 +86,7 @@ async fn a_dead_letter_of_the_largest_record_fits() {
 
 fn refusal(error: LogError) -> String {
     match error {
-        LogError::Refused(why) => why.to_string(),
+        LogError::Refused(why) | LogError::TooLarge(why) => why.to_string(),
         LogError::Unavailable(why) => panic!("tried again for ever: {why}"),
     }
 }

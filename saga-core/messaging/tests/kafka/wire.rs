@@ -122,7 +122,7 @@ async fn a_record_above_the_limit_is_refused_and_named() {
         let mut record = bench.record(None, "large");
         record.payload = vec![b'x'; size];
         let refused = bench.writer.publish(&[record]).await.unwrap_err();
-        let LogError::Refused(why) = refused else {
+        let LogError::TooLarge(why) = refused else {
             panic!("{refused:?}");
         };
         let why = why.to_string();

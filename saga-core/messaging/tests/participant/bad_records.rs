@@ -1,16 +1,28 @@
 //! Records that cannot be processed stop nobody, and are kept.
 
-use crate::world::{World, all_told, compensation, deliver, forward, is_error, records, replies};
+use crate::world::{
+    World, all_told, compensation, deliver, forward, is_error, records, replies, take, told,
+};
+use async_trait::async_trait;
 use saga_core::{
     ids::SagaId,
     message::{Command, IncomingRecord, OutgoingRecord, ReplyTo, header},
 };
-use saga_messaging::rule::{BatchError, Processor};
+use saga_messaging::{
+    log::{Delivered, TopicPartition},
+    rule::{BatchError, Processor},
+};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use uuid::Uuid;
 
-fn letters(outputs: &[OutgoingRecord]) -> Vec<String> {
+pub fn letters(outputs: &[OutgoingRecord]) -> Vec<String> {
     let reason = |record: &OutgoingRecord| {
         let found = record
             .headers
@@ -80,13 +92,13 @@ async fn a_result_that_the_orchestrator_would_refuse_hits_its_own_command_only()
 
 #[tokio::test]
 async fn a_payload_that_no_database_keeps_is_answered_error() {
-    check(asked(json!({"text": "a\0b"})), "bad_payload", true).await;
+    check(asked(json!({"text": "a\0b"})), "nul_character", true).await;
 }
 
 #[tokio::test]
 async fn a_deep_payload_is_answered_error() {
     let deep = (0..70).fold(json!(1), |inner, _| json!([inner]));
-    check(asked(deep), "bad_payload", true).await;
+    check(asked(deep), "too_deep", true).await;
 }
 
 #[tokio::test]
@@ -217,4 +229,149 @@ async fn a_database_that_stands_still_is_not_the_handlers_fault() {
     assert!(matches!(again, Err(BatchError::Retry(_))), "{again:?}");
     let third = frame.process(&batch).await;
     assert!(matches!(third, Err(BatchError::Data(_))), "{third:?}");
+}
+
+/// A full batch, one of whose commands violates a constraint: its neighbors are answered, in their order.
+async fn check_full_batch(culprits: &[usize]) {
+    const BATCH: usize = 500;
+    let world = World::new().await;
+    let sagas: Vec<SagaId> = (0..BATCH).map(|_| world.saga()).collect();
+    let commands: Vec<Command> = sagas
+        .iter()
+        .enumerate()
+        .map(|(n, saga)| {
+            let wish = if culprits.contains(&n) { "bad" } else { "" };
+            forward(*saga, 1, wish)
+        })
+        .collect();
+    let counting = Counting {
+        frame: world.frame(),
+        transactions: Arc::default(),
+    };
+    let transactions = Arc::clone(&counting.transactions);
+    let outputs = deliver(counting, records(&commands)).await;
+    let answers = replies(&outputs);
+    let answered: Vec<SagaId> = answers.iter().map(|reply| reply.saga_id).collect();
+    assert_eq!(answered, sagas, "every command is answered once, in order");
+    for (n, reply) in answers.iter().enumerate() {
+        let bad = culprits.contains(&n);
+        assert_eq!(is_error(reply, "data_error"), bad, "{n}: {reply:?}");
+        assert_eq!(told(reply) == "test.done success forward 1", !bad);
+    }
+    assert_eq!(letters(&outputs), vec!["data_error"; culprits.len()]);
+    let good = BATCH - culprits.len();
+    for table in ["effect", "inbox"] {
+        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "SELECT count(DISTINCT saga_id) FROM {table}"
+        )))
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+        assert_eq!(count, good as i64, "{table}");
+    }
+    let bound = culprits.len() * 2 * BATCH.ilog2() as usize + 3;
+    let count = transactions.load(Ordering::SeqCst);
+    assert!(count <= bound, "{count} transactions, at most {bound}");
+}
+
+#[tokio::test]
+async fn the_first_of_a_full_batch_costs_its_neighbors_a_bisection() {
+    check_full_batch(&[0]).await;
+}
+
+#[tokio::test]
+async fn one_in_the_middle_of_a_full_batch_costs_its_neighbors_a_bisection() {
+    check_full_batch(&[250]).await;
+}
+
+#[tokio::test]
+async fn the_last_of_a_full_batch_costs_its_neighbors_a_bisection() {
+    check_full_batch(&[499]).await;
+}
+
+#[tokio::test]
+async fn two_of_a_full_batch_cost_their_neighbors_two_bisections() {
+    check_full_batch(&[17, 333]).await;
+}
+
+/// A processor whose transactions are counted.
+struct Counting<P> {
+    frame: P,
+    transactions: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl<P: Processor> Processor for Counting<P> {
+    async fn process(
+        &mut self,
+        records: &[IncomingRecord],
+    ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        self.transactions.fetch_add(1, Ordering::SeqCst);
+        self.frame.process(records).await
+    }
+
+    async fn reject(
+        &mut self,
+        record: &IncomingRecord,
+        why: &BatchError,
+    ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        self.frame.reject(record, why).await
+    }
+
+    fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]) {
+        self.frame.published(outputs, delivered);
+    }
+
+    async fn assigned(&mut self, partitions: &[TopicPartition]) -> Result<(), BatchError> {
+        self.frame.assigned(partitions).await
+    }
+
+    fn revoked(&mut self, partitions: &[TopicPartition]) {
+        self.frame.revoked(partitions);
+    }
+}
+
+/// A row that nobody can read is the trouble of its own saga: it neither blocks the partition nor its neighbors.
+#[tokio::test]
+async fn a_command_whose_row_cannot_be_read_is_dead_lettered_alone() {
+    let world = World::new().await;
+    let (first, spoiled, last) = (world.saga(), world.saga(), world.saga());
+    take(&mut world.frame(), &[forward(spoiled, 1, "")]).await;
+    sqlx::query("UPDATE inbox SET reply = '{\"type\": 7}' WHERE saga_id = $1")
+        .bind(spoiled.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let batch = [first, spoiled, last].map(|saga| forward(saga, 1, ""));
+    let outputs = deliver(world.frame(), records(&batch)).await;
+    assert_eq!(letters(&outputs), ["data_error"]);
+    let answers = replies(&outputs);
+    assert_eq!(answers.len(), 3);
+    assert!(is_error(&answers[1], "data_error"), "{answers:?}");
+    assert_eq!(world.rows(first).await, "F=D");
+    assert_eq!(world.rows(last).await, "F=D");
+}
+
+/// The fault's message goes into a reply, which must not become too large to be sent.
+#[tokio::test]
+async fn what_a_reply_says_of_a_fault_is_bounded() {
+    let world = World::new().await;
+    let wish = json!({"do": "fail at length"});
+    let command = Command {
+        payload: wish,
+        ..forward(world.saga(), 1, "")
+    };
+    let outputs = world.frame().process(&records(&[command])).await.unwrap();
+    let reply = &replies(&outputs)[0];
+    let message = reply.payload["message"].as_str().unwrap();
+    assert!(message.len() <= 4_096 && message.starts_with("not today"));
+}
+
+#[tokio::test]
+async fn a_type_that_leaves_no_room_for_an_answer_is_dead_lettered() {
+    let bad = |command| Command {
+        command_type: "t".repeat(2_000),
+        ..command
+    };
+    check(bad, "bad_header", false).await;
 }

@@ -5,7 +5,7 @@ use crate::world::{
     Script::{CannotBeSettled, Declines, Errs, IsNotHeard, Succeeds},
     World, Written, all_told, compensation, forward, is_error, replies, resolve, told,
 };
-use saga_core::message::Command;
+use saga_core::{ids::SagaId, message::Command};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -487,4 +487,53 @@ async fn many_calls_run_to_their_end_and_leave_nothing_open() {
         .await
         .unwrap();
     assert_eq!(open, 0);
+}
+
+/// Makes the intent of a saga one that no program understands.
+async fn spoil(world: &World, saga: SagaId) {
+    sqlx::query("UPDATE intent SET command = '{}' WHERE saga_id = $1")
+        .bind(saga.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_intent_that_cannot_be_read_keeps_no_other_from_being_swept() {
+    let world = World::new().await;
+    let outside = Outside::new(&[]);
+    let (spoiled, other) = (world.saga(), world.saga());
+    let calls = [spoiled, other].map(|saga| forward(saga, 1, "call"));
+    drop(world.instance(&outside).take(&calls).await);
+    spoil(&world, spoiled).await;
+    world.expire_leases().await;
+    let mut live = world.instance(&outside);
+    let told = all_told(&live.sweep().await);
+    assert_eq!(told, ["test.done success forward 1"]);
+    assert_eq!(world.rows(other).await, "F=D");
+    assert_eq!(world.rows(spoiled).await, "F=P");
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_be_settled_keeps_no_other_from_being_settled() {
+    let world = World::new().await;
+    let outside = Outside::new(&[]);
+    let mut instance = world.instance(&outside);
+    let (first, spoiled, last) = (world.saga(), world.saga(), world.saga());
+    let calls = [first, spoiled, last].map(|saga| forward(saga, 1, "call"));
+    instance.take(&calls).await;
+    let mut finished = Vec::new();
+    while let Some(job) = instance.open.next_job() {
+        finished.push(instance.open.call(job).await);
+    }
+    spoil(&world, spoiled).await;
+    let answered = instance.open.settle(&finished).await.unwrap();
+    assert_eq!(replies(&answered.records).len(), 2);
+    instance.open.acked(answered);
+    instance.open.close().await.unwrap();
+    for saga in [first, last] {
+        assert_eq!(world.rows(saga).await, "F=D");
+        assert_eq!(world.intents(saga).await, NONE);
+    }
+    assert_eq!(world.intents(spoiled).await, ["F/1 open"]);
 }

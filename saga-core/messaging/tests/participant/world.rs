@@ -206,6 +206,10 @@ impl CommandHandler for Obedient {
                 reply_type: "test.failed".to_owned(),
                 fault: Fault::new("no", "not today"),
             },
+            "fail at length" => Answer::Failure {
+                reply_type: "test.failed".to_owned(),
+                fault: Fault::new("no", "not today ".repeat(400_000)),
+            },
             "error" => Answer::Error {
                 fault: Fault::new("broken", "something broke"),
             },

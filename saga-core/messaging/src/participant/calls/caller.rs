@@ -14,7 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 /// One call. Whatever is not an answer does not tell.
-pub(super) async fn call(outside: &dyn ExternalCalls, limits: CallLimits, job: Job) -> Finished {
+pub(super) async fn call<C: Send + 'static>(
+    outside: &dyn ExternalCalls<C>,
+    limits: CallLimits,
+    job: Job,
+) -> Finished {
     let key = job.idempotency_key();
     let command = &job.command;
     let span = info_span!(
@@ -40,8 +44,8 @@ pub(super) async fn call(outside: &dyn ExternalCalls, limits: CallLimits, job: J
 }
 
 /// Until `shutdown`, then waits for the calls under way.
-pub(super) async fn run(
-    outside: Arc<dyn ExternalCalls>,
+pub(super) async fn run<C: Send + 'static>(
+    outside: Arc<dyn ExternalCalls<C>>,
     limits: CallLimits,
     mut jobs: mpsc::Receiver<Job>,
     finished: mpsc::Sender<Finished>,

@@ -23,6 +23,4 @@ mod caller;
 mod open;
 mod settle;
 
-pub(super) use open::Told;
-
-pub use open::{Answered, Finished, Job, OpenCalls, Swept};
+pub use open::{Answered, Finished, Job, OpenCalls, Swept, Told};

@@ -9,15 +9,16 @@ use crate::{
         barrier::RowKey,
         core::{Calls, Core},
         intent::{Intent, IntentState},
-        store,
+        storage::{ClaimLimits, ParticipantStore},
     },
     rule::BatchError,
 };
 use metrics::gauge;
 use saga_core::message::{Command, Direction, OutgoingRecord};
+use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Instrument, error, warn};
 
 /// Outcomes that one transaction settles at most: what a second of a busy gateway brings.
@@ -79,9 +80,10 @@ pub struct Answered {
 
 /// Whose replies were sent: an intent as it stood then. A call that was opened again since, and settled, has others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::participant) struct Told {
+pub struct Told {
     pub key: RowKey,
     pub generation: i32,
+    /// Settled then, and so it stays.
     pub is_final: bool,
 }
 
@@ -103,15 +105,15 @@ pub struct Swept {
 }
 
 /// The half of a participant that looks after its external calls.
-pub struct OpenCalls<H> {
-    pub(super) core: Arc<Core<H>>,
+pub struct OpenCalls<H, S: ParticipantStore = PgPool> {
+    pub(super) core: Arc<Core<H, S>>,
     jobs: mpsc::Receiver<Job>,
     /// Acknowledged and not closed yet.
     pub(super) acked: Vec<Told>,
 }
 
-impl<H: BatchHandler> OpenCalls<H> {
-    pub(in crate::participant) fn new(core: Arc<Core<H>>, jobs: mpsc::Receiver<Job>) -> Self {
+impl<S: ParticipantStore, H: BatchHandler<S::Connection>> OpenCalls<H, S> {
+    pub(in crate::participant) fn new(core: Arc<Core<H, S>>, jobs: mpsc::Receiver<Job>) -> Self {
         Self {
             core,
             jobs,
@@ -119,7 +121,7 @@ impl<H: BatchHandler> OpenCalls<H> {
         }
     }
 
-    pub(super) fn calls(&self) -> Option<&Calls> {
+    pub(super) fn calls(&self) -> Option<&Calls<S::Connection>> {
         self.core.calls.as_ref()
     }
 
@@ -151,15 +153,45 @@ impl<H: BatchHandler> OpenCalls<H> {
         self.acked.extend(answered.intents);
     }
 
+    /// What is acknowledged, in key order; once, however often it was.
+    pub(super) fn closing(&self) -> Vec<Told> {
+        let mut closing = self.acked.clone();
+        closing.sort_unstable();
+        closing.dedup();
+        closing
+    }
+
     /// Closes what was acknowledged, if no settlement did.
     pub async fn close(&mut self) -> Result<(), BatchError> {
         if self.acked.is_empty() {
             return Ok(());
         }
-        let mut tx = self.core.pool.begin().await?;
-        settle::close(&mut tx, &mut self.acked.clone()).await?;
-        tx.commit().await?;
-        self.acked.clear();
+        match settle::close(&self.core, &self.closing()).await {
+            Ok(()) => self.acked.clear(),
+            Err(BatchError::Data(_)) => self.close_one_by_one().await?,
+            Err(error @ BatchError::Retry(_)) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// One of the rows cannot be read: the others are closed without it. It is answered once more whenever its lease is
+    /// over, until a person has looked.
+    async fn close_one_by_one(&mut self) -> Result<(), BatchError> {
+        while let Some(told) = self.acked.pop() {
+            match settle::close(&self.core, std::slice::from_ref(&told)).await {
+                Ok(()) => {}
+                Err(BatchError::Data(why)) => error!(
+                    saga.id = %told.key.saga_id,
+                    saga.step = told.key.step,
+                    error = %why,
+                    "an answered intent cannot be closed"
+                ),
+                Err(error @ BatchError::Retry(_)) => {
+                    self.acked.push(told);
+                    return Err(error);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -169,17 +201,18 @@ impl<H: BatchHandler> OpenCalls<H> {
         let Some(calls) = self.calls() else {
             return Ok(Swept::default());
         };
-        let (room, lease) = (calls.room(), calls.limits.lease);
+        let limits = ClaimLimits {
+            calls: calls.room(),
+            replies: SWEEP_LIMIT,
+            lease: calls.limits.lease,
+        };
         let lifetime = calls.limits.key_lifetime;
-        let mut connection = self.core.pool.acquire().await?;
-        let due = store::intent::claim(&mut connection, true, room, lease).await?;
-        let unsent = store::intent::claim(&mut connection, false, SWEEP_LIMIT, lease).await?;
-        let (open, expired, now) = store::intent::count(&mut connection).await?;
-        drop(connection);
-        self.report(open, expired);
-        let (alive, over): (Vec<_>, Vec<_>) = due
+        let claimed = self.core.store.claim(limits).await?;
+        self.report(claimed.open, claimed.expired);
+        let (alive, over): (Vec<_>, Vec<_>) = claimed
+            .calls
             .into_iter()
-            .partition(|(_, intent)| now < intent.opened_at + lifetime);
+            .partition(|(_, intent)| claimed.now < intent.opened_at + lifetime);
         let job = |(key, intent): (RowKey, Intent)| Job::new(key, &intent);
         let mut swept = Swept {
             jobs: alive.into_iter().map(job).collect(),
@@ -197,7 +230,7 @@ impl<H: BatchHandler> OpenCalls<H> {
         if !over.is_empty() {
             swept.answered = self.settle(&over).await?;
         }
-        for (key, intent) in unsent {
+        for (key, intent) in claimed.replies {
             let replies = intent.replies.iter().flatten();
             let records = replies.map(|reply| reply.encode(&self.core.config.source));
             swept.answered.records.extend(records);
@@ -226,13 +259,20 @@ impl<H: BatchHandler> OpenCalls<H> {
         let (finish, mut finished) = mpsc::channel(SETTLE_LIMIT);
         let jobs = std::mem::replace(&mut self.jobs, mpsc::channel(1).1);
         let calling = caller::run(outside, limits, jobs, finish, shutdown.clone());
-        let caller = tokio::spawn(calling.in_current_span());
+        // Ends with this future, should that be dropped: as if the process had died.
+        let caller = AbortOnDropHandle::new(tokio::spawn(calling.in_current_span()));
         let (least, most) = SWEEP_INTERVAL;
         let mut tick = tokio::time::interval(limits.retry_delay.clamp(least, most));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         loop {
             tokio::select! {
+                biased;
+                // First, so that outcomes cannot starve it; and the time runs from its end, so that it cannot starve them.
+                _ = tick.tick(), if !shutdown.is_cancelled() => {
+                    self.turn(&writer).await;
+                    tick.reset();
+                }
                 count = finished.recv_many(&mut batch, SETTLE_LIMIT) => {
                     if count == 0 {
                         break;
@@ -240,7 +280,6 @@ impl<H: BatchHandler> OpenCalls<H> {
                     self.settle_and_publish(&batch, &writer, &shutdown).await;
                     batch.clear();
                 }
-                _ = tick.tick(), if !shutdown.is_cancelled() => self.turn(&writer).await,
             }
         }
         if let Err(error) = self.close().await {
@@ -273,6 +312,7 @@ impl<H: BatchHandler> OpenCalls<H> {
                 "external calls cannot be settled now, trying again"
             );
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
             }

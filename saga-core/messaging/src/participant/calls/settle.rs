@@ -10,18 +10,17 @@ use crate::{
         guard::{FoldError, guarded},
         intent::{Intent, IntentState},
         reply::{self, PreparedReply},
-        store,
+        storage::{ParticipantStore, ParticipantTx},
     },
     rule::BatchError,
 };
+use metrics::counter;
 use saga_core::{
     barrier::Mark,
-    ids::Timestamp,
+    ids::{SagaId, Timestamp},
     message::{Command, Fault},
 };
-use sqlx::PgConnection;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 /// What becomes of the commands that waited.
 #[derive(Clone, Copy)]
@@ -31,15 +30,15 @@ enum Waiting {
     AnswerError,
 }
 
-pub(super) async fn settle<H: BatchHandler>(
-    open: &mut OpenCalls<H>,
+pub(super) async fn settle<S: ParticipantStore, H: BatchHandler<S::Connection>>(
+    open: &mut OpenCalls<H, S>,
     finished: &[Finished],
 ) -> Result<Answered, BatchError> {
     let Some(calls) = open.core.calls.as_ref() else {
         return Ok(Answered::default());
     };
     let core = &*open.core;
-    let mut closing = open.acked.clone();
+    let mut closing = open.closing();
     let answered = match settle_together(core, calls, finished, &closing).await {
         Ok(answered) => answered,
         Err(BatchError::Data(_)) => {
@@ -55,9 +54,9 @@ pub(super) async fn settle<H: BatchHandler>(
     Ok(answered)
 }
 
-async fn settle_together<H: BatchHandler>(
-    core: &Core<H>,
-    calls: &Calls,
+async fn settle_together<S: ParticipantStore, H: BatchHandler<S::Connection>>(
+    core: &Core<H, S>,
+    calls: &Calls<S::Connection>,
     finished: &[Finished],
     closing: &[Told],
 ) -> Result<Answered, BatchError> {
@@ -70,9 +69,9 @@ async fn settle_together<H: BatchHandler>(
 
 /// Something in the batch cannot be settled. Alone, what waits for it may be to blame; then the outcome itself, which
 /// cannot be thrown away: the same key brings it again.
-async fn one_by_one<H: BatchHandler>(
-    core: &Core<H>,
-    calls: &Calls,
+async fn one_by_one<S: ParticipantStore, H: BatchHandler<S::Connection>>(
+    core: &Core<H, S>,
+    calls: &Calls<S::Connection>,
     finished: &[Finished],
 ) -> Result<Answered, BatchError> {
     let mut all = Answered::default();
@@ -88,16 +87,36 @@ async fn one_by_one<H: BatchHandler>(
             );
             answered = alone(core, calls, one).await;
         }
-        let answered = answered?;
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err(BatchError::Data(why)) => {
+                leave(one, &*why);
+                continue;
+            }
+            Err(error @ BatchError::Retry(_)) => return Err(error),
+        };
         all.records.extend(answered.records);
         all.intents.extend(answered.intents);
     }
     Ok(all)
 }
 
-async fn alone<H: BatchHandler>(
-    core: &Core<H>,
-    calls: &Calls,
+/// Nothing about it can be written, perhaps because its rows cannot be read. Others must not wait for that: the sweep
+/// has it again when its lease is over, and by then a person may have looked.
+fn leave(one: &Finished, why: &(dyn std::error::Error + Send + Sync)) {
+    counter!("saga_settlements_left_total").increment(1);
+    error!(
+        saga.id = %one.job.key.saga_id,
+        saga.step = one.job.key.step,
+        correlation.id = one.job.command.trace.correlation_id,
+        error = %why,
+        "an external call cannot be settled at all, leaving it to the sweep"
+    );
+}
+
+async fn alone<S: ParticipantStore, H: BatchHandler<S::Connection>>(
+    core: &Core<H, S>,
+    calls: &Calls<S::Connection>,
     one: &Finished,
 ) -> Result<Answered, BatchError> {
     let only = std::slice::from_ref(one);
@@ -128,35 +147,38 @@ async fn alone<H: BatchHandler>(
     }
 }
 
-/// Closes intents whose replies are acknowledged; their sagas' intents must be locked, or nothing else in `tx` be.
-pub(super) async fn close(tx: &mut PgConnection, acked: &mut [Told]) -> Result<(), sqlx::Error> {
-    acked.sort_unstable();
+/// Closes intents whose replies are acknowledged, in a transaction of its own.
+pub(super) async fn close<S: ParticipantStore, H: BatchHandler<S::Connection>>(
+    core: &Core<H, S>,
+    acked: &[Told],
+) -> Result<(), BatchError> {
     let ids = ids(acked.iter().map(|told| &told.key));
-    store::intent::lock(tx, &ids).await?;
-    store::intent::close(tx, acked).await
+    let (mut tx, _) = core.store.open(core.config.handler_timeout).await?;
+    tx.lock_intents(&ids).await?;
+    tx.close_intents(acked).await?;
+    tx.commit().await
 }
 
-fn ids<'a>(keys: impl Iterator<Item = &'a RowKey>) -> Vec<Uuid> {
-    let mut ids: Vec<Uuid> = keys.map(|key| key.saga_id.0).collect();
+fn ids<'a>(keys: impl Iterator<Item = &'a RowKey>) -> Vec<SagaId> {
+    let mut ids: Vec<SagaId> = keys.map(|key| key.saga_id).collect();
     ids.sort_unstable();
     ids.dedup();
     ids
 }
 
-async fn transact<H: BatchHandler>(
-    core: &Core<H>,
-    calls: &Calls,
+async fn transact<S: ParticipantStore, H: BatchHandler<S::Connection>>(
+    core: &Core<H, S>,
+    calls: &Calls<S::Connection>,
     finished: &[Finished],
     closing: &[Told],
     waiting: Waiting,
 ) -> Result<Answered, FoldError> {
-    let mut tx = core.pool.begin().await?;
-    let opening = store::floor::open(&mut tx, core.config.handler_timeout).await?;
+    let (mut tx, opening) = core.store.open(core.config.handler_timeout).await?;
     let keys = finished.iter().map(|finished| &finished.job.key);
     let ids = ids(keys.chain(closing.iter().map(|told| &told.key)));
     let mut fold = Fold::begin(core, &mut tx, opening.now, &ids).await?;
     if !closing.is_empty() {
-        store::intent::close(&mut tx, closing).await?;
+        tx.close_intents(closing).await?;
     }
     let mut settlement = Transaction {
         core,
@@ -178,19 +200,19 @@ async fn transact<H: BatchHandler>(
     Ok(settlement.answered)
 }
 
-struct Transaction<'a, H> {
-    core: &'a Core<H>,
-    calls: &'a Calls,
+struct Transaction<'a, H, S: ParticipantStore> {
+    core: &'a Core<H, S>,
+    calls: &'a Calls<S::Connection>,
     now: Timestamp,
     answered: Answered,
 }
 
-impl<H: BatchHandler> Transaction<'_, H> {
+impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Transaction<'_, H, S> {
     /// The participant's own rows, for all definite outcomes at once.
     async fn outcomes(
         &self,
-        tx: &mut PgConnection,
-        fold: &mut Fold<'_, H>,
+        tx: &mut S::Tx,
+        fold: &mut Fold<'_, H, S>,
         finished: &[Finished],
     ) -> Result<(), FoldError> {
         let settlements: Vec<Settlement> = finished
@@ -209,13 +231,17 @@ impl<H: BatchHandler> Transaction<'_, H> {
             return Ok(());
         }
         let limit = self.core.config.handler_timeout;
-        guarded(limit, self.calls.outside.settle(tx, &settlements)).await
+        guarded(
+            limit,
+            self.calls.outside.settle(tx.connection(), &settlements),
+        )
+        .await
     }
 
     /// The barrier's row of one outcome; `None`: there is nothing to answer.
     fn decide<'f>(
         &self,
-        fold: &mut Fold<'_, H>,
+        fold: &mut Fold<'_, H, S>,
         one: &'f Finished,
     ) -> Result<Option<Decided<'f>>, FoldError> {
         let key = &one.job.key;
@@ -242,8 +268,8 @@ impl<H: BatchHandler> Transaction<'_, H> {
     /// The commands that waited, all at once so that shared rows are locked once, and the replies of everything.
     async fn answer(
         &mut self,
-        tx: &mut PgConnection,
-        fold: &mut Fold<'_, H>,
+        tx: &mut S::Tx,
+        fold: &mut Fold<'_, H, S>,
         mut decided: Vec<Decided<'_>>,
         waiting: Waiting,
     ) -> Result<(), FoldError> {
@@ -277,13 +303,13 @@ impl<H: BatchHandler> Transaction<'_, H> {
     /// What the outcome makes of the row and of the intent; `None`: it stays open.
     fn own_reply(
         &self,
-        fold: &mut Fold<'_, H>,
+        fold: &mut Fold<'_, H, S>,
         one: &Finished,
         intent: &Intent,
     ) -> Result<Option<(PreparedReply, IntentState)>, FoldError> {
         let (key, command) = (&one.job.key, &intent.command);
         let count = |outcome| self.core.count(&command.command_type, outcome);
-        let released = |fold: &mut Fold<'_, H>, reply| {
+        let released = |fold: &mut Fold<'_, H, S>, reply| {
             fold.barrier.clear(key);
             Ok(Some((reply, IntentState::Released)))
         };
@@ -315,7 +341,7 @@ impl<H: BatchHandler> Transaction<'_, H> {
 
     fn undecided(
         &self,
-        fold: &mut Fold<'_, H>,
+        fold: &mut Fold<'_, H, S>,
         one: &Finished,
         intent: &Intent,
         why: &str,
@@ -346,7 +372,7 @@ impl<H: BatchHandler> Transaction<'_, H> {
         None
     }
 
-    fn close_intent(&mut self, fold: &mut Fold<'_, H>, decided: Decided<'_>) {
+    fn close_intent(&mut self, fold: &mut Fold<'_, H, S>, decided: Decided<'_>) {
         // A refusal, by a command that waited, makes a released intent final.
         let row_stands = fold.barrier.get(decided.key).is_some();
         let Some(intent) = fold.intents.get_mut(decided.key) else {

@@ -1,15 +1,9 @@
 //! What a transaction begins with: the database's time, and below which time nothing may have an effect.
 
+use crate::participant::storage::Opening;
 use saga_core::ids::Timestamp;
 use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
-
-#[derive(Clone, Copy, Debug)]
-pub struct Opening {
-    pub now: Timestamp,
-    pub own_floor_ms: i64,
-    pub seen_floor_ms: i64,
-}
 
 /// `WHERE singleton`, because stores forbid sequential scans, and one that is forbidden is so dear that Postgres compiles it.
 /// Also bounds every statement of the transaction: a statement that nobody waits for any more must not keep its locks.

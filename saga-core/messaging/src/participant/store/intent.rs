@@ -6,9 +6,11 @@ use crate::participant::{
     calls::Told,
     intent::{Intent, IntentState},
 };
+use metrics::counter;
 use saga_core::ids::Timestamp;
 use sqlx::{FromRow, PgConnection, postgres::types::PgInterval};
 use std::time::Duration;
+use tracing::error;
 use uuid::Uuid;
 
 fn interval(time: Duration) -> PgInterval {
@@ -192,7 +194,7 @@ pub async fn claim(
     lease: Duration,
 ) -> Result<Vec<(RowKey, Intent)>, sqlx::Error> {
     // SKIP LOCKED: what another instance is taking now is its own.
-    let rows = sqlx::query_as(
+    let rows: Vec<Row> = sqlx::query_as(
         "UPDATE intent i SET lease_until = clock_timestamp() + $3 \
          FROM (SELECT saga_id, step, direction FROM intent \
                WHERE (state = 'open' OR replies IS NOT NULL) AND (state = 'open') = $1 \
@@ -208,7 +210,24 @@ pub async fn claim(
     .bind(interval(lease))
     .fetch_all(connection)
     .await?;
-    decoded(rows)
+    Ok(rows.into_iter().filter_map(readable).collect())
+}
+
+/// An intent that cannot be read must not keep the others from being swept. It stays, is claimed again when its lease is
+/// over, and says so each time.
+fn readable(row: Row) -> Option<(RowKey, Intent)> {
+    let (saga, step) = (row.saga_id, row.step.clone());
+    row.decode()
+        .inspect_err(|unreadable| {
+            counter!("saga_intents_unreadable_total").increment(1);
+            error!(
+                saga.id = %saga,
+                saga.step = step,
+                error = unreadable as &dyn std::error::Error,
+                "an external call's intent cannot be read; it stays for a person to look at"
+            );
+        })
+        .ok()
 }
 
 /// Open and expired ones, and the database's time.

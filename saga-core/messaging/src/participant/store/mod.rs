@@ -5,6 +5,7 @@ pub(super) mod floor;
 pub(super) mod inbox;
 pub(super) mod intent;
 pub(super) mod partition;
+mod postgres;
 
 use super::barrier::RowKey;
 use saga_core::message::Direction;

@@ -1,0 +1,79 @@
+//! A dead letter that is too large for its topic: it has all of its record, and headers beside.
+
+use saga_core::message::OutgoingRecord;
+
+/// All headers that say why a record was dead-lettered, and where it stood, begin with this.
+const OWN_HEADERS: &str = "dead-letter-";
+/// Says that the record itself is to be found only where it stood.
+const CONTENT_HEADER: &str = "dead-letter-content";
+const LEFT_BEHIND: &[u8] = b"left in the source topic";
+/// A key that is longer is left behind, too.
+const KEY_LIMIT_BYTES: usize = 1_024;
+
+/// What can be sent in place of `record`, if that is a dead letter: its place and its reason.
+pub(super) fn pointer(record: &OutgoingRecord) -> Option<OutgoingRecord> {
+    let mut headers: Vec<(String, Vec<u8>)> = record
+        .headers
+        .iter()
+        .filter(|(name, _)| name.starts_with(OWN_HEADERS))
+        .cloned()
+        .collect();
+    if headers.is_empty() {
+        return None;
+    }
+    headers.push((CONTENT_HEADER.to_owned(), LEFT_BEHIND.to_vec()));
+    let mut key = record.key.clone();
+    if key.len() > KEY_LIMIT_BYTES {
+        key.clear();
+    }
+    Some(OutgoingRecord {
+        topic: record.topic.clone(),
+        partition: record.partition,
+        key,
+        headers,
+        payload: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saga_core::message::header;
+
+    fn record(headers: &[&str]) -> OutgoingRecord {
+        OutgoingRecord {
+            topic: "t.dlq".to_owned(),
+            partition: None,
+            key: b"key".to_vec(),
+            headers: headers
+                .iter()
+                .map(|name| ((*name).to_owned(), b"value".to_vec()))
+                .collect(),
+            payload: vec![b'x'; 2_000_000],
+        }
+    }
+
+    #[test]
+    fn a_pointer_keeps_where_and_why_and_leaves_the_content() {
+        let letter = record(&[
+            "ce_id",
+            header::DEAD_LETTER_TOPIC,
+            header::DEAD_LETTER_REASON,
+        ]);
+        let pointer = pointer(&letter).unwrap();
+        let names: Vec<&str> = pointer.headers.iter().map(|(name, _)| &**name).collect();
+        let kept = [
+            header::DEAD_LETTER_TOPIC,
+            header::DEAD_LETTER_REASON,
+            CONTENT_HEADER,
+        ];
+        assert_eq!(names, kept);
+        assert_eq!((&*pointer.topic, &*pointer.key), ("t.dlq", &b"key"[..]));
+        assert!(pointer.payload.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_dead_letter_has_no_pointer() {
+        assert_eq!(pointer(&record(&["ce_id"])), None);
+    }
+}
