@@ -4,6 +4,7 @@
 //! One system a test binary. Tests that disturb it (stop a service, kill the orchestrator) take it alone, all others
 //! share it; see [`System::shared`] and [`System::alone`].
 
+pub mod chaos;
 pub mod client;
 pub mod process;
 pub mod system;

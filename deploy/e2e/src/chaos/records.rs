@@ -1,0 +1,91 @@
+//! Records that nobody should send: bad ones, and old ones once more.
+
+use crate::topics;
+use anyhow::{Context, Result, ensure};
+use saga_contracts::topic;
+use saga_core::message::{OutgoingRecord, header};
+use saga_messaging::kafka::{KafkaConfig, Scan};
+
+/// Records of one replay at most.
+const RANGE_MAX: usize = 150;
+/// Records of one look at the events.
+const CHUNK: usize = 5_000;
+
+/// One bad record into a partition of every topic.
+pub async fn poison(brokers: &str, form: u64) -> Result<()> {
+    let records: Vec<OutgoingRecord> = topic::ALL
+        .into_iter()
+        .zip(0..)
+        .map(|(topic, index)| bad_record(topic, form.wrapping_add(index)))
+        .collect();
+    topics::publish(brokers, &records).await
+}
+
+/// In turn: no JSON, no headers, nesting without end, NUL, no value, headers that contradict each other, an unknown saga.
+fn bad_record(topic: &str, form: u64) -> OutgoingRecord {
+    let saga = uuid::Uuid::from_u128(u128::from(form) << 64 | 0x8000);
+    let text = |value: &str| value.as_bytes().to_vec();
+    let mut record = OutgoingRecord {
+        topic: topic.to_owned(),
+        partition: None,
+        key: text(&saga.to_string()),
+        headers: vec![
+            (header::CE_TYPE.to_owned(), text("order.created")),
+            (header::SAGA_ID.to_owned(), text(&saga.to_string())),
+            (header::DEFINITION.to_owned(), text("place-order")),
+            (header::STEP.to_owned(), text("poison")),
+            (header::DIRECTION.to_owned(), text("forward")),
+            (header::ATTEMPT.to_owned(), text("1")),
+            (header::REPLY_TOPIC.to_owned(), text(topic::SAGA_INPUTS)),
+            (header::REPLY_PARTITION.to_owned(), text("0")),
+        ],
+        payload: text("{}"),
+    };
+    match form % 7 {
+        0 => record.payload = b"{ this is not JSON \xff".to_vec(),
+        1 => record.headers.clear(),
+        2 => record.payload = "[".repeat(50_000).into_bytes(),
+        3 => record.payload = text(r#"{"orderId": "\u0000"}"#),
+        4 => record.payload.clear(),
+        5 => record
+            .headers
+            .push((header::ATTEMPT.to_owned(), text("minus one"))),
+        _ => {}
+    }
+    record
+}
+
+/// A range of one partition, as it was, at its end once more.
+pub async fn replay(brokers: &str, topic: usize, place: u64) -> Result<()> {
+    let topic = topic::ALL[topic % topic::ALL.len()];
+    let scan = Scan::connect(&KafkaConfig::plaintext(brokers))?;
+    let windows: Vec<_> = scan.windows(topic).await?.into_iter().collect();
+    let index = (place % windows.len().max(1) as u64) as usize;
+    let (partition, window) = windows.get(index).context("no such topic")?;
+    if window.start >= window.end {
+        return Ok(());
+    }
+    let length = (window.end - window.start).cast_unsigned();
+    let first = window.start + ((place >> 8) % length).cast_signed();
+    let looked = scan.look(topic, *partition, first, RANGE_MAX).await?;
+    topics::replay(brokers, &looked.records).await
+}
+
+/// Partition and time of every event of every saga, as their senders stamped them.
+pub async fn event_times(brokers: &str) -> Result<Vec<(i32, i64)>> {
+    let scan = Scan::connect(&KafkaConfig::plaintext(brokers))?;
+    let mut times = Vec::new();
+    for (partition, window) in scan.windows(topic::SAGA_EVENTS).await? {
+        let mut next = window.start;
+        while next < window.end {
+            let looked = scan
+                .look(topic::SAGA_EVENTS, partition, next, CHUNK)
+                .await?;
+            ensure!(looked.next > next, "the events ended early, at {next}");
+            next = looked.next;
+            let records = looked.records.iter();
+            times.extend(records.map(|record| (partition, record.timestamp_ms)));
+        }
+    }
+    Ok(times)
+}
