@@ -11,12 +11,14 @@
 //! [`participant`] is the processor that participants use; [`kafka`] is the log that production uses.
 
 pub mod batcher;
+pub mod crash_point;
 pub mod dead_letter;
 pub mod kafka;
 pub mod log;
 pub mod migrations;
 pub mod outbox;
 pub mod participant;
+pub mod partition;
 pub mod rule;
 
 /// The README's Rust is compiled.
