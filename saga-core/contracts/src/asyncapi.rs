@@ -199,7 +199,15 @@ fn headers(role: Role) -> Value {
 }
 
 fn dead_letter() -> Value {
-    let names = ["reason", "detail", "topic", "partition", "offset", "time"];
+    let names = [
+        "reason",
+        "detail",
+        "topic",
+        "partition",
+        "offset",
+        "time",
+        "cut",
+    ];
     let properties: Map<String, Value> = names
         .iter()
         .map(|name| (format!("dead-letter-{name}"), json!({"type": "string"})))

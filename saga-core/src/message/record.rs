@@ -1,5 +1,6 @@
 //! A record as it stands in a topic, free of any client library.
 
+use super::number;
 use crate::ids::{SagaId, Timestamp};
 use chrono::SecondsFormat;
 use serde::de::DeserializeOwned;
@@ -35,6 +36,8 @@ pub mod header {
     pub const DEAD_LETTER_PARTITION: &str = "dead-letter-partition";
     pub const DEAD_LETTER_OFFSET: &str = "dead-letter-offset";
     pub const DEAD_LETTER_TIME: &str = "dead-letter-time";
+    pub const DEAD_LETTER_CUT: &str = "dead-letter-cut";
+    pub const REPLAYED_FROM: &str = "replayed-from";
 }
 
 /// A record to produce.
@@ -72,6 +75,8 @@ pub enum DecodeError {
     NoPayload,
     #[error("the value is not the JSON expected: {0}")]
     BadPayload(String),
+    #[error("{0} is an integer that would come out of here as another one")]
+    NumberOutOfRange(String),
     #[error("neither a start, a reply, a timer nor an operator action")]
     Unrecognised,
 }
@@ -84,6 +89,7 @@ impl DecodeError {
             Self::BadHeader { .. } => "bad_header",
             Self::NoPayload => "no_payload",
             Self::BadPayload(_) => "bad_payload",
+            Self::NumberOutOfRange(_) => "number_out_of_range",
             Self::Unrecognised => "unrecognised",
         }
     }
@@ -124,7 +130,12 @@ impl IncomingRecord {
 
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         let payload = self.payload.as_deref().ok_or(DecodeError::NoPayload)?;
-        serde_json::from_slice(payload).map_err(|error| DecodeError::BadPayload(error.to_string()))
+        let value = serde_json::from_slice(payload)
+            .map_err(|error| DecodeError::BadPayload(error.to_string()))?;
+        match number::out_of_range(payload) {
+            None => Ok(value),
+            Some(text) => Err(DecodeError::NumberOutOfRange(text)),
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Creates and checks topics.
 
 use super::{
-    KafkaConfig, QUERY_TIMEOUT, blocking,
+    KafkaConfig, QUERY_TIMEOUT, RECORD_LIMIT_BYTES, blocking,
     context::{Admission, Context},
     error::{classify, explain},
 };
-use crate::log::LogError;
+use crate::{dead_letter, log::LogError};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::{Client, ClientContext},
@@ -24,8 +24,6 @@ use tokio::time::{Instant, sleep};
 const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks whether a created topic has its leaders.
 const CREATE_POLL: Duration = Duration::from_millis(50);
-/// Dead letters carry headers of their own beside a record that may be as large as its topic allows.
-const DEAD_LETTER_LIMIT_BYTES: &str = "2097152";
 
 /// A topic to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +51,10 @@ impl TopicSpec {
 
     /// The dead-letter topic of `topic`.
     pub fn dead_letters_of(topic: &str) -> Self {
-        let mut spec = Self::new(crate::dead_letter::topic_of(topic), 1);
+        let mut spec = Self::new(dead_letter::topic_of(topic), 1);
         spec.properties.insert(
             "max.message.bytes".to_owned(),
-            DEAD_LETTER_LIMIT_BYTES.to_owned(),
+            RECORD_LIMIT_BYTES.to_string(),
         );
         spec
     }
@@ -404,7 +402,7 @@ mod tests {
     fn check(production: bool, properties: &[(&str, &str)], expected: &[&str]) {
         let requirement = TopicRequirement {
             production,
-            ..TopicRequirement::new("saga.inputs", Duration::from_mins(1))
+            ..TopicRequirement::new(topic, Duration::from_mins(1))
         };
         let value = |name: &str| {
             let found = properties.iter().find(|(key, _)| *key == name);
@@ -439,3 +437,7 @@ mod tests {
         );
     }
 }
+        check_topic("saga.inputs", production, properties, expected);
+    }
+
+    fn check_topic(topic: &str, production: bool, properties: &[(&str, &str)], expected: &[&str]) {

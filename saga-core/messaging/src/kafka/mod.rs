@@ -4,7 +4,9 @@
 //!  KafkaReader ── member of a group: polls batches, stores offsets when told `done`
 //!  KafkaWriter ── idempotent, acks=all: returns when every in-sync replica has the records
 //!  GroupOffsets ─ what another group has consumed, without being in it
+//!  LossWatch ──── tells what a group lost because its topic's retention was too short
 //!  Tail ───────── what is appended to a topic from now on, for live pages
+//!  Scan ───────── what stands in a topic, a bounded look at a time, for dead letters
 //!  admin ──────── creates and checks topics
 //! ```
 //!
@@ -21,21 +23,25 @@ pub mod admin;
 mod config;
 mod context;
 mod error;
+mod loss;
 mod offsets;
 mod partition;
 mod reader;
 mod record;
+mod scan;
 mod tail;
 mod writer;
 
 pub use admin::{TopicProblem, TopicRequirement, TopicSpec, check_topics, ensure_topics, health};
 pub use config::{KafkaConfig, KafkaConfigError, SaslMechanism, Secret, SecurityProtocol};
 pub use error::Refusal;
+pub use loss::{Lost, LossWatch};
 pub use offsets::GroupOffsets;
 pub use partition::home_partition;
 pub use reader::{KafkaReader, ReaderOptions};
+pub use scan::{Looked, Scan, Window};
 pub use tail::Tail;
-pub use writer::KafkaWriter;
+pub use writer::{KafkaWriter, RECORD_LIMIT_BYTES};
 
 use crate::log::LogError;
 use futures_util::{FutureExt, future::BoxFuture};

@@ -1,28 +1,63 @@
 //! Between the client's records and ours.
 
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::{
+    bindings,
+    message::{BorrowedMessage, Header, Message, OwnedHeaders},
+    types::RDKafkaRespErr,
+};
 use saga_core::message::IncomingRecord;
+use std::{ffi::CStr, ptr, slice};
 
 pub(super) fn incoming(message: &BorrowedMessage<'_>) -> IncomingRecord {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| {
-                (
-                    header.key.to_owned(),
-                    header.value.map_or_else(Vec::new, <[u8]>::to_vec),
-                )
-            })
-            .collect()
-    });
     IncomingRecord {
         topic: message.topic().to_owned(),
         partition: message.partition(),
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
         key: message.key().map(<[u8]>::to_vec),
-        headers,
+        headers: headers_of(message),
         payload: message.payload().map(<[u8]>::to_vec),
+    }
+}
+
+/// The client library's own iterator panics at a header whose name is not UTF-8: one such record would stop its partition
+/// for ever. Here the bytes that are none become U+FFFD, and the record is judged by the headers that count.
+#[expect(
+    unsafe_code,
+    reason = "only the C library gives a header's name as bytes"
+)]
+fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
+    let mut list = ptr::null_mut();
+    // SAFETY: the message is alive as long as it is borrowed, and the library only sets `list`.
+    let found = unsafe { bindings::rd_kafka_message_headers(message.ptr(), &raw mut list) };
+    if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Vec::new();
+    }
+    let mut headers = Vec::new();
+    loop {
+        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: `list` belongs to the message and lives as long; beyond its end the library answers an error.
+        let found = unsafe {
+            bindings::rd_kafka_header_get_all(
+                list,
+                headers.len(),
+                &raw mut name,
+                &raw mut value,
+                &raw mut size,
+            )
+        };
+        if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return headers;
+        }
+        // SAFETY: a name ends in NUL, and stays where it is as long as the message.
+        let name = unsafe { CStr::from_ptr(name) };
+        let value = if value.is_null() {
+            Vec::new()
+        } else {
+            // SAFETY: the library says how many bytes stand there.
+            unsafe { slice::from_raw_parts(value.cast::<u8>(), size) }.to_vec()
+        };
+        headers.push((name.to_string_lossy().into_owned(), value));
     }
 }
 

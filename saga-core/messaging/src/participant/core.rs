@@ -5,6 +5,7 @@ use super::{
     barrier::RowKey,
     calls::Job,
     guard::{FoldError, HandlerFault},
+    labels::CommandLabels,
     storage::ParticipantStore,
 };
 use crate::rule::BatchError;
@@ -26,6 +27,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Core<H, S: ParticipantStore> {
     pub config: ParticipantConfig,
     pub handler: Arc<H>,
+    pub labels: CommandLabels,
     pub store: S,
     pub calls: Option<Calls<S::Connection>>,
 }
@@ -107,7 +109,10 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Core<H, S> {
         counter!(
             "saga_commands_total",
             "participant" => self.config.name.clone(),
-            "command" => command_type.to_owned(),
+        if matches!(outcome, "success" | "failure" | "called_outside") {
+            self.labels.learn(command_type);
+        }
+            "command" => self.labels.of(command_type),
             "outcome" => outcome
         )
         .increment(1);

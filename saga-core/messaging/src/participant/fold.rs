@@ -223,7 +223,7 @@ impl<'a, S: ParticipantStore, H: BatchHandler<S::Connection>> Fold<'a, H, S> {
         histogram!(
             "saga_command_handling_seconds",
             "participant" => self.core.config.name.clone(),
-            "command" => command.command_type.clone()
+            "command" => self.core.labels.of(&command.command_type)
         )
         .record(began.elapsed());
         self.apply(command, answer)

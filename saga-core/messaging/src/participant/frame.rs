@@ -16,6 +16,7 @@ use super::{
     fold::Fold,
     guard::{FoldError, HandlerFault},
     intake::{self, Refusal},
+    labels::CommandLabels,
     reply::PreparedReply,
     storage::{ParticipantStore, ParticipantTx},
 };
@@ -60,6 +61,7 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
             config,
             handler,
             store,
+            labels: CommandLabels::default(),
             calls,
         });
         let open = jobs.map(|jobs| OpenCalls::new(Arc::clone(&core), jobs));

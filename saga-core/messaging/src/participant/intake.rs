@@ -1,6 +1,7 @@
 //! What is checked before a transaction begins, so that no record can make one fail.
 
 use super::{ParticipantConfig, storage::Opening};
+use crate::dead_letter::reason;
 use saga_core::message::{Command, Fault, IncomingRecord};
 use serde_json::Value;
 
@@ -51,10 +52,10 @@ pub(super) fn read(
     let command =
         Command::decode(record).map_err(|error| Refusal::new(error.reason(), error.to_string()))?;
     if let Some(detail) = bad_header(&command, config) {
-        return Err(Refusal::new("bad_header", detail));
+        return Err(Refusal::new(reason::BAD_HEADER, detail));
     }
-    if let Err(detail) = check_value(&command.payload, 0) {
-        return Err(Refusal::new("bad_payload", detail).asked_by(command));
+    if let Err((reason, detail)) = check_value(&command.payload, 0) {
+        return Err(Refusal::new(reason, detail).asked_by(command));
     }
     Ok(command)
 }
@@ -87,16 +88,18 @@ fn bad_header(command: &Command, config: &ParticipantConfig) -> Option<String> {
 
 /// What the orchestrator would refuse must not be answered: the work would be done, and its saga would never learn it.
 pub(super) fn check_result(value: &Value) -> Result<(), String> {
-    check_value(value, DEPTH_LIMIT - RESULT_DEPTH_LIMIT)
+    check_value(value, DEPTH_LIMIT - RESULT_DEPTH_LIMIT).map_err(|(_, detail)| detail)
 }
 
-fn check_value(value: &Value, depth: usize) -> Result<(), String> {
+fn check_value(value: &Value, depth: usize) -> Result<(), (&'static str, String)> {
     if depth > DEPTH_LIMIT {
-        return Err(format!("the value is nested deeper than {DEPTH_LIMIT}"));
+        let detail = format!("the value is nested deeper than {DEPTH_LIMIT}");
+        return Err((reason::TOO_DEEP, detail));
     }
     let nul = |text: &str| {
         if text.contains('\0') {
-            Err("a string contains NUL, which no database here keeps".to_owned())
+            let detail = "a string contains NUL, which no database here keeps";
+            Err((reason::NUL_CHARACTER, detail.to_owned()))
         } else {
             Ok(())
         }
@@ -122,11 +125,11 @@ pub(super) fn admit_age(command: &Command, opening: &Opening) -> Result<(), Refu
             "the saga began at {began_ms} ms, and what began before {} ms may be forgotten here",
             opening.own_floor_ms
         );
-        return Err(Refusal::new("below_floor", detail));
+        return Err(Refusal::new(reason::BELOW_FLOOR, detail));
     }
     if began_ms > opening.now.timestamp_millis() + AHEAD_LIMIT_MS {
         return Err(Refusal::new(
-            "id_out_of_window",
+            reason::ID_OUT_OF_WINDOW,
             format!("the saga's id says that it begins at {began_ms} ms, which is to come"),
         ));
     }

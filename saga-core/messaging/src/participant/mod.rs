@@ -28,6 +28,7 @@ mod handler;
 pub mod inbox;
 mod intake;
 mod intent;
+mod labels;
 mod payload;
 mod per_command;
 mod reply;

@@ -18,6 +18,9 @@ use std::{sync::Arc, time::Duration};
 
 const HEAP_MB: u32 = 384;
 const READY_LIMIT: Duration = Duration::from_mins(1);
+/// Topics of dead letters must take any letter; services look at that when they start.
+const DEAD_LETTERS: &str = ".dlq";
+const DEAD_LETTER_LIMIT_BYTES: &str = "2097152";
 const METADATA_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -143,7 +146,14 @@ impl TestKafka {
 async fn make(admin: &AdminClient<DefaultClientContext>, topics: &[(String, i32)]) {
     let new: Vec<NewTopic<'_>> = topics
         .iter()
-        .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)))
+        .map(|(name, partitions)| {
+            let topic = NewTopic::new(name, *partitions, TopicReplication::Fixed(1));
+            if name.ends_with(DEAD_LETTERS) {
+                topic.set("max.message.bytes", DEAD_LETTER_LIMIT_BYTES)
+            } else {
+                topic
+            }
+        })
         .collect();
     let made = admin
         .create_topics(&new, &AdminOptions::new())

@@ -1,0 +1,242 @@
+//! Writing a letter.
+
+use super::{PREFIX, reason, topic_of};
+use crate::kafka::RECORD_LIMIT_BYTES;
+use metrics::counter;
+use saga_core::{
+    ids::Timestamp,
+    message::{IncomingRecord, OutgoingRecord, header},
+};
+
+/// Longest `dead-letter-detail`: enough for any error's text, and no way to make a letter much larger than its record.
+pub const DETAIL_LIMIT_BYTES: usize = 1_000;
+
+/// Largest letter, headers included: what the producer and every dead-letter topic take, less room for the framing.
+pub const LETTER_LIMIT_BYTES: usize = RECORD_LIMIT_BYTES - 16 * 1024;
+
+/// Of a record that is too large for a letter, so much of its key and of its headers is kept; the value gets the rest.
+const KEY_KEPT_BYTES: usize = 16 * 1024;
+const HEADERS_KEPT_BYTES: usize = 512 * 1024;
+/// What a header costs beside its name and value.
+const HEADER_FRAMING_BYTES: usize = 10;
+
+type Header = (String, Vec<u8>);
+
+/// The dead letter of `record`: `reason` for programs (see [`reason`](super::reason)), `detail` for people. Counts it too.
+pub fn dead_letter(record: &IncomingRecord, reason: &str, detail: &str) -> OutgoingRecord {
+    counter!(
+        "saga_dead_letters_total",
+        "topic" => record.topic.clone(),
+        "reason" => reason::label(reason)
+    )
+    .increment(1);
+    let mut headers: Vec<Header> = record
+        .headers
+        .iter()
+        .filter(|(name, _)| !name.starts_with(PREFIX))
+        .cloned()
+        .collect();
+    let mut key = record.key.clone().unwrap_or_default();
+    let mut payload = record.payload.clone().unwrap_or_default();
+    let marks = marks(record, reason, detail);
+    let size_bytes = key.len() + payload.len() + size_of(&headers);
+    let room_bytes = LETTER_LIMIT_BYTES - size_of(&marks);
+    if size_bytes > room_bytes {
+        cut(&mut key, &mut headers, &mut payload, room_bytes);
+        headers.push(text(header::DEAD_LETTER_CUT, &size_bytes.to_string()));
+    }
+    headers.extend(marks);
+    OutgoingRecord {
+        topic: topic_of(&record.topic),
+        partition: None,
+        key,
+        headers,
+        payload,
+    }
+}
+
+/// What the letter says of its record.
+fn marks(record: &IncomingRecord, reason: &str, detail: &str) -> Vec<Header> {
+    let mut marks = vec![
+        text(header::DEAD_LETTER_REASON, reason),
+        text(header::DEAD_LETTER_DETAIL, bounded(detail)),
+        text(header::DEAD_LETTER_TOPIC, &record.topic),
+        text(header::DEAD_LETTER_PARTITION, &record.partition.to_string()),
+        text(header::DEAD_LETTER_OFFSET, &record.offset.to_string()),
+    ];
+    if let Some(at) = Timestamp::from_timestamp_millis(record.timestamp_ms) {
+        marks.push(text(header::DEAD_LETTER_TIME, &at.to_rfc3339()));
+    }
+    marks
+}
+
+fn text(name: &str, value: &str) -> Header {
+    (name.to_owned(), value.into())
+}
+
+fn size_of(headers: &[Header]) -> usize {
+    headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + HEADER_FRAMING_BYTES)
+        .sum()
+}
+
+/// Keeps of each part what fits. A header is kept whole or not at all: half of one would say something else.
+fn cut(key: &mut Vec<u8>, headers: &mut Vec<Header>, payload: &mut Vec<u8>, room_bytes: usize) {
+    key.truncate(KEY_KEPT_BYTES);
+    let mut left_bytes = HEADERS_KEPT_BYTES;
+    headers.retain(|kept| {
+        let size_bytes = size_of(std::slice::from_ref(kept));
+        let fits = size_bytes <= left_bytes;
+        if fits {
+            left_bytes -= size_bytes;
+        }
+        fits
+    });
+    // The mark that says so takes a few bytes, too.
+    let taken_bytes = key.len() + size_of(headers) + 64;
+    payload.truncate(room_bytes.saturating_sub(taken_bytes));
+}
+
+fn bounded(detail: &str) -> &str {
+    detail
+        .get(..detail.floor_char_boundary(DETAIL_LIMIT_BYTES))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead_letter::{DeadLetter, LetterId};
+
+    fn record() -> IncomingRecord {
+        IncomingRecord {
+            topic: "saga.inputs".to_owned(),
+            partition: 3,
+            offset: 42,
+            timestamp_ms: 1_700_000_000_000,
+            key: Some(b"key".to_vec()),
+            headers: vec![("ce_id".to_owned(), vec![0xff, 0])],
+            payload: Some(b"{".to_vec()),
+        }
+    }
+
+    fn header_of(letter: &OutgoingRecord, name: &str) -> Option<String> {
+        let found = letter.headers.iter().find(|(key, _)| key == name)?;
+        Some(String::from_utf8(found.1.clone()).unwrap())
+    }
+
+    #[test]
+    fn dead_letter_keeps_the_record_and_says_where_it_stood() {
+        let letter = dead_letter(&record(), "bad_payload", "EOF while parsing");
+        assert_eq!(letter.topic, "saga.inputs.dlq");
+        assert_eq!(
+            (&letter.key[..], &letter.payload[..]),
+            (&b"key"[..], &b"{"[..])
+        );
+        assert_eq!(letter.headers[0], ("ce_id".to_owned(), vec![0xff, 0]));
+        for (name, expected) in [
+            (header::DEAD_LETTER_REASON, Some("bad_payload")),
+            (header::DEAD_LETTER_TOPIC, Some("saga.inputs")),
+            (header::DEAD_LETTER_PARTITION, Some("3")),
+            (header::DEAD_LETTER_OFFSET, Some("42")),
+            (header::DEAD_LETTER_TIME, Some("2023-11-14T22:13:20+00:00")),
+            (header::DEAD_LETTER_CUT, None),
+        ] {
+            assert_eq!(header_of(&letter, name).as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn detail_is_cut_between_characters() {
+        let letter = dead_letter(&record(), "x", &"ä".repeat(DETAIL_LIMIT_BYTES));
+        let detail = &letter.headers[2].1;
+        assert_eq!(detail.len(), DETAIL_LIMIT_BYTES);
+        assert!(std::str::from_utf8(detail).is_ok());
+        let odd = dead_letter(
+            &record(),
+            "x",
+            &format!("a{}", "ä".repeat(DETAIL_LIMIT_BYTES)),
+        );
+        assert_eq!(odd.headers[2].1.len(), DETAIL_LIMIT_BYTES - 1);
+    }
+
+    #[test]
+    fn a_replayed_letter_that_fails_again_has_one_set_of_headers() {
+        let letter = dead_letter(&record(), "x", "first");
+        let again = IncomingRecord {
+            headers: letter.headers,
+            ..record()
+        };
+        let second = dead_letter(&again, "x", "second");
+        let reasons = second
+            .headers
+            .iter()
+            .filter(|(key, _)| key == header::DEAD_LETTER_REASON);
+        assert_eq!(reasons.count(), 1);
+        assert_eq!(topic_of("saga.inputs.dlq"), "saga.inputs.dlq");
+    }
+
+    /// Compressed, such a record stands in a topic with a limit of a few kilobytes.
+    fn check_cut(huge: IncomingRecord, whole_bytes: usize) {
+        let letter = dead_letter(&huge, "bad_payload", "huge");
+        let size = letter.key.len() + letter.payload.len() + size_of(&letter.headers);
+        assert!(size <= LETTER_LIMIT_BYTES, "{size}");
+        assert_eq!(
+            header_of(&letter, header::DEAD_LETTER_CUT),
+            Some(whole_bytes.to_string())
+        );
+        assert_eq!(header_of(&letter, "ce_type").as_deref(), Some("x"));
+        let id: LetterId = "saga.inputs.dlq/0/1".parse().unwrap();
+        let read = DeadLetter::read(IncomingRecord {
+            topic: id.topic,
+            partition: 0,
+            offset: 1,
+            timestamp_ms: 0,
+            key: Some(letter.key),
+            headers: letter.headers,
+            payload: Some(letter.payload),
+        });
+        assert_eq!(read.cut_from_bytes, Some(whole_bytes as u64));
+    }
+
+    #[test]
+    fn a_record_larger_than_any_letter_is_cut_and_the_letter_says_so() {
+        const MIB: usize = 1024 * 1024;
+        let small = IncomingRecord {
+            key: None,
+            headers: vec![("ce_type".to_owned(), b"x".to_vec())],
+            ..record()
+        };
+        let framing = 7 + 1 + HEADER_FRAMING_BYTES;
+        let payload = IncomingRecord {
+            payload: Some(vec![b'a'; 10 * MIB]),
+            ..small.clone()
+        };
+        check_cut(payload, 10 * MIB + framing);
+        let key = IncomingRecord {
+            key: Some(vec![b'a'; 10 * MIB]),
+            ..small.clone()
+        };
+        check_cut(key, 10 * MIB + 1 + framing);
+        let mut headers = small;
+        headers
+            .headers
+            .insert(0, (String::new(), vec![b'a'; 10 * MIB]));
+        check_cut(headers, 10 * MIB + 1 + HEADER_FRAMING_BYTES + framing);
+    }
+
+    #[test]
+    fn a_record_that_just_fits_is_not_cut() {
+        let marks = size_of(&marks(&record(), "x", "y"));
+        let fits = IncomingRecord {
+            key: None,
+            headers: Vec::new(),
+            payload: Some(vec![b'a'; LETTER_LIMIT_BYTES - marks]),
+            ..record()
+        };
+        let letter = dead_letter(&fits, "x", "y");
+        assert_eq!(header_of(&letter, header::DEAD_LETTER_CUT), None);
+        assert_eq!(letter.payload.len(), LETTER_LIMIT_BYTES - marks);
+    }
+}

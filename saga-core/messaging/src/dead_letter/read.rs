@@ -1,0 +1,324 @@
+//! Reading a letter, and what replaying it is.
+
+use super::{PREFIX, topic_of};
+use saga_core::{
+    ids::SagaId,
+    message::{IncomingRecord, OutgoingRecord, header},
+};
+use std::{collections::BTreeMap, fmt, str::FromStr};
+use thiserror::Error;
+
+/// Where a letter stands: `<topic>.dlq/<partition>/<offset>`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LetterId {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("'{0}' is no letter's id, which looks like saga.inputs.dlq/0/42")]
+pub struct LetterIdError(String);
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.topic, self.partition, self.offset)
+    }
+}
+
+impl FromStr for LetterId {
+    type Err = LetterIdError;
+
+    fn from_str(text: &str) -> Result<Self, LetterIdError> {
+        let parse = || {
+            let mut parts = text.split('/');
+            let topic = parts.next().filter(|topic| !topic.is_empty())?.to_owned();
+            let partition = parts.next()?.parse().ok().filter(|number| *number >= 0)?;
+            let offset = parts.next()?.parse().ok().filter(|number| *number >= 0)?;
+            parts.next().is_none().then_some(Self {
+                topic,
+                partition,
+                offset,
+            })
+        };
+        parse().ok_or_else(|| LetterIdError(text.to_owned()))
+    }
+}
+
+/// Where the record stood that a letter is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    /// The record's own time, RFC 3339.
+    pub time: Option<String>,
+}
+
+/// A letter. The key, headers and value are those of its record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    pub id: LetterId,
+    /// When the letter was written, milliseconds since the Unix epoch.
+    pub written_at_ms: i64,
+    /// Empty in a record that somebody else put there.
+    pub reason: String,
+    pub detail: String,
+    pub source: Option<Source>,
+    /// If its header can be read.
+    pub saga: Option<SagaId>,
+    /// The size of the whole record, if it did not fit.
+    pub cut_from_bytes: Option<u64>,
+    pub key: Vec<u8>,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub payload: Vec<u8>,
+}
+
+/// What is put right when a letter is replayed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Correction {
+    pub value: Option<Vec<u8>>,
+    /// These headers get this value, whether they were there or not.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Correction {
+    pub fn is_empty(&self) -> bool {
+        self.value.is_none() && self.headers.is_empty()
+    }
+}
+
+/// Why a letter cannot be put back.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum NotReplayable {
+    #[error("nothing in the letter says where its record came from: nobody here wrote it")]
+    NoSource,
+    #[error(
+        "the letter holds only the beginning of a record of {whole_bytes} bytes: give its value"
+    )]
+    Cut { whole_bytes: u64 },
+    #[error("header '{0}' is the letter's own and cannot be corrected")]
+    OwnHeader(String),
+}
+
+impl DeadLetter {
+    /// Reads any record of a dead-letter topic.
+    pub fn read(record: IncomingRecord) -> Self {
+        let text = |name: &'static str| record.header(name).ok().flatten().map(str::to_owned);
+        let number = |name| text(name).and_then(|value| value.parse().ok());
+        // A letter must not send its record to a topic that it is not a dead-letter topic of.
+        let topic = text(header::DEAD_LETTER_TOPIC).filter(|topic| topic_of(topic) == record.topic);
+        let source = topic.and_then(|topic| {
+            Some(Source {
+                topic,
+                partition: text(header::DEAD_LETTER_PARTITION)?.parse().ok()?,
+                offset: number(header::DEAD_LETTER_OFFSET)?,
+                time: text(header::DEAD_LETTER_TIME),
+            })
+        });
+        Self {
+            written_at_ms: record.timestamp_ms,
+            reason: text(header::DEAD_LETTER_REASON).unwrap_or_default(),
+            detail: text(header::DEAD_LETTER_DETAIL).unwrap_or_default(),
+            saga: text(header::SAGA_ID).and_then(|id| id.parse().ok()),
+            cut_from_bytes: text(header::DEAD_LETTER_CUT).and_then(|size| size.parse().ok()),
+            source,
+            headers: record
+                .headers
+                .into_iter()
+                .filter(|(name, _)| !name.starts_with(PREFIX))
+                .collect(),
+            key: record.key.unwrap_or_default(),
+            payload: record.payload.unwrap_or_default(),
+            id: LetterId {
+                topic: record.topic,
+                partition: record.partition,
+                offset: record.offset,
+            },
+        }
+    }
+
+    /// The last value of a header of the record, if it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().rev().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The record, to where it came from, with `correction`. Its message id is what it was: whoever has handled it
+    /// meanwhile knows it again.
+    pub fn replay(&self, correction: &Correction) -> Result<OutgoingRecord, NotReplayable> {
+        let source = self.source.as_ref().ok_or(NotReplayable::NoSource)?;
+        let own = |name: &&String| name.starts_with(PREFIX) || *name == header::REPLAYED_FROM;
+        if let Some(name) = correction.headers.keys().find(own) {
+            return Err(NotReplayable::OwnHeader(name.clone()));
+        }
+        let payload = match (&correction.value, self.cut_from_bytes) {
+            (Some(value), _) => value.clone(),
+            (None, None) => self.payload.clone(),
+            (None, Some(whole_bytes)) => return Err(NotReplayable::Cut { whole_bytes }),
+        };
+        let mut headers: Vec<(String, Vec<u8>)> = self
+            .headers
+            .iter()
+            .filter(|(name, _)| {
+                name != header::REPLAYED_FROM && !correction.headers.contains_key(name)
+            })
+            .cloned()
+            .collect();
+        let corrected = correction.headers.iter();
+        headers.extend(corrected.map(|(name, value)| (name.clone(), value.clone().into_bytes())));
+        headers.push((
+            header::REPLAYED_FROM.to_owned(),
+            self.id.to_string().into_bytes(),
+        ));
+        Ok(OutgoingRecord {
+            topic: source.topic.clone(),
+            partition: Some(source.partition),
+            key: self.key.clone(),
+            headers,
+            payload,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead_letter::dead_letter;
+
+    const SAGA: &str = "01990000-0000-7000-8000-000000000001";
+
+    fn record() -> IncomingRecord {
+        IncomingRecord {
+            topic: "order.commands".to_owned(),
+            partition: 1,
+            offset: 7,
+            timestamp_ms: 1_700_000_000_000,
+            key: Some(SAGA.into()),
+            headers: vec![
+                (header::SAGA_ID.to_owned(), SAGA.into()),
+                (header::ATTEMPT.to_owned(), b"x".to_vec()),
+            ],
+            payload: Some(b"{".to_vec()),
+        }
+    }
+
+    /// As it stands in the dead-letter topic.
+    fn letter(of: &IncomingRecord) -> IncomingRecord {
+        let written = dead_letter(of, "bad_header", "why");
+        IncomingRecord {
+            topic: written.topic,
+            partition: 0,
+            offset: 3,
+            timestamp_ms: 1_700_000_001_000,
+            key: Some(written.key),
+            headers: written.headers,
+            payload: Some(written.payload),
+        }
+    }
+
+    #[test]
+    fn a_letter_comes_back_as_its_record_with_what_was_said_of_it() {
+        let read = DeadLetter::read(letter(&record()));
+        assert_eq!(read.id.to_string(), "order.commands.dlq/0/3");
+        assert_eq!(
+            (read.reason.as_str(), read.detail.as_str()),
+            ("bad_header", "why")
+        );
+        let source = read.source.clone().unwrap();
+        assert_eq!(
+            (source.topic.as_str(), source.partition, source.offset),
+            ("order.commands", 1, 7)
+        );
+        assert_eq!(read.saga, Some(SAGA.parse().unwrap()));
+        assert_eq!(read.headers, record().headers);
+        assert_eq!((read.cut_from_bytes, &read.payload[..]), (None, &b"{"[..]));
+    }
+
+    #[test]
+    fn a_replay_goes_where_the_record_came_from_and_says_so() {
+        let replayed = DeadLetter::read(letter(&record()))
+            .replay(&Correction::default())
+            .unwrap();
+        let mut expected = record().headers;
+        expected.push((
+            header::REPLAYED_FROM.to_owned(),
+            b"order.commands.dlq/0/3".to_vec(),
+        ));
+        assert_eq!(replayed.headers, expected);
+        assert_eq!(
+            (replayed.topic.as_str(), replayed.partition),
+            ("order.commands", Some(1))
+        );
+        assert_eq!(
+            (replayed.key, replayed.payload),
+            (SAGA.into(), b"{".to_vec())
+        );
+    }
+
+    #[test]
+    fn a_correction_replaces_the_value_and_headers() {
+        let correction = Correction {
+            value: Some(b"{}".to_vec()),
+            headers: [(header::ATTEMPT.to_owned(), "1".to_owned())].into(),
+        };
+        let replayed = DeadLetter::read(letter(&record()))
+            .replay(&correction)
+            .unwrap();
+        assert_eq!(replayed.payload, b"{}");
+        let attempts: Vec<_> = replayed
+            .headers
+            .iter()
+            .filter(|(name, _)| name == header::ATTEMPT)
+            .collect();
+        assert_eq!(attempts, [&(header::ATTEMPT.to_owned(), b"1".to_vec())]);
+    }
+
+    fn refuse(letter: IncomingRecord, correction: &Correction, expected: &NotReplayable) {
+        let refused = DeadLetter::read(letter).replay(correction).unwrap_err();
+        assert_eq!(refused, *expected);
+    }
+
+    #[test]
+    fn what_cannot_be_put_back_is_refused() {
+        let none = Correction::default();
+        refuse(record(), &none, &NotReplayable::NoSource);
+        let forged = IncomingRecord {
+            topic: "payment.commands.dlq".to_owned(),
+            ..letter(&record())
+        };
+        refuse(forged, &none, &NotReplayable::NoSource);
+        let mut huge = letter(&record());
+        huge.headers
+            .push((header::DEAD_LETTER_CUT.to_owned(), b"9".to_vec()));
+        refuse(huge.clone(), &none, &NotReplayable::Cut { whole_bytes: 9 });
+        let value = Correction {
+            value: Some(b"{}".to_vec()),
+            ..Correction::default()
+        };
+        assert!(DeadLetter::read(huge).replay(&value).is_ok());
+        let own = header::DEAD_LETTER_REASON.to_owned();
+        let correction = Correction {
+            headers: [(own.clone(), String::new())].into(),
+            ..Correction::default()
+        };
+        refuse(
+            letter(&record()),
+            &correction,
+            &NotReplayable::OwnHeader(own),
+        );
+    }
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        for text in ["saga.inputs.dlq/0/42", "x/2147483647/9223372036854775807"] {
+            let id: LetterId = text.parse().unwrap();
+            assert_eq!(id.to_string(), text);
+        }
+        for text in [
+            "", "x", "x/0", "/0/1", "x/-1/0", "x/0/-1", "x/0/1/2", "x/a/1",
+        ] {
+            assert!(text.parse::<LetterId>().is_err(), "{text}");
+        }
+    }
+}
