@@ -12,6 +12,7 @@
 //! knows its exit status.
 
 pub mod client;
+pub mod conformance;
 pub mod failure;
 pub mod output;
 pub mod saga;
@@ -79,6 +80,8 @@ enum Command {
     /// See sagas and act on them.
     #[command(subcommand)]
     Saga(saga::SagaCommand),
+    /// Whether a participant keeps the contract, rule by rule, over Kafka; for test environments.
+    Conformance(conformance::ConformanceArguments),
 }
 
 /// What every subject works with.
@@ -120,6 +123,7 @@ async fn execute(
     };
     match command {
         Command::Saga(command) => saga::run(command, &session).await,
+        Command::Conformance(arguments) => conformance::run(arguments, &session).await,
     }
 }
 

@@ -134,6 +134,8 @@ pub enum DescriptionError {
     Reserved(String),
 }
 
+/// What an input that comes without a description may use.
+const NEW: &str = "new";
 /// The saga's id in every scene.
 pub const SAGA: &str = "saga";
 
@@ -157,14 +159,14 @@ impl Description {
         self.variables.insert(variable.to_owned(), value);
     }
 
-    /// One command that succeeds with `input`, and nothing else known.
+    /// One command that succeeds with `input`, in which `$new` is a new UUID in every scene; nothing else is known.
     pub fn of_command(participant: &str, topic: &str, command_type: &str, input: Value) -> Self {
         Self {
             participant: participant.to_owned(),
             topic: topic.to_owned(),
             group: None,
             variables: BTreeMap::new(),
-            new: Vec::new(),
+            new: vec![NEW.to_owned()],
             prepare: Vec::new(),
             look: None,
             commands: vec![Command {

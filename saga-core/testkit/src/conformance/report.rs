@@ -38,6 +38,16 @@ pub struct Exchange {
     pub got: String,
 }
 
+impl CaseResult {
+    /// Why it did not pass.
+    pub fn why(&self) -> &str {
+        match &self.verdict {
+            Verdict::Passed => "",
+            Verdict::Failed { why } | Verdict::Skipped { why } => why,
+        }
+    }
+}
+
 impl Report {
     /// Whether no rule was broken.
     pub fn conforms(&self) -> bool {
