@@ -42,7 +42,6 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct EngineConfig {
     pub batch_limit: usize,
-    pub id_window_before_ms: i64,
     pub id_window_after_ms: i64,
     pub message_limit_bytes: usize,
     pub history_ahead_days: u32,
@@ -70,7 +69,6 @@ impl Config {
             events_topic: topic::SAGA_EVENTS.to_owned(),
             source: SOURCE.to_owned(),
             participants: self.participants.clone(),
-            id_window_before_ms: self.engine.id_window_before_ms,
             id_window_after_ms: self.engine.id_window_after_ms,
             message_limit_bytes: self.engine.message_limit_bytes,
         }
@@ -78,15 +76,10 @@ impl Config {
 
     fn check_engine(&self) -> Result<(), ConfigError> {
         let engine = &self.engine;
-        let day_ms = 24 * 3_600 * 1_000_i64;
         let failed = if !(1..=BATCH_LIMIT_MAX).contains(&engine.batch_limit) {
             format!("engine.batch_limit must be 1 to {BATCH_LIMIT_MAX}")
-        } else if engine.id_window_before_ms < 0 || engine.id_window_after_ms < 0 {
-            "engine.id_window_before_ms and engine.id_window_after_ms must not be negative"
-                .to_owned()
-        } else if engine.id_window_before_ms > i64::from(self.retention_days) * day_ms {
-            "engine.id_window_before_ms is longer than retention_days: a start could be older than what is remembered"
-                .to_owned()
+        } else if engine.id_window_after_ms < 0 {
+            "engine.id_window_after_ms must not be negative".to_owned()
         } else if engine.message_limit_bytes < MESSAGE_LIMIT_MIN_BYTES {
             format!("engine.message_limit_bytes must be {MESSAGE_LIMIT_MIN_BYTES} or more")
         } else if self.http.body_limit_bytes > engine.message_limit_bytes.saturating_mul(2) {
@@ -166,8 +159,8 @@ mod tests {
         for (overrides, names) in [
             ("retention_days = 0", &["retention_days"][..]),
             (
-                "retention_days = 1\n[engine]\nid_window_before_ms = 90000000",
-                &["id_window_before_ms", "retention_days"],
+                "[engine]\nid_window_after_ms = -1",
+                &["engine.id_window_after_ms"],
             ),
             ("[engine]\nbatch_limit = 0", &["engine.batch_limit"]),
             (

@@ -8,9 +8,11 @@
 //!                 └────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`engine`] decides and batches, [`store`] is the only SQL, [`registry`] holds definitions, [`http`] is the API.
+//! [`engine`] decides and batches, [`store`] is the only SQL, [`registry`] holds definitions, [`http`] is the API,
+//! [`dead_letters`] is for what could not be processed.
 
 pub mod config;
+pub mod dead_letters;
 pub mod engine;
 pub mod http;
 pub mod kafka;

@@ -2,8 +2,10 @@
 
 use crate::{
     config::Config,
+    dead_letters::{Desk, census::Census},
     engine::{
         Engine,
+        resend::Resend,
         shared::Shared,
         timers::{driver::TimerDriver, offsets::Offsets},
     },
@@ -17,7 +19,7 @@ use anyhow::Context;
 use saga_contracts::topic::{self, ORCHESTRATOR_GROUP};
 use saga_core::definition::SagaDefinition;
 use saga_messaging::{
-    kafka::{self, KafkaReader, KafkaWriter, ReaderOptions, TopicRequirement},
+    kafka::{self, KafkaReader, KafkaWriter, LossWatch, ReaderOptions, Scan, TopicRequirement},
     migrations,
     outbox::{Relay, RelaySettings},
     rule::{self, RuleSettings},
@@ -117,7 +119,15 @@ impl Parts {
             overview: OverviewCache::default(),
             group: ORCHESTRATOR_GROUP,
             max_backlog: config.intake.max_backlog,
+        let dead_letters = Desk::new(
+            Scan::connect(&config.kafka)?,
+            writer.clone(),
+            store.clone(),
+            Arc::clone(&shared),
+            consumed_topics(config),
+        );
             stopping: shutdown.soft.clone(),
+            dead_letters,
         };
         Ok(Self {
             store,
@@ -160,6 +170,19 @@ impl Parts {
         };
         shutdown.spawn("timers", driver.run(stop.clone()));
         shutdown.spawn("upkeep", self.upkeep.run(stop.clone()));
+        let (lost, resend) = Resend::new(
+            self.store.clone(),
+            self.writer.clone(),
+            Arc::clone(&self.shared),
+        );
+        let engine = LossWatch::new(
+            engine,
+            &config.kafka,
+            ORCHESTRATOR_GROUP,
+            topic::SAGA_INPUTS,
+            move |place, _lost| lost.tell(place.partition),
+        )?;
+        shutdown.spawn("sending again", resend.run(stop.clone()));
         let events = topic::SAGA_EVENTS.to_owned();
         let following = self
             .api
@@ -178,6 +201,8 @@ impl Parts {
             listener,
             api,
             "Saga orchestrator",
+        let census = Census::new(self.api.dead_letters.clone());
+        shutdown.spawn("dead letters", census.run(stop.clone()));
             health,
             shutdown,
         )
@@ -209,6 +234,12 @@ async fn check_topics(config: &Config) -> anyhow::Result<()> {
             dead_letters.as_str(),
         ])
         .collect();
+/// Topics that somebody consumes, and that may have dead letters.
+fn consumed_topics(config: &Config) -> BTreeSet<&str> {
+    let participants = config.participants.0.values().map(|one| one.topic.as_str());
+    participants.chain([topic::SAGA_INPUTS]).collect()
+}
+
     let requirements: Vec<TopicRequirement> = names
         .into_iter()
         .map(|name| TopicRequirement {

@@ -5,6 +5,7 @@ use saga_core::{
     instance::Position,
     message::{Fault, IncomingRecord, Input, Outcome},
 };
+use saga_messaging::dead_letter::reason;
 use serde_json::{Value, json};
 
 /// An input that can be decided.
@@ -82,7 +83,7 @@ fn tidy(input: &mut Input) -> Result<(), (&'static str, String)> {
                 .is_some_and(|key| key.chars().count() > MAX_NAME_CHARS)
             {
                 let detail = format!("the business key is longer than {MAX_NAME_CHARS} characters");
-                return Err(("bad_header", detail));
+                return Err((reason::BAD_HEADER, detail));
             }
             if start.trace.correlation_id.is_empty() {
                 start.trace.correlation_id = start.saga_id.to_string();
@@ -145,7 +146,7 @@ fn clamp(text: &mut String, limit_chars: usize) {
 fn refuse_nul(found: bool) -> Result<(), (&'static str, String)> {
     if found {
         return Err((
-            "nul_character",
+            reason::NUL_CHARACTER,
             "a text contains U+0000, which no table can hold".to_owned(),
         ));
     }
@@ -161,7 +162,7 @@ pub fn check_value(value: &Value) -> Result<(), (&'static str, String)> {
     refuse_nul(has_nul(value))?;
     if depth(value) > MAX_DEPTH {
         return Err((
-            "too_deep",
+            reason::TOO_DEEP,
             format!("a value is nested deeper than {MAX_DEPTH} levels"),
         ));
     }

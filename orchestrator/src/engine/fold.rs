@@ -21,6 +21,7 @@ use saga_core::{
     },
     transition::{self, EventBody, Outbound, SagaEvent},
 };
+use saga_messaging::dead_letter::reason;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashSet};
 use thiserror::Error;
@@ -218,14 +219,14 @@ impl<'a> Folding<'a> {
                 return work.again(&self.context, position);
             }
             let detail = format!("saga {} was started with other content", start.saga_id);
-            return self.reject(index, "id_conflict", detail);
+            return self.reject(index, reason::ID_CONFLICT, detail);
         }
         if let Err((reason, detail)) = self.check_id(start.saga_id, record_at_ms) {
             return self.reject(index, reason, detail);
         }
         let Some(definition) = self.context.registry.latest(&start.definition) else {
             let detail = format!("no definition '{}' is registered", start.definition);
-            return self.reject(index, "unknown_definition", detail);
+            return self.reject(index, reason::UNKNOWN_DEFINITION, detail);
         };
         let outbound = self.context.outbound;
         let made = transition::start(
@@ -243,28 +244,32 @@ impl<'a> Folding<'a> {
         Fate::Applied
     }
 
-    /// Ids are UUIDv7, not far from their record's time, and not of a time that retention has forgotten.
+    /// Ids are UUIDv7, not ahead of their record's time, and not of a time that retention has forgotten.
+    ///
+    /// How far behind its record's time an id is does not matter: a start that was accepted stands in its starter's
+    /// outbox for as long as Kafka is away, and is not refused for that. All that is above the floor is remembered, so
+    /// a start that is not new is always known again. (To send it with the time of its acceptance would be no way out:
+    /// the topic's retention goes by the same time, and would delete it unread.)
     fn check_id(&self, id: SagaId, record_at_ms: i64) -> Result<(), (&'static str, String)> {
         let settings = self.context.settings;
         let Some(created_ms) = id.created_at_ms() else {
-            return Err(("id_out_of_window", format!("{id} is not a UUIDv7")));
+            return Err((reason::ID_OUT_OF_WINDOW, format!("{id} is not a UUIDv7")));
         };
         let record_ms = if record_at_ms > 0 {
             record_at_ms
         } else {
             self.now.timestamp_millis()
         };
-        let earliest = record_ms.saturating_sub(settings.id_window_before_ms);
         // A record's time is its producer's, whose clock may be anything; history only reaches so far ahead of ours.
         let latest = record_ms
             .saturating_add(settings.id_window_after_ms)
             .min(self.now.timestamp_millis() + AHEAD_LIMIT_MS);
-        if !(earliest..=latest).contains(&created_ms) {
+        if created_ms > latest {
             let detail = format!(
-                "{id} was made {} s from its record's time",
+                "{id} says that it was made {} s after its record",
                 (created_ms - record_ms) / 1_000
             );
-            return Err(("id_out_of_window", detail));
+            return Err((reason::ID_OUT_OF_WINDOW, detail));
         }
         match self.context.outbound.floor {
             Some(floor) if created_ms < floor.timestamp_millis() => Err((

@@ -13,6 +13,7 @@ pub mod db_clock;
 pub mod decode;
 pub mod fold;
 pub mod oversize;
+pub mod resend;
 pub mod saga_store;
 pub mod settings;
 pub mod shared;
@@ -30,7 +31,7 @@ use saga_core::{
     transition::Outbound,
 };
 use saga_messaging::{
-    dead_letter::dead_letter,
+    dead_letter::{dead_letter, reason},
     log::{Delivered, TopicPartition},
     rule::{BatchError, Processor},
 };
@@ -195,7 +196,7 @@ impl<S: SagaStore> Processor for Engine<S> {
         self.shared
             .timers()
             .read_to(record.partition, record.offset + 1);
-        Ok(vec![dead_letter(record, "cannot_be_processed", &detail)])
+        Ok(vec![dead_letter(record, reason::CANNOT_BE_PROCESSED, &detail)])
     }
 
     fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]) {

@@ -58,8 +58,7 @@ pub struct EngineSettings {
     /// `ce_source` of everything the orchestrator sends.
     pub source: String,
     pub participants: Participants,
-    /// Ids of starts: this long before, and after, their record's time.
-    pub id_window_before_ms: i64,
+    /// Ids of starts are made at most this long after their record's time.
     pub id_window_after_ms: i64,
     /// Largest record that the broker takes.
     pub message_limit_bytes: usize,

@@ -280,6 +280,21 @@ impl Work {
     }
 }
 
+/// The commands of a saga that wait for an answer, as they were sent.
+pub(super) fn in_flight(
+    context: &Context<'_>,
+    definition: &SagaDefinition,
+    instance: &SagaInstance,
+) -> Vec<OutgoingRecord> {
+    commands_in_flight(definition, instance, context.outbound)
+        .into_iter()
+        .filter_map(|outgoing| {
+            let sent_at = sent_at(instance, definition, &part_of(&outgoing.command));
+            encode(context, outgoing, sent_at).ok()
+        })
+        .collect()
+}
+
 fn part_of(command: &Command) -> DuePart {
     DuePart {
         step: command.step.clone(),

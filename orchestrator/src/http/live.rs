@@ -1,6 +1,7 @@
 //! `GET /events`: every state change of every saga, as it happens.
 
 use super::ApiState;
+use crate::telemetry;
 use axum::{
     extract::State,
     response::{
@@ -15,7 +16,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Events that a slow page may fall behind before it is told that it missed some: a few seconds of a busy system.
 const WAITING_EVENTS: usize = 4_096;
@@ -24,11 +25,27 @@ const RETRY: Duration = Duration::from_secs(2);
 /// An idle stream says that it lives, so that proxies keep it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// One event, as it stands in the topic.
+/// One event.
 #[derive(Debug)]
 pub struct LiveEvent {
     pub id: String,
     pub json: String,
+}
+
+impl LiveEvent {
+    /// `None` of a record that somebody else put there: it stands in the topic for whoever looks for it, and no page
+    /// gets to see it. A line break in an id would end the stream of every page.
+    fn of(record: &IncomingRecord) -> Option<Self> {
+        let id = record.required(header::CE_ID).ok()?;
+        let event: LifecycleMessage = record.json().ok()?;
+        if id.contains(['\n', '\r', '\0']) {
+            return None;
+        }
+        Some(Self {
+            id: id.to_owned(),
+            json: serde_json::to_string(&event).ok()?,
+        })
+    }
 }
 
 /// Where pages listen.
@@ -77,21 +94,17 @@ impl LiveEvents {
     }
 
     fn tell(&self, record: &IncomingRecord) {
-        let id = record
-            .header(header::CE_ID)
-            .ok()
-            .flatten()
-            .unwrap_or_default()
-            .to_owned();
-        let Some(json) = record
-            .payload
-            .clone()
-            .and_then(|payload| String::from_utf8(payload).ok())
-        else {
+        let Some(event) = LiveEvent::of(record) else {
+            telemetry::live_event_passed_over();
+            debug!(
+                messaging.kafka.partition = record.partition,
+                messaging.kafka.offset = record.offset,
+                "a record of the events' topic is no event of ours"
+            );
             return;
         };
         // Nobody listens: nothing to do.
-        let _listeners = self.sender.send(Arc::new(LiveEvent { id, json }));
+        let _listeners = self.sender.send(Arc::new(event));
     }
 
     fn listen(&self) -> broadcast::Receiver<Arc<LiveEvent>> {
@@ -121,4 +134,71 @@ fn stream(
                 .data(format!("{{\"missed\":{missed}}}")),
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saga_core::{
+        ids::{SagaId, Timestamp},
+        instance::{LifecycleEvent, LifecycleKind},
+        message::Trace,
+    };
+    use uuid::Uuid;
+
+    fn record() -> IncomingRecord {
+        let message = LifecycleMessage {
+            saga_id: SagaId(Uuid::from_u128(7)),
+            definition: "place-order".to_owned(),
+            definition_version: 1,
+            business_key: Some("a\r\nb".to_owned()),
+            correlation_id: "c".to_owned(),
+            event: LifecycleEvent {
+                sequence: 1,
+                at: Timestamp::UNIX_EPOCH,
+                kind: LifecycleKind::Started,
+            },
+        };
+        let record = message.encode("saga.events", "/test", &Trace::default());
+        IncomingRecord {
+            topic: record.topic,
+            partition: 0,
+            offset: 0,
+            timestamp_ms: 0,
+            key: Some(record.key),
+            headers: record.headers,
+            payload: Some(record.payload),
+        }
+    }
+
+    fn with_id(id: &[u8]) -> IncomingRecord {
+        let mut record = record();
+        record.headers.retain(|(name, _)| name != header::CE_ID);
+        record.headers.push((header::CE_ID.to_owned(), id.to_vec()));
+        record
+    }
+
+    #[test]
+    fn an_event_is_shown() {
+        let event = LiveEvent::of(&record()).unwrap();
+        assert!(!event.id.is_empty() && event.json.contains("place-order"));
+    }
+
+    #[test]
+    fn what_is_no_event_of_ours_is_shown_to_nobody() {
+        let foreign = |payload: &[u8]| IncomingRecord {
+            payload: Some(payload.to_vec()),
+            ..record()
+        };
+        for record in [
+            foreign(b"{"),
+            foreign(b"{\"a\":\r1}"),
+            foreign(b"\xff"),
+            with_id(b"a\nb"),
+            with_id(b"a\0"),
+            with_id(b"\xff"),
+        ] {
+            assert!(LiveEvent::of(&record).is_none(), "{record:?}");
+        }
+    }
 }

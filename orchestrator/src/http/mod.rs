@@ -4,6 +4,7 @@
 //! same functions as the API.
 
 pub mod action;
+pub mod dead_letters;
 pub mod definitions;
 pub mod error;
 pub mod intake;
@@ -15,6 +16,7 @@ pub mod sagas;
 pub mod view;
 
 use crate::{
+    dead_letters::Desk,
     engine::{shared::Shared, timers::offsets::Offsets},
     store::PgStore,
 };
@@ -39,6 +41,7 @@ pub struct ApiState {
     pub starts: StartBatcher,
     pub live: LiveEvents,
     pub overview: OverviewCache,
+    pub dead_letters: Desk,
     /// The orchestrator's own consumer group.
     pub group: &'static str,
     /// Starts and inputs that may wait before `POST /sagas` pushes back.
@@ -65,6 +68,10 @@ pub fn routes(state: ApiState, guard: AccessGuard) -> OpenApiRouter {
         .routes(routes!(definitions::get))
         .routes(routes!(live::events))
         .routes(routes!(overview::get))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::get))
+        .routes(routes!(dead_letters::decide::replay))
+        .routes(routes!(dead_letters::decide::discard))
         .with_state(state)
         .layer(from_fn_with_state(guard, require_token))
 }

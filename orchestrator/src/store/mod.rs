@@ -5,6 +5,7 @@
 
 mod action;
 pub mod batch;
+pub mod dead_letter;
 pub mod definition;
 pub mod history;
 pub mod intake;

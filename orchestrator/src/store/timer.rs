@@ -11,7 +11,7 @@ use saga_core::{
     ids::{SagaId, Timestamp},
     instance::SagaInstance,
 };
-use sqlx::types::Json;
+use sqlx::{PgPool, types::Json};
 use uuid::Uuid;
 
 /// There is no index on a column that changes: this reads the live table once, 0.3 to 0.5 s for a million rows.
@@ -19,6 +19,24 @@ const DUE_ROWS: &str = "SELECT id, home_partition, next_due FROM saga
 WHERE home_partition = ANY($1::integer[]) AND next_due < $2";
 
 const LIVE: &str = "SELECT state FROM saga WHERE id = ANY($1::uuid[])";
+
+/// Live sagas of a home partition, a page in id order.
+pub async fn live_of(
+    pool: &PgPool,
+    home_partition: i32,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<SagaInstance>, sqlx::Error> {
+    let rows: Vec<(Json<SagaInstance>,)> = sqlx::query_as(
+        "SELECT state FROM saga WHERE id > $1 AND home_partition = $2 ORDER BY id LIMIT $3",
+    )
+    .bind(after)
+    .bind(home_partition)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(Json(instance),)| instance).collect())
+}
 
 #[async_trait]
 impl TimerStore for PgStore {

@@ -210,7 +210,6 @@ pub fn settings() -> EngineSettings {
         events_topic: "saga.events".to_owned(),
         source: "/saga/orchestrator".to_owned(),
         participants: Participants(participants.into()),
-        id_window_before_ms: 86_400_000,
         id_window_after_ms: 300_000,
         message_limit_bytes: 1_000_000,
     }

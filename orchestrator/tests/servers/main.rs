@@ -9,6 +9,7 @@
 mod fixture;
 mod intake;
 mod listing;
+mod loss;
 mod plans;
 mod rivals;
 mod service;

@@ -95,7 +95,8 @@ impl System {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let overrides = format!(
-            "definitions_dir = '{}'\n[postgres]\nurl = '{}'\n[kafka]\nbrokers = '{}'\n\
+            "definitions_dir = '{}'\n[log]\nfilter = 'error'\n[postgres]\nurl = '{}'\n\
+             [kafka]\nbrokers = '{}'\n\
              [participants.packer]\ntopic = 'packer.commands'\ngroup = 'packer'\n\
              [participants.sender]\ntopic = 'sender.commands'\ngroup = 'sender'\n",
             self.definitions.display(),
@@ -103,6 +104,7 @@ impl System {
             self.env.brokers()
         );
         let config = config::load::<Orchestrator>(None, Some(&overrides)).unwrap();
+        saga_service::telemetry::init(&config.log).unwrap();
         Orchestrator::migrate(&config).await.unwrap();
         Orchestrator::check_migrations(&config).await.unwrap();
         let shutdown = Shutdown::new();
@@ -162,6 +164,23 @@ impl System {
         })
         .await;
         child
+    }
+
+    pub fn brokers(&self) -> String {
+        self.env.brokers()
+    }
+
+    /// The orchestrator's own database.
+    pub async fn connect(&self) -> sqlx::PgConnection {
+        <sqlx::PgConnection as sqlx::Connection>::connect(&self.database).await.unwrap()
+    }
+
+    pub async fn metrics(&self) -> String {
+        let answer = saga_testkit::http_client()
+            .get(self.url("/metrics"))
+            .send()
+            .await;
+        answer.unwrap().text().await.unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -199,6 +199,18 @@ fn nothing_fires_before_the_log_is_read_up_to_the_end_seen_when_it_came_due() {
     assert_eq!(tick(&mut queue, 2_300, &timers, &grown).len(), 1);
 }
 
+/// Its answer was lost with other inputs, and is asked for again.
+#[test]
+fn nothing_fires_on_a_partition_that_is_held() {
+    let timers = [seen_picked_up(1_000)];
+    let mut queue = queue(&timers);
+    queue.hold(0, at(5_000));
+    let early = look(4_999, (3, 3), (6, 9));
+    assert_eq!(tick(&mut queue, 4_999, &timers, &early), []);
+    let late = look(5_000, (3, 3), (6, 9));
+    assert_eq!(tick(&mut queue, 5_000, &timers, &late).len(), 1);
+}
+
 #[test]
 fn a_look_from_before_a_timer_came_due_does_not_let_it_fire() {
     let timers = [seen_picked_up(1_000)];

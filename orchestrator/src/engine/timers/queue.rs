@@ -85,6 +85,8 @@ struct Owned {
     read_to: i64,
     /// Ends of the command topics, by participant, when we first looked after the assignment.
     ends: HashMap<String, Ends>,
+    /// Nothing falls due before this: inputs were lost, and what they answered is asked again.
+    held_until: Option<Timestamp>,
 }
 
 /// What stood in a topic at an instant: every command sent before it.
@@ -167,6 +169,13 @@ impl TimerQueue {
             self.owned.insert(partition, Owned::default());
         }
         self.assignments += 1;
+    }
+
+    /// Nothing of a partition of ours falls due before `until`.
+    pub fn hold(&mut self, partition: i32, until: Timestamp) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.held_until = Some(until);
+        }
     }
 
     /// How often partitions were assigned: one that was given up and taken back has no timers, and looks the same.
@@ -518,6 +527,14 @@ impl TimerQueue {
         }
         if timer.due_at > now {
             return Step::At(timer.due_at);
+        }
+        let held_until = self
+            .owned
+            .get(&entry.home_partition)
+            .and_then(|owned| owned.held_until);
+        if let Some(until) = held_until.filter(|until| now < *until) {
+            self.counts.postponed += 1;
+            return Step::At(until);
         }
         if !self.has_read_what_was_there(entry, timer.due_at, seen) {
             self.counts.postponed += 1;
