@@ -30,13 +30,14 @@ use anyhow::{Context, bail};
 use http::App;
 use intake::{
     batch::Intake,
-    upkeep::{self, Partitions},
+    upkeep::{self, InputsLag, Partitions},
 };
 use participant::OrderParticipant;
+use saga_contracts::topic::ORCHESTRATOR_GROUP;
 use saga_log::SagaLog;
 use saga_messaging::{
     batcher::Batcher,
-    kafka::KafkaWriter,
+    kafka::{GroupOffsets, KafkaWriter},
     outbox::{Outbox, Relay, RelaySettings},
     participant::inbox,
 };
@@ -115,9 +116,13 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
         partitions: Partitions::default(),
         waiters: Arc::default(),
         saga_log: SagaLog::new(&config.orchestrator_url)?,
+        inputs_lag: InputsLag::default(),
         rules: config.rules()?,
         backlog_limit: config.intake.backlog_limit,
     });
+    let offsets = GroupOffsets::connect(&config.kafka, ORCHESTRATOR_GROUP).context("kafka")?;
+    let lag = upkeep::watch_lag(app.inputs_lag.clone(), offsets, shutdown.soft.clone());
+    shutdown.spawn("inputs lag", lag);
     let mut health = health(pool, writer.clone());
     let ready = health.readiness();
     let participant = start_beside(config, &app, writer, ready, shutdown);

@@ -13,7 +13,7 @@ use crate::{
     domain::request::RequestRules,
     intake::{
         batch::{IntakeError, Job, Outcome},
-        upkeep::Partitions,
+        upkeep::{InputsLag, Partitions},
         waiting::Waiters,
     },
     saga_log::SagaLog,
@@ -36,6 +36,7 @@ pub struct App {
     pub outbox: Outbox,
     pub relay: Relay,
     pub partitions: Partitions,
+    pub inputs_lag: InputsLag,
     pub waiters: Arc<Waiters>,
     pub saga_log: SagaLog,
     pub rules: RequestRules,

@@ -130,8 +130,9 @@ pub async fn place_order(
         RequestError::Unreadable(detail) => Problem::bad_request(detail),
         RequestError::Invalid(mistakes) => answer::invalid_fields(mistakes),
     })?;
-    if app.outbox.backlog() > app.backlog_limit {
-        let detail = "too many accepted orders still wait to be passed on";
+    // A flood of starts would make every saga pay the backlog once a step.
+    if app.outbox.backlog().saturating_add(app.inputs_lag.get()) > app.backlog_limit {
+        let detail = "too many orders and answers are waiting to be handled";
         return Err(answer::busy(detail, RETRY_BACKLOG_SECONDS));
     }
     let partitions = app.partitions.get().ok_or_else(|| {

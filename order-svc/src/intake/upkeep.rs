@@ -4,19 +4,22 @@ use crate::store;
 use async_trait::async_trait;
 use metrics::gauge;
 use saga_contracts::topic;
-use saga_messaging::{kafka::KafkaWriter, log::LogError};
+use saga_messaging::{
+    kafka::{GroupOffsets, KafkaWriter},
+    log::LogError,
+};
 use saga_service::health::Readiness;
 use sqlx::PgPool;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicI32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Partitions of `saga.inputs` as last seen. Kept while the broker is away, so that orders are still taken; a count
 /// that has grown since only means that the new partitions are not used yet.
@@ -38,6 +41,21 @@ impl Partitions {
     }
 }
 
+/// Records of `saga.inputs` that the orchestrator has not read yet, as last seen. 0 while that cannot be told: then Kafka
+/// is away, and what waits for it here is counted anyhow.
+#[derive(Clone, Debug, Default)]
+pub struct InputsLag(Arc<AtomicU64>);
+
+impl InputsLag {
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn set(&self, records: u64) {
+        self.0.store(records, Ordering::Relaxed);
+    }
+}
+
 /// Where the count comes from.
 #[async_trait]
 pub trait CountPartitions: Send + Sync {
@@ -51,13 +69,15 @@ impl CountPartitions for KafkaWriter {
     }
 }
 
+/// A flood is felt within this.
+const LAG_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries while the count is not known.
 const FIRST_COUNT: Duration = Duration::from_millis(500);
 /// Partitions are added by hand, and rarely.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 const PENDING_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(10);
-/// Keys that one statement forgets: ten seconds of a thousand orders a second.
+/// Keys that one statement forgets, so that none holds its locks for long.
 const FORGET_LIMIT: i64 = 10_000;
 /// The count of pending orders stops here, so that a backlog does not make itself worse.
 const PENDING_BOUND: i64 = 100_000;
@@ -93,6 +113,36 @@ pub async fn watch_partitions(
     }
 }
 
+/// Keeps the lag of `saga.inputs`.
+pub async fn watch_lag(lag: InputsLag, offsets: GroupOffsets, stop: CancellationToken) {
+    loop {
+        match inputs_lag(&offsets).await {
+            Ok(records) => lag.set(records),
+            Err(error) => {
+                lag.set(0);
+                debug!(
+                    error = &error as &dyn std::error::Error,
+                    messaging.kafka.topic = topic::SAGA_INPUTS,
+                    "the lag cannot be told"
+                );
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LAG_EVERY) => {}
+        }
+    }
+}
+
+async fn inputs_lag(offsets: &GroupOffsets) -> Result<u64, LogError> {
+    let mut records = 0;
+    for (partition, committed) in offsets.committed(topic::SAGA_INPUTS).await? {
+        let (start, end) = offsets.watermarks(topic::SAGA_INPUTS, partition).await?;
+        records += (end - committed.max(start)).max(0).unsigned_abs();
+    }
+    Ok(records)
+}
+
 /// Forgets keys after their day, and counts pending orders.
 pub async fn tend_database(pool: PgPool, stop: CancellationToken) {
     let mut pending = interval(PENDING_EVERY);
@@ -123,6 +173,8 @@ async fn count_pending(pool: &PgPool) -> Result<(), sqlx::Error> {
 
 async fn forget_keys(pool: &PgPool) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    store::idempotency::forget(&mut connection, FORGET_LIMIT).await?;
+    while store::idempotency::forget(&mut connection, FORGET_LIMIT).await?
+        >= FORGET_LIMIT.cast_unsigned()
+    {}
     Ok(())
 }

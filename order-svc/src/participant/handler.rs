@@ -44,12 +44,16 @@ pub struct Rows {
     ends: Vec<End>,
 }
 
-/// What a command asks for, or why it cannot be read.
-fn read(command: &Command) -> Result<(Uuid, Wanted), Fault> {
-    let invalid = |why: String| {
-        let message = format!("the payload is not as expected: {why}");
-        Fault::new(fault_code::INVALID_PAYLOAD, message)
-    };
+/// Why a command cannot even be decided.
+enum Unreadable {
+    /// A newer version may know it.
+    UnknownType,
+    Payload(String),
+}
+
+/// What a command asks for.
+fn read(command: &Command) -> Result<(Uuid, Wanted), Unreadable> {
+    let invalid = Unreadable::Payload;
     match command.command_type.as_str() {
         message_type::ORDER_CONFIRM => {
             let order: OrderRef = read_payload(command).map_err(invalid)?;
@@ -59,10 +63,7 @@ fn read(command: &Command) -> Result<(Uuid, Wanted), Fault> {
             let order: CancelOrder = read_payload(command).map_err(invalid)?;
             Ok((order.order_id, Wanted::Cancelled(reason_of(order.cause))))
         }
-        other => Err(Fault::new(
-            fault_code::INVALID_PAYLOAD,
-            format!("order-svc has no command '{other}'"),
-        )),
+        _ => Err(Unreadable::UnknownType),
     }
 }
 
@@ -92,7 +93,16 @@ impl Rows {
     fn decide(&mut self, command: &Command) -> Answer {
         let (order_id, wanted) = match read(command) {
             Ok(read) => read,
-            Err(fault) => return failure(fault),
+            Err(Unreadable::Payload(why)) => {
+                let message = format!("the payload is not as expected: {why}");
+                return failure(Fault::new(fault_code::INVALID_PAYLOAD, message));
+            }
+            Err(Unreadable::UnknownType) => {
+                let message = format!("order-svc does not know '{}'", command.command_type);
+                return Answer::Error {
+                    fault: Fault::new(fault_code::UNKNOWN_COMMAND, message),
+                };
+            }
         };
         let status = self
             .standings
@@ -290,8 +300,14 @@ mod tests {
             let answer = rows(None).decide(&command("order.confirm", payload));
             assert_eq!(reply_type(&answer), message_type::ORDER_REFUSED);
         }
+    }
+
+    #[test]
+    fn a_command_that_is_not_known_may_be_known_to_a_newer_version() {
         let answer = rows(None).decide(&command("order.paint", json!({"orderId": ORDER})));
-        assert_eq!(reply_type(&answer), message_type::ORDER_REFUSED);
+        assert!(
+            matches!(&answer, Answer::Error { fault } if fault.code == fault_code::UNKNOWN_COMMAND)
+        );
     }
 
     #[test]

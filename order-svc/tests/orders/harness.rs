@@ -11,7 +11,7 @@ use order_svc::{
     http::{App, router},
     intake::{
         batch::{Intake, Job, Outcome},
-        upkeep::Partitions,
+        upkeep::{InputsLag, Partitions},
         waiting::Waiters,
     },
     participant::OrderParticipant,
@@ -186,6 +186,7 @@ impl TestService {
             relay,
             partitions: Partitions::known(PARTITIONS),
             waiters,
+            inputs_lag: InputsLag::default(),
             saga_log: SagaLog::new(orchestrator_url).expect("client"),
             rules: RequestRules {
                 currency: CurrencyUnit::from_code("EUR").expect("currency"),
