@@ -14,6 +14,7 @@
 pub mod client;
 pub mod conformance;
 pub mod failure;
+pub mod dlq;
 pub mod output;
 pub mod saga;
 
@@ -85,6 +86,9 @@ enum Command {
 }
 
 /// What every subject works with.
+    /// Records that could not be processed.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
 #[derive(Debug)]
 pub struct Session {
     pub client: Client,
@@ -128,6 +132,7 @@ async fn execute(
 }
 
 impl Connection {
+        Command::Dlq(command) => dlq::run(command, &session).await,
     fn token(self) -> Result<Option<String>, Failure> {
         let Some(path) = self.token_file else {
             return Ok(self.token);
