@@ -1,78 +1,34 @@
 //! Topics, read and written by hand as a user with Kafka tools would.
 
-use anyhow::{Context, Result};
-use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    message::Headers,
-};
+use anyhow::Result;
 use saga_core::message::{IncomingRecord, OutgoingRecord};
 use saga_messaging::{
-    kafka::{KafkaConfig, KafkaWriter},
+    kafka::{KafkaConfig, KafkaWriter, Scan},
     log::LogWriter,
 };
-use std::time::Duration;
+use tokio::{runtime::Handle, task::block_in_place};
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Records of one look.
+const CHUNK: usize = 1_000;
 
-/// Everything that stands in a topic now.
+/// Everything that stands in a topic now, whatever it is.
 pub fn read_all(brokers: &str, topic: &str) -> Result<Vec<IncomingRecord>> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "e2e-reader")
-        .set("enable.auto.commit", "false")
-        .create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
-    let partitions = metadata
-        .topics()
-        .first()
-        .context("no such topic")?
-        .partitions()
-        .len() as i32;
+    block_in_place(|| Handle::current().block_on(scan(brokers, topic)))
+}
+
+async fn scan(brokers: &str, topic: &str) -> Result<Vec<IncomingRecord>> {
+    let scan = Scan::connect(&KafkaConfig::plaintext(brokers))?;
     let mut records = Vec::new();
-    for partition in 0..partitions {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
-        if low == high {
-            continue;
-        }
-        let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(topic, partition, Offset::Offset(low))?;
-        consumer.assign(&assignment)?;
-        loop {
-            let message = consumer.poll(TIMEOUT).context("the topic ended early")??;
-            let offset = message.offset();
-            records.push(record_of(&message));
-            if offset + 1 >= high {
-                break;
-            }
+    for (partition, window) in scan.windows(topic).await? {
+        let mut next = window.start;
+        while next < window.end {
+            let looked = scan.look(topic, partition, next, CHUNK).await?;
+            anyhow::ensure!(looked.next > next, "{topic} ended early, at {next}");
+            next = looked.next;
+            records.extend(looked.records);
         }
     }
     Ok(records)
-}
-
-fn record_of(message: &impl Message) -> IncomingRecord {
-    IncomingRecord {
-        topic: message.topic().to_owned(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or_default(),
-        key: message.key().map(<[u8]>::to_vec),
-        headers: message
-            .headers()
-            .map(|headers| {
-                headers
-                    .iter()
-                    .map(|header| {
-                        (
-                            header.key.to_owned(),
-                            header.value.unwrap_or_default().to_vec(),
-                        )
-                    })
-                    .collect()
-            })
-            .unwrap_or_default(),
-        payload: message.payload().map(<[u8]>::to_vec),
-    }
 }
 
 /// The records of one saga in a topic.

@@ -10,6 +10,8 @@ mod own_saga;
 mod parking;
 
 use saga_e2e::System;
+mod retention;
+mod poison;
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_saga-e2e-service");
