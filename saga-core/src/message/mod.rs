@@ -14,7 +14,8 @@ mod record;
 
 pub use command::{Command, Direction, ReplyTo};
 pub use input::{
-    ActionKind, ActionName, DuePart, Input, OperatorAction, Reply, StartSaga, TimerDue, TimerKind, Verdict,
+    ActionKind, ActionName, DuePart, Input, OperatorAction, Reply, StartSaga, TimerDue, TimerKind,
+    Verdict,
 };
 pub use lifecycle::LifecycleMessage;
 pub use record::{DecodeError, IncomingRecord, OutgoingRecord, header};

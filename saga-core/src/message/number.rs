@@ -48,7 +48,8 @@ fn number_length(bytes: &[u8]) -> usize {
 }
 
 fn fits(number: &[u8]) -> bool {
-    if number.len() < DIGITS_IN_DOUBT || number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
+    if number.len() < DIGITS_IN_DOUBT
+        || number.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
     {
         return true;
     }

@@ -5,7 +5,8 @@
 //! send again what is in flight.
 //!
 //! The look is taken when partitions are assigned, before the first record of theirs is handled: from then on the group's
-//! place moves on, and nobody could tell any more.
+//! place moves on, and nobody could tell any more. Later, offsets that are missing between two records give a loss away:
+//! they may be a transaction's markers, or records that were removed before a slow consumer came to them.
 
 use super::{GroupOffsets, KafkaConfig};
 use crate::{
@@ -42,6 +43,8 @@ fn lost(committed: i64, start: i64, end: i64) -> Option<Lost> {
 pub struct LossWatch<P, F> {
     processor: P,
     watch: Watch<F>,
+    /// By partition, the offset behind what was handled last.
+    next: BTreeMap<i32, i64>,
 }
 
 struct Watch<F> {
@@ -66,11 +69,27 @@ impl<P: Processor, F: Fn(&TopicPartition, Lost) + Send + Sync> LossWatch<P, F> {
             topic: topic.to_owned(),
             tell,
         };
-        Ok(Self { processor, watch })
+        Ok(Self {
+            processor,
+            watch,
+            next: BTreeMap::new(),
+        })
     }
 }
 
 impl<F: Fn(&TopicPartition, Lost)> Watch<F> {
+    /// A partition's records do not go on at `next`.
+    async fn look_at_gap(&self, place: &TopicPartition, next: i64) {
+        match self.offsets.watermarks(&self.topic, place.partition).await {
+            Ok((start, end)) => {
+                if let Some(lost) = lost(next, start, end) {
+                    self.alarm(place, lost);
+                }
+            }
+            Err(error) => self.unseen(&error),
+        }
+    }
+
     /// Offsets that cannot be read now tell nothing, and stop nobody.
     async fn look(&self, partitions: &[TopicPartition]) {
         let committed = match self.offsets.committed(&self.topic).await {
@@ -138,6 +157,9 @@ impl<P: Processor, F: Fn(&TopicPartition, Lost) + Send + Sync> Processor for Los
         &mut self,
         records: &[IncomingRecord],
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        for (place, next) in gaps(&mut self.next, records) {
+            self.watch.look_at_gap(&place, next).await;
+        }
         self.processor.process(records).await
     }
 
@@ -160,8 +182,28 @@ impl<P: Processor, F: Fn(&TopicPartition, Lost) + Send + Sync> Processor for Los
     }
 
     fn revoked(&mut self, partitions: &[TopicPartition]) {
+        for place in partitions {
+            self.next.remove(&place.partition);
+        }
         self.processor.revoked(partitions);
     }
+}
+
+/// Where offsets are missing before a record, and which was expected there. What is handled again has no gaps.
+fn gaps(next: &mut BTreeMap<i32, i64>, records: &[IncomingRecord]) -> Vec<(TopicPartition, i64)> {
+    let mut gaps = Vec::new();
+    for record in records {
+        let expected = next.entry(record.partition).or_insert(record.offset);
+        if record.offset > *expected {
+            let place = TopicPartition {
+                topic: record.topic.clone(),
+                partition: record.partition,
+            };
+            gaps.push((place, *expected));
+        }
+        *expected = (*expected).max(record.offset + 1);
+    }
+    gaps
 }
 
 #[cfg(test)]
@@ -185,5 +227,30 @@ mod tests {
         check(3, 5, 9, Some(Lost::Removed(2)));
         check(0, 9, 9, Some(Lost::Removed(9)));
         check(9, 0, 4, Some(Lost::MadeAnew));
+    }
+
+    #[test]
+    fn offsets_that_are_missing_between_records_are_seen_once() {
+        let record = |partition, offset| IncomingRecord {
+            topic: "t".to_owned(),
+            partition,
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            headers: Vec::new(),
+            payload: None,
+        };
+        let mut next = BTreeMap::new();
+        let mut seen = |records: &[IncomingRecord]| -> Vec<(i32, i64)> {
+            let gaps = gaps(&mut next, records);
+            gaps.into_iter()
+                .map(|(place, expected)| (place.partition, expected))
+                .collect()
+        };
+        assert_eq!(seen(&[record(0, 7), record(1, 3), record(0, 8)]), []);
+        let batch = [record(0, 9), record(0, 12), record(1, 5)];
+        assert_eq!(seen(&batch), [(0, 10), (1, 4)]);
+        assert_eq!(seen(&batch), [], "the same batch again");
+        assert_eq!(seen(&[record(0, 13)]), []);
     }
 }
