@@ -1,5 +1,9 @@
 //! The orchestrator's configuration. Defaults, with a comment each, stand in `config/orchestrator.toml`.
 
+mod retention_days;
+
+pub use retention_days::RetentionDays;
+
 use crate::{
     engine::settings::{EngineSettings, Participants},
     http::page::PageConfig,
@@ -25,7 +29,7 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub definitions_dir: Option<PathBuf>,
     pub shipped_definitions: bool,
-    pub retention_days: u32,
+    pub retention_days: RetentionDays,
     #[serde(default)]
     pub access: AccessConfig,
     pub http: HttpConfig,
@@ -62,6 +66,11 @@ const BATCH_LIMIT_MAX: usize = 5_000;
 /// Below this not even small commands fit beside their headers.
 const MESSAGE_LIMIT_MIN_BYTES: usize = 65_536;
 
+/// Ids may lie a day ahead of the database's clock, and upkeep may be late.
+const HISTORY_AHEAD_MIN_DAYS: u32 = 2;
+/// Between what is remembered and the oldest start that may still come.
+const RETENTION_SLACK_HOURS: u64 = 24;
+
 impl Config {
     pub fn engine_settings(&self) -> EngineSettings {
         EngineSettings {
@@ -85,12 +94,29 @@ impl Config {
         } else if self.http.body_limit_bytes > engine.message_limit_bytes.saturating_mul(2) {
             "http.body_limit_bytes is far above engine.message_limit_bytes: what is accepted could never be sent"
                 .to_owned()
-        } else if engine.history_ahead_days == 0 {
-            "engine.history_ahead_days must be 1 or more".to_owned()
+        } else if engine.history_ahead_days < HISTORY_AHEAD_MIN_DAYS {
+            format!(
+                "engine.history_ahead_days must be {HISTORY_AHEAD_MIN_DAYS} or more: ids may lie a day ahead"
+            )
         } else {
             return Ok(());
         };
         Err(ConfigError(failed))
+    }
+
+    /// A start that an outage has held back must still be one that is remembered.
+    fn check_retention(&self) -> Result<(), ConfigError> {
+        let RetentionDays::Days(days) = self.retention_days else {
+            return Ok(());
+        };
+        let outage_hours = u64::from(self.engine.topic_retention_hours);
+        if u64::from(days) * 24 < outage_hours + RETENTION_SLACK_HOURS {
+            return Err(ConfigError(format!(
+                "retention_days = {days} must be above engine.topic_retention_hours = {outage_hours} by \
+                 {RETENTION_SLACK_HOURS} hours: a start that waited out the longest outage would be too old to begin"
+            )));
+        }
+        Ok(())
     }
 
     fn check_participants(&self) -> Result<(), ConfigError> {
@@ -121,9 +147,7 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if self.retention_days == 0 {
-            return Err(ConfigError("retention_days must be 1 or more".to_owned()));
-        }
+        self.check_retention()?;
         self.kafka
             .validate()
             .map_err(|error| ConfigError(error.to_string()))?;
@@ -157,7 +181,16 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_with_the_names_of_the_keys() {
         for (overrides, names) in [
-            ("retention_days = 0", &["retention_days"][..]),
+            ("retention_days = 0", &["retention_days", "\"off\""][..]),
+            ("retention_days = 'never'", &["retention_days", "never"]),
+            (
+                "retention_days = 2\n[engine]\ntopic_retention_hours = 25",
+                &["retention_days", "engine.topic_retention_hours"],
+            ),
+            (
+                "[engine]\nhistory_ahead_days = 1",
+                &["engine.history_ahead_days"],
+            ),
             (
                 "[engine]\nid_window_after_ms = -1",
                 &["engine.id_window_after_ms"],
@@ -178,5 +211,18 @@ mod tests {
                 assert!(message.contains(name), "{message}");
             }
         }
+    }
+
+    #[test]
+    fn retention_is_a_number_of_days_or_off_also_in_the_environment() {
+        assert_eq!(load("").unwrap().retention_days, RetentionDays::Days(30));
+        let off = load("retention_days = 'off'").unwrap().retention_days;
+        assert_eq!((off, off.time()), (RetentionDays::Off, None));
+        let sources = Sources {
+            environment: vec![("ORCHESTRATOR__RETENTION_DAYS".into(), "7".into())],
+            ..Sources::default()
+        };
+        let config = load_from::<Orchestrator>(&sources).unwrap();
+        assert_eq!(config.retention_days, RetentionDays::Days(7));
     }
 }

@@ -13,9 +13,13 @@ use crate::{
     kafka::KafkaOffsets,
     registry::{self, Registry, RegistryError},
     store::{self, PgStore},
-    upkeep::Upkeep,
+    upkeep::{
+        Upkeep,
+        retention::{Retention, check_deadlines},
+    },
 };
 use anyhow::Context;
+use chrono::TimeDelta;
 use saga_contracts::topic::{self, ORCHESTRATOR_GROUP};
 use saga_core::definition::SagaDefinition;
 use saga_messaging::{
@@ -30,6 +34,9 @@ use saga_service::{
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tracing::info;
+
+/// A letter is younger than its saga, by at most this.
+const LETTER_SLACK: TimeDelta = TimeDelta::days(1);
 
 /// See [`Service`].
 pub struct Orchestrator;
@@ -52,7 +59,7 @@ impl Service for Orchestrator {
     }
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-        let parts = Parts::make(&config, &shutdown).await?;
+        let mut parts = Parts::make(&config, &shutdown).await?;
         parts
             .upkeep
             .before_start()
@@ -105,10 +112,22 @@ impl Parts {
             writer: writer.clone(),
             outbox: outbox.clone(),
             group: ORCHESTRATOR_GROUP,
-            retention: Upkeep::retention(config),
-            ahead: Upkeep::ahead(config),
+            retention: Retention::new(
+                store.clone(),
+                Arc::clone(&shared),
+                config.retention_days,
+                TimeDelta::days(i64::from(config.engine.history_ahead_days)),
+            ),
         };
+        let dead_letters = Desk::new(
+            Scan::connect(&config.kafka)?,
+            writer.clone(),
+            store.clone(),
+            Arc::clone(&shared),
+            consumed_topics(config),
+        );
         let api = ApiState {
+            dead_letters,
             store: store.clone(),
             shared: Arc::clone(&shared),
             offsets: Arc::clone(&offsets),
@@ -119,15 +138,7 @@ impl Parts {
             overview: OverviewCache::default(),
             group: ORCHESTRATOR_GROUP,
             max_backlog: config.intake.max_backlog,
-        let dead_letters = Desk::new(
-            Scan::connect(&config.kafka)?,
-            writer.clone(),
-            store.clone(),
-            Arc::clone(&shared),
-            consumed_topics(config),
-        );
             stopping: shutdown.soft.clone(),
-            dead_letters,
         };
         Ok(Self {
             store,
@@ -159,17 +170,6 @@ impl Parts {
             batch_limit: config.engine.batch_limit,
             ..RuleSettings::default()
         };
-        let consuming = rule::run(reader, self.writer.clone(), engine, settings, stop.clone());
-        shutdown.spawn_vital("saga.inputs", async move { Ok(consuming.await?) });
-        let driver = TimerDriver {
-            store: self.store.clone(),
-            writer: self.writer.clone(),
-            offsets: self.offsets,
-            shared: self.shared,
-            group: ORCHESTRATOR_GROUP.to_owned(),
-        };
-        shutdown.spawn("timers", driver.run(stop.clone()));
-        shutdown.spawn("upkeep", self.upkeep.run(stop.clone()));
         let (lost, resend) = Resend::new(
             self.store.clone(),
             self.writer.clone(),
@@ -183,6 +183,17 @@ impl Parts {
             move |place, _lost| lost.tell(place.partition),
         )?;
         shutdown.spawn("sending again", resend.run(stop.clone()));
+        let consuming = rule::run(reader, self.writer.clone(), engine, settings, stop.clone());
+        shutdown.spawn_vital("saga.inputs", async move { Ok(consuming.await?) });
+        let driver = TimerDriver {
+            store: self.store.clone(),
+            writer: self.writer.clone(),
+            offsets: self.offsets,
+            shared: self.shared,
+            group: ORCHESTRATOR_GROUP.to_owned(),
+        };
+        shutdown.spawn("timers", driver.run(stop.clone()));
+        shutdown.spawn("upkeep", self.upkeep.run(stop.clone()));
         let events = topic::SAGA_EVENTS.to_owned();
         let following = self
             .api
@@ -190,6 +201,8 @@ impl Parts {
             .clone()
             .follow(config.kafka.clone(), events, stop.clone());
         shutdown.spawn("live events", following);
+        let census = Census::new(self.api.dead_letters.clone());
+        shutdown.spawn("dead letters", census.run(stop.clone()));
         let health = health(&self.store, &self.writer);
         let address = listener
             .local_addr()
@@ -201,8 +214,6 @@ impl Parts {
             listener,
             api,
             "Saga orchestrator",
-        let census = Census::new(self.api.dead_letters.clone());
-        shutdown.spawn("dead letters", census.run(stop.clone()));
             health,
             shutdown,
         )
@@ -214,6 +225,7 @@ fn health(store: &PgStore, writer: &KafkaWriter) -> HealthRegistry {
     let mut health = HealthRegistry::default();
     let pool = store.pool().clone();
     health.register("postgres", move || postgres::health(pool.clone()));
+    health.register("history partitions", store.alarm().clone().health_check());
     let writer = writer.clone();
     health.register("kafka", move || {
         let writer = writer.clone();
@@ -222,34 +234,52 @@ fn health(store: &PgStore, writer: &KafkaWriter) -> HealthRegistry {
     health
 }
 
-/// Dead letters too: without their topic a bad message would stop the service.
-async fn check_topics(config: &Config) -> anyhow::Result<()> {
-    let dead_letters = topic::dead_letters(topic::SAGA_INPUTS);
-    let retention = Duration::from_secs(u64::from(config.engine.topic_retention_hours) * 3_600);
-    let participants = config.participants.0.values().map(|one| one.topic.as_str());
-    let names: BTreeSet<&str> = participants
-        .chain([
-            topic::SAGA_INPUTS,
-            topic::SAGA_EVENTS,
-            dead_letters.as_str(),
-        ])
-        .collect();
 /// Topics that somebody consumes, and that may have dead letters.
 fn consumed_topics(config: &Config) -> BTreeSet<&str> {
     let participants = config.participants.0.values().map(|one| one.topic.as_str());
     participants.chain([topic::SAGA_INPUTS]).collect()
 }
 
-    let requirements: Vec<TopicRequirement> = names
-        .into_iter()
-        .map(|name| TopicRequirement {
-            production: config.engine.production_topics,
-            ..TopicRequirement::new(name, retention)
-        })
-        .collect();
-    kafka::check_topics(&config.kafka, &requirements)
+/// Dead letters too: without their topic a bad message would stop the service.
+async fn check_topics(config: &Config) -> anyhow::Result<()> {
+    kafka::check_topics(&config.kafka, &requirements(config))
         .await
-        .context("checking the topics")
+        .context("checking the topics (see retention_days and engine.topic_retention_hours)")
+}
+
+/// Participants look at their dead letters themselves; here it only matters that none is kept for longer than its saga
+/// is remembered, since it could not be replayed any more.
+fn requirements(config: &Config) -> Vec<TopicRequirement> {
+    let longest_outage =
+        Duration::from_secs(u64::from(config.engine.topic_retention_hours) * 3_600);
+    let participants = config.participants.0.values().map(|one| one.topic.as_str());
+    let topics: BTreeSet<&str> = participants
+        .chain([topic::SAGA_INPUTS, topic::SAGA_EVENTS])
+        .collect();
+    let letters_at_most = config
+        .retention_days
+        .time()
+        .map(|kept| (kept - LETTER_SLACK).to_std().unwrap_or_default());
+    let required = |name: String| TopicRequirement {
+        production: config.engine.production_topics,
+        ..TopicRequirement::new(name, longest_outage)
+    };
+    topics
+        .into_iter()
+        .flat_map(|name| {
+            let own = name == topic::SAGA_INPUTS;
+            let letters = topic::dead_letters(name);
+            let letters = TopicRequirement {
+                retention_at_most: letters_at_most,
+                ..if own {
+                    required(letters)
+                } else {
+                    TopicRequirement::optional(letters)
+                }
+            };
+            [required(name.to_owned()), letters]
+        })
+        .collect()
 }
 
 /// Reads, checks, registers, and then holds whatever is registered: sagas may be pinned to it.
@@ -265,7 +295,9 @@ async fn load_definitions(config: &Config, store: &PgStore) -> anyhow::Result<Sh
         refuse_unreachable(config, store, &definition).await?;
         shared.hold(definition);
     }
-    for definition in shared.registry.all_latest() {
+    let latest = shared.registry.all_latest();
+    check_deadlines(config.retention_days, latest.iter().map(AsRef::as_ref))?;
+    for definition in latest {
         info!(
             definition = definition.name,
             version = definition.version,

@@ -146,6 +146,8 @@ pub fn start_hash(start: &StartSaga) -> Vec<u8> {
 struct Folding<'a> {
     context: Context<'a>,
     now: Timestamp,
+    /// The later of what the store says and the floor that commands carry: no saga that is older is started.
+    starts_from: Option<Timestamp>,
     decided: HashSet<Uuid>,
     sagas: BTreeMap<SagaId, Work>,
     folded: Folded,
@@ -155,6 +157,7 @@ impl<'a> Folding<'a> {
     fn new(context: Context<'a>, loaded: Loaded) -> Result<Self, MissingDefinition> {
         let Loaded {
             now,
+            starts_from,
             live,
             ended,
             decided,
@@ -183,6 +186,7 @@ impl<'a> Folding<'a> {
         Ok(Self {
             context,
             now,
+            starts_from: starts_from.max(context.outbound.floor),
             decided,
             sagas,
             folded: Folded::default(),
@@ -271,11 +275,11 @@ impl<'a> Folding<'a> {
             );
             return Err((reason::ID_OUT_OF_WINDOW, detail));
         }
-        match self.context.outbound.floor {
-            Some(floor) if created_ms < floor.timestamp_millis() => Err((
-                "below_floor",
+        match self.starts_from {
+            Some(from) if created_ms < from.timestamp_millis() => Err((
+                reason::BELOW_FLOOR,
                 format!(
-                    "{id} is older than what is remembered (since {floor}): it may have run already"
+                    "{id} is older than what is remembered (since {from}): it may have run already"
                 ),
             )),
             Some(_) | None => Ok(()),

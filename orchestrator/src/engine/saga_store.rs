@@ -32,6 +32,9 @@ pub struct EndedRow {
 pub struct Loaded {
     /// Database clock, read behind the locks; milliseconds.
     pub now: DateTime<Utc>,
+    /// No saga that is older is started: it may have run, and been forgotten. Read in this transaction, since upkeep
+    /// raises it in the table and forgets nothing until everybody goes by it.
+    pub starts_from: Option<Timestamp>,
     pub live: Vec<LiveRow>,
     pub ended: Vec<EndedRow>,
     /// Actions that stand in the audit table: they are decided once.

@@ -3,11 +3,11 @@
 use super::{
     ApiState,
     error::ApiResult,
-    model::{Lag, Overview, StatusCount, WaitingCount},
+    model::{Lag, Overview, RetentionView, StatusCount, WaitingCount},
 };
-use crate::store::{history::least_id, listing};
+use crate::store::{floor, history::least_id, listing};
 use axum::{Json, extract::State};
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
@@ -74,6 +74,18 @@ async fn count(state: &ApiState) -> ApiResult<Overview> {
             })
             .collect(),
         lags: lags(state).await,
+        retention: retention(state).await?,
+    })
+}
+
+async fn retention(state: &ApiState) -> ApiResult<RetentionView> {
+    let (floors, overaged) = floor::standing(state.store.reporting()).await?;
+    let at = |ms| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
+    Ok(RetentionView {
+        floor: at(floors.floor_ms),
+        starts_from: at(floors.starts_from_ms),
+        overaged: overaged.count,
+        oldest_overaged: overaged.ids,
     })
 }
 

@@ -9,7 +9,7 @@ use saga_core::{
     ids::SagaId,
     instance::SagaInstance,
 };
-use saga_messaging::rule::BatchError;
+use saga_messaging::{partition::PartitionAlarm, rule::BatchError};
 use sqlx::{PgConnection, Postgres, Transaction, types::Json};
 use std::collections::BTreeSet;
 use thiserror::Error;
@@ -39,11 +39,22 @@ impl Conflict {
 
 pub struct PgBatch {
     transaction: Transaction<'static, Postgres>,
+    alarm: PartitionAlarm,
 }
 
 impl PgBatch {
-    pub(super) fn new(transaction: Transaction<'static, Postgres>) -> Self {
-        Self { transaction }
+    pub(super) fn new(transaction: Transaction<'static, Postgres>, alarm: PartitionAlarm) -> Self {
+        Self { transaction, alarm }
+    }
+
+    async fn write(&mut self, plan: &Plan) -> Result<(), BatchError> {
+        let connection = &mut *self.transaction;
+        start(connection, &plan.starts).await?;
+        advance(connection, &plan.updates).await?;
+        end(connection, &plan.ends).await?;
+        action::insert(connection, &plan.actions).await?;
+        action::settle(connection, &plan.settled).await?;
+        Ok(())
     }
 }
 
@@ -75,12 +86,10 @@ impl SagaBatch for PgBatch {
     }
 
     async fn commit(mut self, plan: &Plan) -> Result<(), BatchError> {
-        let connection = &mut *self.transaction;
-        start(connection, &plan.starts).await?;
-        advance(connection, &plan.updates).await?;
-        end(connection, &plan.ends).await?;
-        action::insert(connection, &plan.actions).await?;
-        action::settle(connection, &plan.settled).await?;
+        if let Err(error) = self.write(plan).await {
+            self.alarm.look_at(&error);
+            return Err(error);
+        }
         self.transaction.commit().await?;
         Ok(())
     }
@@ -90,11 +99,13 @@ impl SagaBatch for PgBatch {
 pub const LOAD_LIVE: &str = "WITH locked AS (
   SELECT id, version, start_hash, state FROM saga WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE
 )
-SELECT date_trunc('milliseconds', clock_timestamp()) AS at, l.version, l.start_hash, l.state
+SELECT date_trunc('milliseconds', clock_timestamp()) AS at,
+  (SELECT starts_from_ms FROM floor WHERE singleton) AS starts_from, l.version, l.start_hash, l.state
 FROM (SELECT 1) AS once LEFT JOIN locked l ON true ORDER BY l.id";
 
 type LiveColumns = (
     DateTime<Utc>,
+    i64,
     Option<i64>,
     Option<Vec<u8>>,
     Option<Json<SagaInstance>>,
@@ -107,8 +118,9 @@ async fn load_live(connection: &mut PgConnection, sagas: &[SagaId]) -> Result<Lo
         .fetch_all(connection)
         .await?;
     let mut loaded = Loaded::default();
-    for (at, version, start_hash, state) in rows {
+    for (at, starts_from_ms, version, start_hash, state) in rows {
         loaded.now = loaded.now.max(at);
+        loaded.starts_from = DateTime::from_timestamp_millis(starts_from_ms);
         if let (Some(version), Some(start_hash), Some(Json(instance))) =
             (version, start_hash, state)
         {

@@ -115,11 +115,15 @@ async fn claim_keys(
         .collect())
 }
 
-/// Keys are remembered for a day.
-pub async fn forget_old_keys(pool: &PgPool) -> Result<u64, sqlx::Error> {
+/// Keys are remembered for a day; forgets at most `limit` that are older, and says how many.
+pub async fn forget_old_keys(pool: &PgPool, limit: i64) -> Result<u64, sqlx::Error> {
     let gone = sqlx::query(
-        "DELETE FROM saga_start_idempotency WHERE created_at < clock_timestamp() - interval '24 hours'",
+        "DELETE FROM saga_start_idempotency WHERE key IN (
+           SELECT key FROM saga_start_idempotency
+           WHERE created_at < clock_timestamp() - interval '24 hours'
+           ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED)",
     )
+    .bind(limit)
     .execute(pool)
     .await?;
     Ok(gone.rows_affected())

@@ -7,6 +7,7 @@ mod action;
 pub mod batch;
 pub mod dead_letter;
 pub mod definition;
+pub mod floor;
 pub mod history;
 pub mod intake;
 pub mod listing;
@@ -17,7 +18,7 @@ pub use batch::{Conflict, PgBatch};
 
 use crate::engine::saga_store::SagaStore;
 use async_trait::async_trait;
-use saga_messaging::rule::BatchError;
+use saga_messaging::{partition::PartitionAlarm, rule::BatchError};
 use sqlx::PgPool;
 
 /// Forward-only.
@@ -28,13 +29,23 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/o
 pub struct PgStore {
     pool: PgPool,
     reporting: PgPool,
+    alarm: PartitionAlarm,
 }
 
 impl PgStore {
     /// `pool` makes plans certain (`saga_service::postgres::store_pool`) and serves the batches; `reporting` leaves the
     /// planner free and serves what reads many rows.
     pub fn new(pool: PgPool, reporting: PgPool) -> Self {
-        Self { pool, reporting }
+        Self {
+            pool,
+            reporting,
+            alarm: PartitionAlarm::new(history::HISTORY.name),
+        }
+    }
+
+    /// Raised while history lacks a partition that somebody needs.
+    pub fn alarm(&self) -> &PartitionAlarm {
+        &self.alarm
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -51,6 +62,6 @@ impl SagaStore for PgStore {
     type Batch = PgBatch;
 
     async fn begin(&self) -> Result<PgBatch, BatchError> {
-        Ok(PgBatch::new(self.pool.begin().await?))
+        Ok(PgBatch::new(self.pool.begin().await?, self.alarm.clone()))
     }
 }

@@ -9,13 +9,16 @@ use orchestrator::{
         shared::Shared,
     },
     registry::{self, Registry},
-    store::{self, PgStore, history},
+    store::{
+        self, PgStore,
+        history::{self, HISTORY},
+    },
 };
 use saga_core::{
     ids::SagaId,
     message::{IncomingRecord, Outcome, OutgoingRecord, Reply, ReplyTo, StartSaga, Trace, header},
 };
-use saga_messaging::{migrations, rule::Processor};
+use saga_messaging::{migrations, partition::Span, rule::Processor};
 use saga_service::{
     config::Secret,
     postgres::{PostgresConfig, reporting_pool, store_pool},
@@ -52,15 +55,10 @@ impl Database {
         store::MIGRATIONS.run(&pool).await.unwrap();
         migrations::apply(&pool).await.unwrap();
         let store = PgStore::new(pool, reporting);
-        let (now, _) = history::oldest_live(store.reporting()).await.unwrap();
-        history::make_partitions(
-            store.pool(),
-            now - TimeDelta::days(30),
-            now,
-            TimeDelta::days(14),
-        )
-        .await
-        .unwrap();
+        let now_ms = saga_service::clock::now().timestamp_millis();
+        let days = |days| TimeDelta::days(days).num_milliseconds();
+        let around = Span::covering(now_ms - days(30), now_ms + days(14), HISTORY.width_ms);
+        HISTORY.make(store.pool(), around).await.unwrap();
         let sources = registry::read(true, None).unwrap();
         store::definition::register(store.pool(), &sources)
             .await

@@ -11,6 +11,7 @@ mod intake;
 mod listing;
 mod loss;
 mod plans;
+mod retention;
 mod rivals;
 mod service;
 mod system;

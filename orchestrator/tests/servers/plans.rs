@@ -35,6 +35,7 @@ async fn check(database: &Database) {
         load.contains("LockRows") && load.contains("saga_pkey"),
         "{load}"
     );
+    assert!(load.contains("floor_pkey"), "{load}");
     let advance_arguments =
         format!("{IDS}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}'");
     let advance = plan(pool, batch::ADVANCE, &advance_arguments).await;

@@ -172,7 +172,9 @@ impl System {
 
     /// The orchestrator's own database.
     pub async fn connect(&self) -> sqlx::PgConnection {
-        <sqlx::PgConnection as sqlx::Connection>::connect(&self.database).await.unwrap()
+        <sqlx::PgConnection as sqlx::Connection>::connect(&self.database)
+            .await
+            .unwrap()
     }
 
     pub async fn metrics(&self) -> String {

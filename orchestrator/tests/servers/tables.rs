@@ -49,6 +49,7 @@ async fn an_ended_saga_stands_in_history_alone_and_is_told_again_on_redelivery()
     assert!(!again.is_empty(), "its events are sent again");
 }
 
+/// Made and never given up: see `retention` for how it is cured.
 #[tokio::test]
 async fn a_missing_partition_is_infrastructure_and_not_the_records_fault() {
     let database = Database::new().await;
@@ -65,19 +66,6 @@ async fn a_missing_partition_is_infrastructure_and_not_the_records_fault() {
         }
     };
     assert!(matches!(failed, BatchError::Retry(_)), "{failed:?}");
-}
-
-#[tokio::test]
-async fn partitions_are_made_once_also_by_two_at_a_time() {
-    let database = Database::new().await;
-    let pool = database.store.pool();
-    let (now, _) = history::oldest_live(database.store.reporting())
-        .await
-        .unwrap();
-    let make = || history::make_partitions(pool, now, now, TimeDelta::days(100));
-    let (one, other) = tokio::join!(make(), make());
-    assert_eq!(one.unwrap(), other.unwrap());
-    assert!(make().await.unwrap() >= TimeDelta::days(100));
 }
 
 #[tokio::test]

@@ -85,6 +85,7 @@ impl SagaBatch for MemoryBatch {
         let tables = self.tables.lock().unwrap();
         Ok(Loaded {
             now: tables.now,
+            starts_from: None,
             live: sagas
                 .iter()
                 .filter_map(|id| tables.live.get(id))

@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::model::{Lag as LagView, WaitingView};
+use crate::http::model::{Lag as LagView, RetentionView, WaitingView};
 use uuid::Uuid;
 
 fn at(second: i64) -> DateTime<Utc> {
@@ -54,6 +54,12 @@ fn overview(waiting: Vec<WaitingCount>, records: Option<i64>) -> OverviewFragmen
             group: "payment-svc".to_owned(),
             records,
         }],
+        retention: RetentionView {
+            floor: at(0),
+            starts_from: at(0),
+            overaged: 0,
+            oldest_overaged: Vec::new(),
+        },
     }))
 }
 

@@ -74,6 +74,10 @@ pub struct TopicRequirement {
     pub partitions: i32,
     /// Longer than the longest outage to survive.
     pub retention: Duration,
+    /// And no longer than this: a record that outlives what it refers to is of no use to anybody.
+    pub retention_at_most: Option<Duration>,
+    /// Somebody else's topic, which is checked if it is there.
+    pub optional: bool,
     /// Replication 3, `min.insync.replicas` 2, no unclean election.
     pub production: bool,
 }
@@ -84,7 +88,17 @@ impl TopicRequirement {
             name: name.into(),
             partitions: 1,
             retention,
+            retention_at_most: None,
+            optional: false,
             production: false,
+        }
+    }
+
+    /// Somebody else's, who decides how long it keeps its records.
+    pub fn optional(name: impl Into<String>) -> Self {
+        Self {
+            optional: true,
+            ..Self::new(name, Duration::ZERO)
         }
     }
 }
@@ -205,6 +219,7 @@ pub async fn check_topics(
     let mut present = Vec::new();
     for requirement in requirements {
         match topics.get(&requirement.name) {
+            None if requirement.optional => {}
             None => problems.push(TopicProblem::Missing {
                 topic: requirement.name.clone(),
             }),
@@ -292,6 +307,29 @@ fn property_problems(
             .is_ok_and(|ms| ms == -1 || ms >= needed)
     };
     check("retention.ms", &long_enough, format!("{needed} or more"));
+    if let Some(most) = requirement
+        .retention_at_most
+        .map(|most| most.as_millis() as i64)
+    {
+        check(
+            "retention.ms",
+            &|found| found.parse::<i64>().is_ok_and(|ms| ms != -1 && ms <= most),
+            format!("{most} or less, so that no record outlives what is remembered of its saga"),
+        );
+    }
+    // A letter carries headers of its own beside a record that may be as large as its topic allows, or larger if that
+    // compressed it. One that no broker takes would stop its partition.
+    if dead_letter::is_topic(&requirement.name) {
+        check(
+            "max.message.bytes",
+            &|found| {
+                found
+                    .parse()
+                    .is_ok_and(|bytes: usize| bytes >= RECORD_LIMIT_BYTES)
+            },
+            format!("{RECORD_LIMIT_BYTES} or more, to take any dead letter"),
+        );
+    }
     if requirement.production {
         check(
             "min.insync.replicas",
@@ -400,6 +438,10 @@ mod tests {
     use super::*;
 
     fn check(production: bool, properties: &[(&str, &str)], expected: &[&str]) {
+        check_topic("saga.inputs", production, properties, expected);
+    }
+
+    fn check_topic(topic: &str, production: bool, properties: &[(&str, &str)], expected: &[&str]) {
         let requirement = TopicRequirement {
             production,
             ..TopicRequirement::new(topic, Duration::from_mins(1))
@@ -436,8 +478,50 @@ mod tests {
             &["min.insync.replicas", "unclean.leader.election.enable"],
         );
     }
-}
-        check_topic("saga.inputs", production, properties, expected);
+
+    #[test]
+    fn a_topic_that_keeps_records_for_too_long_is_a_problem() {
+        let requirement = TopicRequirement {
+            retention_at_most: Some(Duration::from_mins(2)),
+            ..TopicRequirement::new("saga.inputs", Duration::from_mins(1))
+        };
+        for (retention_ms, fits) in [
+            ("60000", true),
+            ("120000", true),
+            ("120001", false),
+            ("-1", false),
+        ] {
+            let value = |name: &str| match name {
+                "cleanup.policy" => "delete".to_owned(),
+                _ => retention_ms.to_owned(),
+            };
+            let problems = property_problems(&requirement, &value);
+            assert_eq!(problems.is_empty(), fits, "{retention_ms}: {problems:?}");
+            if !fits {
+                assert!(
+                    problems[0].to_string().contains("120000 or less"),
+                    "{problems:?}"
+                );
+            }
+        }
     }
 
-    fn check_topic(topic: &str, production: bool, properties: &[(&str, &str)], expected: &[&str]) {
+    #[test]
+    fn a_dead_letter_topic_that_cannot_take_any_letter_is_a_problem() {
+        let properties = |bytes| {
+            [
+                ("cleanup.policy", "delete"),
+                ("retention.ms", "-1"),
+                ("max.message.bytes", bytes),
+            ]
+        };
+        check_topic("saga.inputs", false, &properties("1048588"), &[]);
+        check_topic("saga.inputs.dlq", false, &properties("2097152"), &[]);
+        check_topic(
+            "saga.inputs.dlq",
+            false,
+            &properties("1048588"),
+            &["'saga.inputs.dlq' has max.message.bytes = 1048588, but needs 2097152 or more"],
+        );
+    }
+}

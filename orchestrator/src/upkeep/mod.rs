@@ -1,25 +1,29 @@
-//! What has to be done now and then, by any orchestrator: partitions ahead, the floor, homes that are gone, definitions
-//! that another one registered, and gauges. Each job is idempotent; two processes doing it do no harm.
+//! What has to be done now and then, by any orchestrator: floors, partitions, homes that are gone, definitions that
+//! another one registered, what is old enough to be forgotten, and gauges. Each job is idempotent; two processes doing
+//! it do no harm.
+//!
+//! [`floors`] decides how far floors may rise, [`retention`] raises them, makes partitions ahead and drops those below.
+
+pub mod floors;
+pub mod retention;
 
 use crate::{
-    config::Config,
     engine::{shared::Shared, timers::offsets::Offsets},
     store::{PgStore, definition, history, intake, listing},
     telemetry,
 };
-use chrono::TimeDelta;
-use saga_core::ids::{SagaId, Timestamp};
+use retention::Retention;
 use saga_messaging::{kafka::KafkaWriter, outbox::Outbox};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// Between two rounds. Commands carry the floor of the last one.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Below this much room ahead somebody should look why partitions are not made.
-const AHEAD_ALARM: TimeDelta = TimeDelta::days(1);
-/// An id may lie this far behind the floor's start: history is made for it too.
-const MARGIN: TimeDelta = TimeDelta::days(2);
+/// As long as something is to be forgotten that only waits for everybody to go by the new floor.
+const SOON: Duration = Duration::from_secs(2);
+/// Idempotency keys that one statement forgets, so that none holds its locks for long.
+const FORGET_LIMIT: i64 = 10_000;
 
 pub struct Upkeep {
     pub store: PgStore,
@@ -28,88 +32,51 @@ pub struct Upkeep {
     pub writer: KafkaWriter,
     pub outbox: Outbox,
     pub group: &'static str,
-    pub retention: TimeDelta,
-    pub ahead: TimeDelta,
+    pub retention: Retention,
 }
 
-type UpkeepResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub(crate) type UpkeepResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 impl Upkeep {
-    pub fn retention(config: &Config) -> TimeDelta {
-        TimeDelta::days(i64::from(config.retention_days))
-    }
-
-    pub fn ahead(config: &Config) -> TimeDelta {
-        TimeDelta::days(i64::from(config.engine.history_ahead_days))
-    }
-
     /// What nothing can run without: partitions, the floor, and homes that exist.
-    pub async fn before_start(&self) -> UpkeepResult {
-        self.make_room().await?;
+    pub async fn before_start(&mut self) -> UpkeepResult {
+        self.retention.make_room().await?;
         self.rehome().await
     }
 
-    /// Rounds until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Rounds until `shutdown`. A missing partition is not kept waiting for the next one.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let alarm = self.store.alarm().clone();
         loop {
+            let wait = if self.retention.is_pending() {
+                SOON
+            } else {
+                INTERVAL
+            };
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = alarm.raised() => {
+                    let made = self.retention.make_room().await;
+                    tell(&[("the missing partition", made)]);
+                }
+                () = tokio::time::sleep(wait) => self.round().await,
             }
-            self.round().await;
         }
     }
 
     /// Every job, each for itself: one that fails does not keep the others from being done.
-    async fn round(&self) {
+    pub async fn round(&mut self) {
         let jobs = [
-            ("partitions and the floor", self.make_room().await),
+            ("partitions and the floor", self.retention.make_room().await),
+            ("what is below the floor", self.retention.forget().await),
             ("definitions", self.learn_definitions().await),
             ("homes", self.rehome().await),
             ("idempotency keys", self.forget_keys().await),
             ("offsets", self.note_offsets().await),
             ("gauges", self.measure().await),
         ];
-        for (job, result) in jobs {
-            if let Err(error) = result {
-                warn!(
-                    error = &*error as &dyn std::error::Error,
-                    job, "upkeep has to wait"
-                );
-            }
-        }
-    }
-
-    /// Partitions of history from the floor to some time ahead; then the floor.
-    async fn make_room(&self) -> UpkeepResult {
-        let (now, oldest) = history::oldest_live(self.store.reporting()).await?;
-        self.shared.clock.set(now);
-        let oldest: Option<Timestamp> = oldest
-            .and_then(SagaId::created_at_ms)
-            .and_then(Timestamp::from_timestamp_millis);
-        let kept = now - self.retention;
-        let floor = oldest.map_or(kept, |oldest| oldest.min(kept));
-        if oldest.is_some_and(|oldest| oldest < kept) {
-            warn!(
-                oldest = %floor,
-                "a live saga is older than the retention: nothing can be forgotten until it ends"
-            );
-        }
-        let room =
-            history::make_partitions(self.store.pool(), floor - MARGIN, now, self.ahead).await?;
-        telemetry::partitions_ahead_days(room.num_seconds() as f64 / 86_400.0);
-        if room < AHEAD_ALARM {
-            error!(
-                room_ahead_s = room.num_seconds(),
-                "history is about to run out of partitions"
-            );
-        }
-        self.shared.raise_floor(floor);
-        telemetry::ages(
-            (now - floor).num_milliseconds(),
-            oldest.map_or(0, |oldest| (now - oldest).num_milliseconds()),
-        );
-        Ok(())
+        tell(&jobs);
     }
 
     async fn learn_definitions(&self) -> UpkeepResult {
@@ -142,7 +109,9 @@ impl Upkeep {
     }
 
     async fn forget_keys(&self) -> UpkeepResult {
-        intake::forget_old_keys(self.store.reporting()).await?;
+        while intake::forget_old_keys(self.store.reporting(), FORGET_LIMIT).await?
+            >= FORGET_LIMIT.cast_unsigned()
+        {}
         Ok(())
     }
 
@@ -183,5 +152,16 @@ impl Upkeep {
         telemetry::timers_held(held, watched);
         self.measure_lags().await;
         Ok(())
+    }
+}
+
+fn tell(jobs: &[(&str, UpkeepResult)]) {
+    for (job, result) in jobs {
+        if let Err(error) = result {
+            warn!(
+                error = &**error as &dyn std::error::Error,
+                job, "upkeep has to wait"
+            );
+        }
     }
 }

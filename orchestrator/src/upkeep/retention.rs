@@ -1,0 +1,224 @@
+//! Retention: floors rise, partitions of history are made ahead, and what lies below the floor goes.
+
+use super::UpkeepResult;
+use crate::{
+    config::RetentionDays,
+    engine::shared::Shared,
+    store::{
+        PgStore, floor,
+        floor::{Overaged, Standing},
+        history::HISTORY,
+    },
+    telemetry,
+};
+use chrono::TimeDelta;
+use saga_core::{definition::SagaDefinition, ids::Timestamp};
+use saga_messaging::partition::{PartitionedTable, Settled, Span, reach_of};
+use std::{sync::Arc, time::Duration};
+use thiserror::Error;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+/// Below this much room ahead somebody should look why partitions are not made.
+const AHEAD_ALARM: TimeDelta = TimeDelta::days(1);
+/// What a saga may take beyond its deadline, to be undone.
+const SLACK: TimeDelta = TimeDelta::days(1);
+/// A live saga that holds the floor is told of once in a while, not every round.
+const OVERAGED_TOLD_EVERY: Duration = Duration::from_hours(1);
+/// Rows that one statement forgets.
+const FORGET_LIMIT: i64 = 10_000;
+
+/// See the module. What it keeps in memory only costs a round if it is lost.
+pub struct Retention {
+    store: PgStore,
+    shared: Arc<Shared>,
+    table: PartitionedTable,
+    /// `None`: nothing is ever forgotten.
+    keep: Option<TimeDelta>,
+    ahead: TimeDelta,
+    settled: Settled,
+    /// As of the last round.
+    floor_ms: i64,
+    /// Whether a partition waits for nothing but the floor to follow what was announced.
+    pending: bool,
+    overaged_told: Option<Instant>,
+}
+
+impl Retention {
+    pub fn new(store: PgStore, shared: Arc<Shared>, keep: RetentionDays, ahead: TimeDelta) -> Self {
+        Self {
+            store,
+            shared,
+            table: HISTORY,
+            keep: keep.time(),
+            ahead,
+            settled: Settled::default(),
+            floor_ms: 0,
+            pending: false,
+            overaged_told: None,
+        }
+    }
+
+    /// With partitions of another width: whoever tests retention cannot wait for weeks.
+    #[must_use]
+    pub fn partition_width(mut self, width: TimeDelta) -> Self {
+        self.table.width_ms = width.num_milliseconds();
+        self
+    }
+
+    /// Whether another round soon will have something to forget.
+    pub fn is_pending(&self) -> bool {
+        self.pending
+    }
+
+    /// Raises the floors, and makes the partitions of history from there to some time ahead.
+    pub async fn make_room(&mut self) -> UpkeepResult {
+        let pool = self.store.reporting();
+        let keep_ms = self.keep.map(|keep| keep.num_milliseconds());
+        let standing = floor::raise(pool, keep_ms, &mut self.settled).await?;
+        self.shared.clock.set(standing.now);
+        self.floor_ms = standing.floors.floor_ms;
+        let now_ms = standing.now.timestamp_millis();
+        let last_ms = now_ms + self.ahead.num_milliseconds();
+        let wanted = Span::covering(self.floor_ms, last_ms, self.table.width_ms);
+        let made = self.table.make(pool, wanted).await;
+        self.look_around(&standing).await?;
+        made?;
+        self.store.alarm().clear();
+        if let Some(floor) = Timestamp::from_timestamp_millis(self.floor_ms) {
+            self.shared.raise_floor(floor);
+        }
+        self.tell(&standing).await
+    }
+
+    /// Also if partitions could not be made, and then above all.
+    async fn look_around(&mut self, standing: &Standing) -> UpkeepResult {
+        let stand = self.table.partitions(self.store.reporting()).await?;
+        let reach = standing.floors.starts_from_ms;
+        let reach = standing
+            .oldest_live_ms
+            .map_or(reach, |oldest| reach.min(oldest));
+        self.pending = stand
+            .iter()
+            .any(|partition| (self.floor_ms + 1..=reach).contains(&partition.span.to_ms));
+        let now_ms = standing.now.timestamp_millis();
+        let room = TimeDelta::milliseconds(reach_of(&stand, now_ms) - now_ms);
+        telemetry::partitions_ahead_days(room.num_seconds() as f64 / 86_400.0);
+        if room < AHEAD_ALARM {
+            error!(
+                room_ahead_s = room.num_seconds(),
+                "history is about to run out of partitions"
+            );
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, standing: &Standing) -> UpkeepResult {
+        let now_ms = standing.now.timestamp_millis();
+        let oldest_age_ms = standing.oldest_live_ms.map_or(0, |oldest| now_ms - oldest);
+        telemetry::ages(now_ms - self.floor_ms, oldest_age_ms);
+        let starts_from_ms = standing.floors.starts_from_ms;
+        let held = self.keep.is_some()
+            && standing
+                .oldest_live_ms
+                .is_some_and(|oldest| oldest < starts_from_ms);
+        let overaged = if held {
+            floor::overaged(self.store.reporting(), starts_from_ms).await?
+        } else {
+            Overaged::default()
+        };
+        telemetry::overaged(overaged.count);
+        if overaged.count == 0 {
+            self.overaged_told = None;
+        } else if self
+            .overaged_told
+            .is_none_or(|told| told.elapsed() >= OVERAGED_TOLD_EVERY)
+        {
+            self.overaged_told = Some(Instant::now());
+            error!(
+                sagas = overaged.count,
+                oldest = ?overaged.ids,
+                "live sagas are older than the retention: nothing can be forgotten until they end or are abandoned"
+            );
+        }
+        Ok(())
+    }
+
+    /// Drops the partitions of history below the floor, and the audit of what people decided there.
+    pub async fn forget(&self) -> UpkeepResult {
+        let pool = self.store.reporting();
+        let dropped = self.table.drop_below(pool, self.floor_ms).await?;
+        telemetry::history_left(dropped.left);
+        if dropped.left > 0 {
+            warn!(
+                left = dropped.left,
+                "partitions of history could not be dropped beside who reads them, trying again"
+            );
+        }
+        let full = FORGET_LIMIT.cast_unsigned();
+        while floor::forget_actions(pool, self.floor_ms, FORGET_LIMIT).await? >= full {}
+        while floor::forget_letters(pool, self.floor_ms, FORGET_LIMIT).await? >= full {}
+        Ok(())
+    }
+}
+
+/// A retention by which a saga could be forgotten while it still has to end.
+#[derive(Debug, Error)]
+#[error(
+    "retention_days = {retention_days} is too short for definition '{name}' version {version}: its deadline of \
+     {deadline_hours} h and {slack_hours} h to undo what was done must fit in; raise retention_days, or shorten the \
+     definition's deadline"
+)]
+pub struct RetentionTooShort {
+    retention_days: u32,
+    name: String,
+    version: u32,
+    deadline_hours: u64,
+    slack_hours: i64,
+}
+
+/// Whether every saga of these definitions ends, as far as it ends by itself, before it would hold the floor.
+pub fn check_deadlines<'a>(
+    retention: RetentionDays,
+    definitions: impl IntoIterator<Item = &'a SagaDefinition>,
+) -> Result<(), RetentionTooShort> {
+    let RetentionDays::Days(retention_days) = retention else {
+        return Ok(());
+    };
+    let kept_ms = u64::from(retention_days) * 24 * 3_600 * 1_000;
+    let slack_ms = SLACK.num_milliseconds().cast_unsigned();
+    for definition in definitions {
+        if definition.deadline_ms.saturating_add(slack_ms) > kept_ms {
+            return Err(RetentionTooShort {
+                retention_days,
+                name: definition.name.clone(),
+                version: definition.version,
+                deadline_hours: definition.deadline_ms.div_ceil(3_600_000),
+                slack_hours: SLACK.num_hours(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry;
+
+    #[test]
+    fn a_retention_that_a_saga_may_outlive_is_refused_by_the_names_of_both() {
+        let sources = registry::read(true, None).unwrap();
+        let check = |retention| {
+            let definitions = sources.iter().map(|source| &source.definition);
+            check_deadlines(retention, definitions).map_err(|error| error.to_string())
+        };
+        // The shipped definitions may take a day.
+        let told = check(RetentionDays::Days(1)).unwrap_err();
+        for part in ["retention_days = 1", "'place-order", "deadline of 24 h"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!(check(RetentionDays::Days(2)), Ok(()));
+        assert_eq!(check(RetentionDays::Off), Ok(()));
+    }
+}
