@@ -18,7 +18,7 @@ mod participant;
 pub mod store;
 
 use anyhow::Result;
-use saga_messaging::{kafka, migrations};
+use saga_messaging::{kafka, migrations, participant::inbox};
 use saga_service::{
     Service,
     health::HealthRegistry,
@@ -54,11 +54,14 @@ impl Service for InventoryService {
         let checked = pools.store.clone();
         health.register("postgres", move || postgres::health(checked.clone()));
         health.register("kafka", kafka::health_check(config.kafka.clone()));
+        let alarm = inbox::alarm();
+        health.register("inbox partitions", alarm.clone().health_check());
         let api = http::router(Arc::new(http::App {
             pool: pools.store.clone(),
             reporting: pools.reporting,
         }));
-        let participant = participant::run(config.clone(), pools.store, shutdown.soft.clone());
+        let stop = shutdown.soft.clone();
+        let participant = participant::run(config.clone(), pools.store, alarm, stop);
         shutdown.spawn_vital("the participant", participant);
         saga_service::http::serve(
             &config.http,

@@ -6,20 +6,29 @@ use saga_contracts::{
     message_type::{INVENTORY_RELEASE, INVENTORY_RELEASED},
     topic,
 };
-use saga_messaging::participant::{self, ParticipantConfig};
+use saga_messaging::{
+    participant::{self, ParticipantConfig},
+    partition::PartitionAlarm,
+};
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Runs until `shutdown`. A broker that is away is waited for; topics that are not as they must be end it.
-pub async fn run(config: Config, pool: PgPool, shutdown: CancellationToken) -> Result<()> {
+pub async fn run(
+    config: Config,
+    pool: PgPool,
+    alarm: PartitionAlarm,
+    shutdown: CancellationToken,
+) -> Result<()> {
     let participant = ParticipantConfig::new(
         "inventory",
         topic::INVENTORY_COMMANDS,
         topic::INVENTORY_GROUP,
     )
     .compensation_reply(INVENTORY_RELEASE, INVENTORY_RELEASED)
-    .with_settings(&config.participant);
+    .with_settings(&config.participant)
+    .with_partition_alarm(alarm);
     let handler = Arc::new(InventoryHandler);
     participant::run(participant, handler, None, pool, config.kafka, shutdown).await?;
     Ok(())

@@ -40,6 +40,7 @@ use saga_messaging::{
     kafka::{GroupOffsets, KafkaWriter},
     outbox::{Outbox, Relay, RelaySettings},
     participant::inbox,
+    partition::PartitionAlarm,
 };
 use saga_service::{
     Service,
@@ -107,25 +108,26 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
     let settings = RelaySettings::default();
     let (outbox, relay, sending) = Relay::new(pool.clone(), writer.clone(), settings, stop_relay);
     let sending = shutdown.spawn("outbox relay", sending);
+    let alarm = inbox::alarm();
     let app = Arc::new(App {
-        intake: start_intake(config, &pool, &outbox, &relay),
+        intake: start_intake(config, &pool, &outbox, &relay, &alarm),
         pool: pool.clone(),
         reporting,
         outbox,
         relay,
         partitions: Partitions::default(),
+        inputs_lag: InputsLag::default(),
         waiters: Arc::default(),
         saga_log: SagaLog::new(&config.orchestrator_url)?,
-        inputs_lag: InputsLag::default(),
         rules: config.rules()?,
         backlog_limit: config.intake.backlog_limit,
     });
     let offsets = GroupOffsets::connect(&config.kafka, ORCHESTRATOR_GROUP).context("kafka")?;
     let lag = upkeep::watch_lag(app.inputs_lag.clone(), offsets, shutdown.soft.clone());
     shutdown.spawn("inputs lag", lag);
-    let mut health = health(pool, writer.clone());
+    let mut health = health(pool, writer.clone(), alarm.clone());
     let ready = health.readiness();
-    let participant = start_beside(config, &app, writer, ready, shutdown);
+    let participant = start_beside(config, &app, writer, (ready, alarm), shutdown);
     let api = http::router(Arc::clone(&app));
     serve(
         &config.http,
@@ -152,7 +154,7 @@ fn start_beside(
     config: &Config,
     app: &Arc<App>,
     writer: KafkaWriter,
-    ready: Readiness,
+    (ready, alarm): (Readiness, PartitionAlarm),
     shutdown: &Shutdown,
 ) -> JoinHandle<()> {
     let stop = || shutdown.soft.clone();
@@ -167,13 +169,14 @@ fn start_beside(
     let handler = OrderParticipant {
         waiters: Arc::clone(&app.waiters),
     };
-    let consuming = participant::run(config.clone(), handler, pool(), stop());
+    let consuming = participant::run(config.clone(), handler, pool(), alarm, stop());
     // Without it, orders are taken and never end: better to stop, and be started again, than to pretend.
     shutdown.spawn_vital("the participant", consuming)
 }
 
-fn health(pool: PgPool, writer: KafkaWriter) -> HealthRegistry {
+fn health(pool: PgPool, writer: KafkaWriter, alarm: PartitionAlarm) -> HealthRegistry {
     let mut health = HealthRegistry::default();
+    health.register("inbox partitions", alarm.health_check());
     health.register("postgres", move || postgres::health(pool.clone()));
     health.register("kafka", move || {
         let writer = writer.clone();
@@ -187,11 +190,13 @@ fn start_intake(
     pool: &PgPool,
     outbox: &Outbox,
     relay: &Relay,
+    alarm: &PartitionAlarm,
 ) -> Batcher<intake::batch::Job, intake::batch::Outcome, intake::batch::IntakeError> {
     let intake = Intake {
         pool: pool.clone(),
         outbox: outbox.clone(),
         relay: relay.clone(),
+        partition_alarm: alarm.clone(),
     };
     Batcher::start("orders", config.batcher(), move |jobs| {
         let intake = intake.clone();

@@ -24,7 +24,7 @@ pub mod store;
 
 use anyhow::{Context, Result};
 use gateway::Ledger;
-use saga_messaging::{kafka, migrations};
+use saga_messaging::{kafka, migrations, participant::inbox, partition::PartitionAlarm};
 use saga_service::{
     Service,
     health::HealthRegistry,
@@ -62,13 +62,15 @@ impl Service for PaymentService {
             .await
             .context("connecting to Postgres")?;
         let ledger = Ledger::new(gateway);
-        let health = health(&config, &pools.store);
+        let alarm = inbox::alarm();
+        let health = health(&config, &pools.store, alarm.clone());
         let api = http::router(Arc::new(http::App {
             pool: pools.store.clone(),
             reporting: pools.reporting,
         }));
         let soft = shutdown.soft.clone();
-        let participant = participant::run(config.clone(), ledger.clone(), pools.store, soft);
+        let gateway = ledger.clone();
+        let participant = participant::run(config.clone(), gateway, pools.store, alarm, soft);
         shutdown.spawn_vital("the participant", participant);
         saga_service::http::serve(
             &config.http,
@@ -85,10 +87,11 @@ impl Service for PaymentService {
     }
 }
 
-fn health(config: &Config, pool: &PgPool) -> HealthRegistry {
+fn health(config: &Config, pool: &PgPool, alarm: PartitionAlarm) -> HealthRegistry {
     let mut health = HealthRegistry::default();
     let checked = pool.clone();
     health.register("postgres", move || postgres::health(checked.clone()));
     health.register("kafka", kafka::health_check(config.kafka.clone()));
+    health.register("inbox partitions", alarm.health_check());
     health
 }

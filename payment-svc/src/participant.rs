@@ -11,7 +11,10 @@ use saga_contracts::{
     message_type::{PAYMENT_REFUND, PAYMENT_REFUNDED},
     topic,
 };
-use saga_messaging::participant::{self, ExternalCalls, ParticipantConfig};
+use saga_messaging::{
+    participant::{self, ExternalCalls, ParticipantConfig},
+    partition::PartitionAlarm,
+};
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -21,12 +24,14 @@ pub async fn run(
     config: Config,
     ledger: Ledger,
     pool: PgPool,
+    alarm: PartitionAlarm,
     shutdown: CancellationToken,
 ) -> Result<()> {
     let participant =
         ParticipantConfig::new("payment", topic::PAYMENT_COMMANDS, topic::PAYMENT_GROUP)
             .compensation_reply(PAYMENT_REFUND, PAYMENT_REFUNDED)
-            .with_settings(&config.participant);
+            .with_settings(&config.participant)
+            .with_partition_alarm(alarm);
     let gateway = Arc::new(SimulatedGateway::new(config.gateway.clone(), ledger));
     let calls: Arc<dyn ExternalCalls> = Arc::new(GatewayCalls::new(
         gateway,

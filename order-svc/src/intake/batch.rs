@@ -16,6 +16,7 @@ use saga_core::{ids::SagaId, message::OutgoingRecord};
 use saga_messaging::{
     outbox::{Outbox, OutboxError, Relay, StagedBatch},
     participant::inbox,
+    partition::PartitionAlarm,
     rule::BatchError,
 };
 use serde_json::json;
@@ -111,6 +112,8 @@ pub struct Intake {
     pub pool: PgPool,
     pub outbox: Outbox,
     pub relay: Relay,
+    /// An order is a row of the barrier too.
+    pub partition_alarm: PartitionAlarm,
 }
 
 type KeyRef<'a> = (Uuid, &'a str);
@@ -209,7 +212,9 @@ impl Intake {
         store::event::insert(tx, &created).await?;
         // Without it, the saga's `order.cancel` would find no work of this step and be an empty compensation.
         let sagas: Vec<SagaId> = orders.iter().map(|order| SagaId(order.id)).collect();
-        inbox::record_started(tx, &sagas, STARTER_STEP).await?;
+        inbox::record_started(tx, &sagas, STARTER_STEP)
+            .await
+            .inspect_err(|error| self.partition_alarm.look_at_sql(error))?;
         let starts: Vec<OutgoingRecord> = accepted
             .iter()
             .map(|job| start::record(&job.order, &job.traceparent))

@@ -10,7 +10,10 @@ use saga_contracts::{
     message_type::{ORDER_CANCEL, ORDER_CANCELLED},
     topic,
 };
-use saga_messaging::participant::{self, ParticipantConfig};
+use saga_messaging::{
+    participant::{self, ParticipantConfig},
+    partition::PartitionAlarm,
+};
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -20,12 +23,14 @@ pub async fn run(
     config: Config,
     handler: OrderParticipant,
     pool: PgPool,
+    alarm: PartitionAlarm,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut participant =
         ParticipantConfig::new("order", topic::ORDER_COMMANDS, topic::ORDER_GROUP)
             .compensation_reply(ORDER_CANCEL, ORDER_CANCELLED)
-            .with_settings(&config.participant);
+            .with_settings(&config.participant)
+            .with_partition_alarm(alarm);
     SOURCE.clone_into(&mut participant.source);
     participant::run(
         participant,

@@ -171,6 +171,7 @@ impl TestService {
             pool: pool.clone(),
             outbox: outbox.clone(),
             relay: relay.clone(),
+            partition_alarm: inbox::alarm(),
         };
         let writing = intake.clone();
         let app = Arc::new(App {
@@ -185,8 +186,8 @@ impl TestService {
             outbox,
             relay,
             partitions: Partitions::known(PARTITIONS),
-            waiters,
             inputs_lag: InputsLag::default(),
+            waiters,
             saga_log: SagaLog::new(orchestrator_url).expect("client"),
             rules: RequestRules {
                 currency: CurrencyUnit::from_code("EUR").expect("currency"),

@@ -1,7 +1,7 @@
 //! How a participant runs.
 
-use super::{ParticipantSettings, TopicExpectations};
-use crate::{kafka::ReaderOptions, rule::RuleSettings};
+use super::{ParticipantSettings, TopicExpectations, inbox};
+use crate::{kafka::ReaderOptions, partition::PartitionAlarm, rule::RuleSettings};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -35,6 +35,9 @@ pub struct ParticipantConfig {
     pub reply_topics: BTreeSet<String>,
     /// Days for which barrier partitions are made ahead.
     pub partitions_ahead_days: u32,
+    /// Raised while the barrier lacks a partition that somebody needs. Shared with `/health`, and with whoever else
+    /// writes into the barrier.
+    pub partition_alarm: PartitionAlarm,
     /// What the topics must be like for the participant to start; `None` leaves them unchecked.
     pub topics: Option<TopicExpectations>,
 }
@@ -57,6 +60,7 @@ impl ParticipantConfig {
             compensation_replies: BTreeMap::new(),
             reply_topics: BTreeSet::from([DEFAULT_REPLY_TOPIC.to_owned()]),
             partitions_ahead_days: DEFAULT_PARTITIONS_AHEAD_DAYS,
+            partition_alarm: inbox::alarm(),
             topics: None,
         }
     }
@@ -66,6 +70,13 @@ impl ParticipantConfig {
     pub fn with_settings(mut self, settings: &ParticipantSettings) -> Self {
         self.rule = settings.rule();
         self.topics = Some(settings.topics());
+        self
+    }
+
+    /// With an alarm that the service knows.
+    #[must_use]
+    pub fn with_partition_alarm(mut self, alarm: PartitionAlarm) -> Self {
+        self.partition_alarm = alarm;
         self
     }
 

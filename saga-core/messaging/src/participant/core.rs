@@ -93,7 +93,10 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Core<H, S> {
     /// What the rule should do about it. A handler that was over time is only to blame if the database answers.
     pub async fn judge(&self, error: FoldError) -> BatchError {
         match error {
-            FoldError::Batch(error) => error,
+            FoldError::Batch(error) => {
+                self.config.partition_alarm.look_at(&error);
+                error
+            }
             FoldError::Handler(fault @ HandlerFault::OverTime { .. }) => {
                 match timeout(PROBE_TIMEOUT, self.store.now()).await {
                     Ok(Ok(_)) => BatchError::Data(Box::new(fault)),
@@ -106,12 +109,12 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Core<H, S> {
 
     /// `outcome` of a command, for people and dashboards.
     pub fn count(&self, command_type: &str, outcome: &'static str) {
-        counter!(
-            "saga_commands_total",
-            "participant" => self.config.name.clone(),
         if matches!(outcome, "success" | "failure" | "called_outside") {
             self.labels.learn(command_type);
         }
+        counter!(
+            "saga_commands_total",
+            "participant" => self.config.name.clone(),
             "command" => self.labels.of(command_type),
             "outcome" => outcome
         )

@@ -84,8 +84,7 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
                 Err(refusal) => *entry = Err(refusal),
             }
         }
-        let floors = commands.iter().filter_map(|command| command.floor);
-        if let Some(floor) = floors.map(|floor| floor.timestamp_millis()).max()
+        if let Some(floor) = commands.iter().filter_map(intake::floor_of).max()
             && floor > opening.seen_floor_ms
         {
             tx.raise_seen_floor(floor).await?;

@@ -4,6 +4,7 @@ use super::{ParticipantConfig, storage::Opening};
 use crate::dead_letter::reason;
 use saga_core::message::{Command, Fault, IncomingRecord};
 use serde_json::Value;
+use tracing::warn;
 
 /// Deeper documents are nobody's payload, and cost stack wherever they are read.
 const DEPTH_LIMIT: usize = 64;
@@ -115,6 +116,24 @@ fn check_value(value: &Value, depth: usize) -> Result<(), (&'static str, String)
             check_value(field, depth + 1)
         }),
     }
+}
+
+/// The floor that a command carries, in milliseconds. It lies below every live saga, so below the command's own: one that
+/// does not would have us forget what is still needed, and is not believed.
+pub(super) fn floor_of(command: &Command) -> Option<i64> {
+    let floor_ms = command.floor?.timestamp_millis();
+    let began_ms = command.saga_id.created_at_ms().unwrap_or_default();
+    if floor_ms > began_ms {
+        warn!(
+            saga.id = %command.saga_id,
+            saga.step = command.step,
+            correlation.id = command.trace.correlation_id,
+            floor_ms,
+            "a command carries a floor above its own saga, which is ignored"
+        );
+        return None;
+    }
+    Some(floor_ms)
 }
 
 /// What a transaction's opening adds: no saga that may be forgotten, none from the future.

@@ -47,9 +47,10 @@ pub use handler::{Answer, BatchHandler, CommandHandler, HandlerError};
 pub use payload::read_payload;
 pub use per_command::PerCommand;
 pub use settings::{ParticipantSettings, ParticipantSettingsError, TopicExpectations};
+pub use upkeep::BarrierUpkeep;
 
 use crate::{
-    kafka::{KafkaConfig, KafkaReader, KafkaWriter},
+    kafka::{KafkaConfig, KafkaReader, KafkaWriter, LossWatch},
     log::LogError,
     rule,
 };
@@ -90,8 +91,12 @@ pub async fn run<H: BatchHandler>(
             () = shutdown.cancelled() => return Ok(()),
         }
     }
-    let ahead_days = config.partitions_ahead_days;
-    upkeep::first(&pool, ahead_days, &shutdown).await;
+    let upkeep = BarrierUpkeep::new(
+        pool.clone(),
+        config.partitions_ahead_days,
+        config.partition_alarm.clone(),
+    );
+    upkeep.first(&shutdown).await;
     let mut settings = config.rule;
     if let Some(limit) = handler.batch_limit() {
         settings.batch_limit = settings.batch_limit.min(limit);
@@ -103,11 +108,14 @@ pub async fn run<H: BatchHandler>(
         &[&config.topic],
         config.reader.clone(),
     )?;
-    let (frame, open) = Frame::new(config, handler, calls, pool.clone());
+    let (group, topic) = (config.group.clone(), config.topic.clone());
+    let (frame, open) = Frame::new(config, handler, calls, pool);
+    // The orchestrator sees that its commands are gone, and sends them again.
+    let frame = LossWatch::new(frame, &kafka, &group, &topic, |_, _| {})?;
     // Ends with `shutdown`, and with the consumer should that give up first.
     let stop = shutdown.child_token();
     let tasks = TaskTracker::new();
-    tasks.spawn(upkeep::run(pool, ahead_days, stop.clone()).in_current_span());
+    tasks.spawn(upkeep.run(stop.clone()).in_current_span());
     if let Some(open) = open {
         tasks.spawn(open.run(writer.clone(), stop.clone()).in_current_span());
     }

@@ -8,5 +8,6 @@ mod calls;
 mod over_kafka;
 mod partitions;
 mod random;
+mod retention;
 mod topics;
 mod world;

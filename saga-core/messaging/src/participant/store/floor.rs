@@ -39,3 +39,32 @@ pub async fn now(pool: &PgPool) -> Result<Timestamp, sqlx::Error> {
         .fetch_one(pool)
         .await
 }
+
+/// Outside of any batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Floors {
+    pub now: Timestamp,
+    pub own_ms: i64,
+    pub seen_ms: i64,
+}
+
+pub async fn read(pool: &PgPool) -> Result<Floors, sqlx::Error> {
+    let (now, own_ms, seen_ms) =
+        sqlx::query_as("SELECT clock_timestamp(), own_ms, seen_ms FROM saga_floor WHERE singleton")
+            .fetch_one(pool)
+            .await?;
+    Ok(Floors {
+        now,
+        own_ms,
+        seen_ms,
+    })
+}
+
+/// Commands below it are refused from the commit on. A floor never falls.
+pub async fn raise_own(pool: &PgPool, floor_ms: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE saga_floor SET own_ms = $1 WHERE singleton AND own_ms < $1")
+        .bind(floor_ms)
+        .execute(pool)
+        .await?;
+    Ok(())
+}

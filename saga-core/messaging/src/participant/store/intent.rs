@@ -1,10 +1,13 @@
 //! The intents.
 
 use super::{Keys, from_json, key, to_json, undecodable};
-use crate::participant::{
-    barrier::RowKey,
-    calls::Told,
-    intent::{Intent, IntentState},
+use crate::{
+    participant::{
+        barrier::RowKey,
+        calls::Told,
+        intent::{Intent, IntentState},
+    },
+    partition::least_id,
 };
 use metrics::counter;
 use saga_core::ids::Timestamp;
@@ -238,4 +241,35 @@ pub async fn count(connection: &mut PgConnection) -> Result<(i64, i64, Timestamp
     )
     .fetch_one(connection)
     .await
+}
+
+/// When the oldest saga began that a call is open for, or whose replies nobody has acknowledged.
+pub async fn oldest_open(connection: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> {
+    let oldest: Option<Uuid> = sqlx::query_scalar(
+        "SELECT saga_id FROM intent WHERE state = 'open' OR replies IS NOT NULL \
+         ORDER BY saga_id LIMIT 1",
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(oldest.map(|saga| (saga.as_u128() >> 80) as i64))
+}
+
+/// Removes what calls of sagas below the floor have left: their generations, and those that a person was to look at. At
+/// most `limit` of them; says how many.
+pub async fn forget(
+    connection: &mut PgConnection,
+    floor_ms: i64,
+    limit: i64,
+) -> Result<u64, sqlx::Error> {
+    let gone = sqlx::query(
+        "DELETE FROM intent WHERE (saga_id, step, direction) IN ( \
+         SELECT saga_id, step, direction FROM intent WHERE saga_id < $1 \
+         AND state <> 'open' AND replies IS NULL \
+         ORDER BY saga_id, step, direction LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind(least_id(floor_ms))
+    .bind(limit)
+    .execute(connection)
+    .await?;
+    Ok(gone.rows_affected())
 }

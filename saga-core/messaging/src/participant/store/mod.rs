@@ -4,7 +4,6 @@
 pub(super) mod floor;
 pub(super) mod inbox;
 pub(super) mod intent;
-pub(super) mod partition;
 mod postgres;
 
 use super::barrier::RowKey;
