@@ -4,6 +4,7 @@ use crate::{
     message::{Input, Outcome, TimerKind, Wish},
     participant::{Choice, Handling, Participant},
     rules::Rule,
+    saga::Status,
     world::{Budget, Event, System, World},
 };
 
@@ -206,6 +207,18 @@ impl System {
         if budget.retries > 0 && saga.is_parked() {
             wish(RETRY_IDS + budget.retries, Wish::Retry);
         }
+        if budget.settlements > 0 {
+            let id = SETTLEMENT_IDS + budget.settlements;
+            wish(id, Wish::Abandon);
+            for step in 0..u8::try_from(saga.steps.len()).unwrap_or(u8::MAX) {
+                if saga.status == Status::Compensating {
+                    wish(id, Wish::SkipCompensation { step });
+                } else {
+                    wish(id, Wish::Complete { step });
+                    wish(id, Wish::Skip { step });
+                }
+            }
+        }
     }
 
     fn retention(&self, world: &World, events: &mut Vec<Event>) {
@@ -230,8 +243,9 @@ impl System {
     }
 }
 
-/// Ids of retries begin above those of cancels.
-const RETRY_IDS: u8 = 4;
+/// Ids of retries begin above those of cancels, and those of settlements above them.
+const RETRY_IDS: u8 = 2;
+const SETTLEMENT_IDS: u8 = 4;
 
 /// What the outside may answer.
 fn outcomes(trouble: Budget) -> impl Iterator<Item = Outcome> {

@@ -64,7 +64,7 @@ pub fn explore(
     let mut broken = Vec::new();
     let mut reached = BTreeSet::new();
     for (property, path) in checker.discoveries() {
-        if [reach::COMPLETED, reach::COMPENSATED, reach::PARKED].contains(&property) {
+        if reach::ALL.contains(&property) {
             reached.insert(property);
         } else {
             let events = path.into_actions();

@@ -1,7 +1,7 @@
 //! What an event makes of a world.
 
 use crate::{
-    message::{Input, Outcome, TimerKind},
+    message::{Input, Outcome, TimerKind, Wish},
     orchestrator::{Entry, Outputs, Place, Rival, RivalEnd},
     participant::Choice,
     rules::Rule,
@@ -290,8 +290,12 @@ impl System {
         match input {
             Input::Deadline => world.budget.deadlines -= 1,
             Input::Action { wish, .. } => match wish {
-                crate::message::Wish::Cancel => world.budget.cancels -= 1,
-                crate::message::Wish::Retry => world.budget.retries -= 1,
+                Wish::Cancel => world.budget.cancels -= 1,
+                Wish::Retry => world.budget.retries -= 1,
+                Wish::Complete { .. }
+                | Wish::Skip { .. }
+                | Wish::SkipCompensation { .. }
+                | Wish::Abandon => world.budget.settlements -= 1,
             },
             Input::Start | Input::Reply { .. } | Input::Timer { .. } => {}
         }

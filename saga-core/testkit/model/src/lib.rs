@@ -36,7 +36,7 @@
 //! record at any later time; an owner that has lost the partition and commits late; handlers that fail and err, on
 //! actions and on compensations; calls to the outside with their intents, commands that wait for them, and sweeps;
 //! timers at any time, with what the owner knows of where a command stands, also after a takeover; the deadline;
-//! people who cancel and retry; lifecycle events by number; retention with its floors.
+//! people who cancel, retry, complete, skip and abandon; lifecycle events by number; retention with its floors.
 //!
 //! # What is out, and why
 //!

@@ -54,11 +54,23 @@ pub enum TimerKind {
     Backoff,
 }
 
-/// What a person may ask for. `id` tells one action from the next: an action is decided once.
+/// What a person may ask for. To compensate is to cancel, for another reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Wish {
     Cancel,
     Retry,
+    /// Counts a step as done that somebody did by hand.
+    Complete {
+        step: u8,
+    },
+    /// Goes on without a step.
+    Skip {
+        step: u8,
+    },
+    SkipCompensation {
+        step: u8,
+    },
+    Abandon,
 }
 
 /// A record of `saga.inputs`.
@@ -75,6 +87,7 @@ pub enum Input {
         command: Command,
     },
     Deadline,
+    /// `id` tells one action from the next: an action is decided once.
     Action {
         id: u8,
         wish: Wish,

@@ -35,6 +35,8 @@ pub mod reach {
     pub const COMPLETED: &str = "reaches completed";
     pub const COMPENSATED: &str = "reaches compensated";
     pub const PARKED: &str = "reaches parked";
+    pub const ABANDONED: &str = "reaches abandoned";
+    pub const ALL: [&str; 4] = [COMPLETED, COMPENSATED, PARKED, ABANDONED];
 }
 
 impl Model for System {
@@ -81,9 +83,7 @@ impl Model for System {
                 all.all(|one| !one.compensated || one.done <= one.undone)
             }),
             always(ALL_DONE, |_, world| {
-                let mut all = world.participants.iter();
-                !has_ended(world, Status::Completed)
-                    || all.all(|one| one.done == 1 && one.undone == 0)
+                !has_ended(world, Status::Completed) || all_is_done(world)
             }),
             always(ALL_UNDONE, |_, world| {
                 let mut all = world.participants.iter();
@@ -108,6 +108,9 @@ impl Model for System {
             }),
             Property::sometimes(reach::COMPENSATED, |_, world| {
                 has_ended(world, Status::Compensated)
+            }),
+            Property::sometimes(reach::ABANDONED, |_, world| {
+                has_ended(world, Status::Abandoned)
             }),
             Property::sometimes(reach::PARKED, |_, world: &World| {
                 world.store.live.as_ref().is_some_and(Saga::is_parked)
@@ -156,13 +159,30 @@ fn retry_runs(system: &System, world: &World) -> bool {
     })
 }
 
+/// Except what a person has done by hand, or lets be: of that the participant has done nothing.
+fn all_is_done(world: &World) -> bool {
+    let Some(saga) = &world.store.history else {
+        return true;
+    };
+    let mut all = saga.steps.iter().zip(&world.participants);
+    all.all(|(step, one)| one.done == u8::from(!step.by_person) && one.undone == 0)
+}
+
 fn compensations_run_backwards(system: &System, world: &World) -> bool {
     let all = &world.participants;
     (0..all.len()).all(|earlier| {
         all[earlier].undone == 0
             || (0..all.len())
                 .filter(|later| system.scenario.definition.is_ancestor(earlier, *later))
+                .filter(|later| !is_let_be(world, *later))
                 .all(|later| all[later].done == all[later].undone)
+    })
+}
+
+/// A person decided that what the step did stays.
+fn is_let_be(world: &World, step: usize) -> bool {
+    world.store.saga().is_some_and(|saga| {
+        saga.status == Status::Abandoned || saga.steps[step].state == State::CompensationSkipped
     })
 }
 

@@ -15,6 +15,8 @@ pub enum Rule {
     HistoryAfterLive,
     /// The pivot's outcome is asked for before anything is compensated.
     ResolveFirst,
+    /// A step that may have run is resolved before a person completes or skips it.
+    ResolveBeforeSettling,
     /// A step is compensated when its descendants are.
     DescendantsFirst,
     /// An `error` only counts while its own attempt is in flight.
@@ -54,13 +56,14 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::SendAgain,
         Self::DuplicatesYieldNothing,
         Self::OffsetsLast,
         Self::Version,
         Self::HistoryAfterLive,
         Self::ResolveFirst,
+        Self::ResolveBeforeSettling,
         Self::DescendantsFirst,
         Self::ErrorOfOwnAttempt,
         Self::TimersAreMessages,

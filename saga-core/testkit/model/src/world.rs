@@ -31,6 +31,8 @@ pub struct Budget {
     pub deadlines: u8,
     /// A person retries a parked saga.
     pub retries: u8,
+    /// A person completes, skips or abandons.
+    pub settlements: u8,
     /// Retention forgets the saga.
     pub retirements: u8,
 }

@@ -40,6 +40,16 @@ pub fn as_built() -> Vec<Scenario> {
             &ORDER,
             NONE.failures(2).cancels(1).retries(1).duplicates(1),
         ),
+        scenario(
+            "a person settles",
+            &ORDER,
+            NONE.settlements(1).crashes(1).failures(1).cancels(1),
+        ),
+        scenario(
+            "a person settles twice, with errors",
+            &NO_PIVOT,
+            NONE.settlements(2).errors(1).duplicates(1),
+        ),
         Scenario {
             batch: 2,
             ..scenario("batches", &PARALLEL, NONE.crashes(1).failures(1).cancels(1))

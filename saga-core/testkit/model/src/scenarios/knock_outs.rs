@@ -142,6 +142,13 @@ fn of_the_decisions() -> Vec<KnockOut> {
             name::PIVOT_STANDS,
         ),
         without(
+            Rule::ResolveBeforeSettling,
+            &ORDER,
+            NONE.settlements(1),
+            "a person who completes or skips a step",
+            name::ALL_DONE,
+        ),
+        without(
             Rule::DescendantsFirst,
             &ORDER,
             NONE.cancels(1),

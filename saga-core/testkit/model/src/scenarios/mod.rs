@@ -24,6 +24,7 @@ const NONE: Budget = Budget {
     cancels: 0,
     deadlines: 0,
     retries: 0,
+    settlements: 0,
     retirements: 0,
 };
 
@@ -69,6 +70,13 @@ impl Budget {
 
     const fn retries(self, retries: u8) -> Self {
         Self { retries, ..self }
+    }
+
+    const fn settlements(self, settlements: u8) -> Self {
+        Self {
+            settlements,
+            ..self
+        }
     }
 
     const fn retirements(self, retirements: u8) -> Self {

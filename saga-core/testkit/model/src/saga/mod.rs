@@ -1,9 +1,11 @@
 //! The saga's decisions, written down a second time: from DESIGN.md sections 3 and 4 and from reading
 //! `saga_core::transition`, without calling it. Payloads, causes and instants are left out.
 
+mod wish;
+
 use crate::{
     definition::{Definition, Kind},
-    message::{Command, Direction, Input, Outcome, TimerKind, Wish},
+    message::{Command, Direction, Input, Outcome, TimerKind},
     rules::{Rule, Rules},
 };
 
@@ -26,6 +28,8 @@ pub enum State {
     Unknown,
     Compensating(Delivery),
     Compensated,
+    /// A person decided that what the step did stays.
+    CompensationSkipped,
     Skipped,
 }
 
@@ -41,6 +45,7 @@ impl State {
             | Self::NotDone
             | Self::Unknown
             | Self::Compensated
+            | Self::CompensationSkipped
             | Self::Skipped => None,
         }
     }
@@ -53,11 +58,15 @@ impl State {
         }
     }
 
-    /// Nothing of the step is done, or will be.
+    /// Nothing of the step is done or will be, as far as the saga has a say in it.
     pub fn is_clear(self) -> bool {
         matches!(
             self,
-            Self::Failed | Self::NotDone | Self::Compensated | Self::Skipped
+            Self::Failed
+                | Self::NotDone
+                | Self::Compensated
+                | Self::CompensationSkipped
+                | Self::Skipped
         )
     }
 }
@@ -69,6 +78,17 @@ pub struct Step {
     counted_from: u8,
     /// Given up without an answer; a late success is recorded once.
     unanswered: bool,
+    /// What a person makes of it once it is known not to be done.
+    settling: Option<Settlement>,
+    /// A person says that it is done.
+    pub by_person: bool,
+}
+
+/// What a person makes of a step that is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Settlement {
+    Completed,
+    Skipped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +97,8 @@ pub enum Status {
     Compensating,
     Completed,
     Compensated,
+    /// A person ended it as it stood, or skipped one of its compensations.
+    Abandoned,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -89,8 +111,10 @@ pub struct Saga {
 }
 
 impl Saga {
+    /// An abandoned saga's steps stay as they were found, and nothing of it is sent again.
     pub fn in_flight(&self) -> impl Iterator<Item = Command> {
-        let steps = self.steps.iter().enumerate();
+        let is_live = !self.is_ended();
+        let steps = self.steps.iter().enumerate().filter(move |_| is_live);
         steps.filter_map(|(index, step)| match step.state.delivery() {
             Some((direction, Delivery::InFlight(attempt))) => {
                 Some(Command::new(index, direction, attempt))
@@ -100,7 +124,10 @@ impl Saga {
     }
 
     pub fn is_ended(&self) -> bool {
-        matches!(self.status, Status::Completed | Status::Compensated)
+        matches!(
+            self.status,
+            Status::Completed | Status::Compensated | Status::Abandoned
+        )
     }
 
     /// A person has to look.
@@ -144,6 +171,8 @@ impl Decisions<'_> {
             },
             counted_from: 1,
             unanswered: false,
+            settling: None,
+            by_person: false,
         });
         let mut saga = Saga {
             status: Status::Running,
@@ -173,10 +202,7 @@ impl Decisions<'_> {
                 self.turn(&mut next);
             }
             // What is refused stands in the log all the same.
-            Input::Action { wish, .. } => match wish {
-                Wish::Cancel => self.turn(&mut next),
-                Wish::Retry => Self::retry(&mut next),
-            },
+            Input::Action { wish, .. } => self.grant(&mut next, wish),
         }
         self.advance(&mut next);
         next.version += 1;
@@ -195,8 +221,7 @@ impl Decisions<'_> {
                 ) {
                     return None;
                 }
-                saga.steps[step].state = State::Failed;
-                Self::begin_compensation(saga);
+                Self::not_done(saga, step, State::Failed);
                 Some(())
             }
             (Outcome::Failure, Direction::Forward | Direction::Compensation) => {
@@ -213,8 +238,7 @@ impl Decisions<'_> {
                 if !matches!(saga.steps[step].state, State::Resolving(_)) {
                     return None;
                 }
-                saga.steps[step].state = State::NotDone;
-                Self::begin_compensation(saga);
+                Self::not_done(saga, step, State::NotDone);
                 Some(())
             }
             (Outcome::Success | Outcome::Failure, Direction::Resolve)
@@ -225,9 +249,18 @@ impl Decisions<'_> {
     fn succeeded(saga: &mut Saga, step: usize) -> Option<()> {
         let unanswered = saga.steps[step].unanswered;
         match saga.steps[step].state {
-            State::Running(_) | State::Resolving(_) => saga.steps[step].state = State::Succeeded,
+            State::Running(_) | State::Resolving(_) => {
+                saga.steps[step].state = State::Succeeded;
+                // Its own result stands, whatever a person wanted to make of it.
+                saga.steps[step].settling = None;
+            }
             // Recorded only.
-            State::Unknown | State::Compensating(_) | State::Compensated if unanswered => {
+            State::Unknown
+            | State::Compensating(_)
+            | State::Compensated
+            | State::CompensationSkipped
+                if unanswered =>
+            {
                 saga.steps[step].unanswered = false;
             }
             State::Waiting
@@ -237,13 +270,37 @@ impl Decisions<'_> {
             | State::Unknown
             | State::Compensating(_)
             | State::Compensated
+            | State::CompensationSkipped
             | State::Skipped => return None,
         }
         Some(())
     }
 
+    /// The step is known not to be done, now and for ever.
+    fn not_done(saga: &mut Saga, step: usize, state: State) {
+        match saga.steps[step].settling.take() {
+            Some(settlement) => Self::settle(saga, step, settlement),
+            None => {
+                saga.steps[step].state = state;
+                Self::begin_compensation(saga);
+            }
+        }
+    }
+
+    fn settle(saga: &mut Saga, step: usize, settlement: Settlement) {
+        let step = &mut saga.steps[step];
+        step.by_person = true;
+        step.state = match settlement {
+            Settlement::Completed => State::Succeeded,
+            Settlement::Skipped => State::Skipped,
+        };
+    }
+
     fn compensated(saga: &mut Saga, step: usize) -> Option<()> {
-        if !matches!(saga.steps[step].state, State::Compensating(_)) {
+        if !matches!(
+            saga.steps[step].state,
+            State::Compensating(_) | State::CompensationSkipped
+        ) {
             return None;
         }
         saga.steps[step].state = State::Compensated;
@@ -358,17 +415,8 @@ impl Decisions<'_> {
             | State::Unknown
             | State::Compensating(_)
             | State::Compensated
+            | State::CompensationSkipped
             | State::Skipped => Turning::No,
-        }
-    }
-
-    fn retry(saga: &mut Saga) {
-        for step in 0..saga.steps.len() {
-            if let Some((direction, Delivery::UsedUp(attempt))) = saga.steps[step].state.delivery()
-            {
-                saga.steps[step].counted_from = attempt + 1;
-                Self::send(saga, step, direction, attempt + 1);
-            }
         }
     }
 
@@ -376,17 +424,18 @@ impl Decisions<'_> {
         for step in &mut saga.steps {
             match step.state {
                 State::Waiting => step.state = State::Skipped,
-                State::Running(_) => {
+                State::Running(_) | State::Resolving(_) => {
                     step.state = State::Unknown;
                     step.unanswered = true;
+                    step.settling = None;
                 }
-                State::Resolving(_)
-                | State::Succeeded
+                State::Succeeded
                 | State::Failed
                 | State::NotDone
                 | State::Unknown
                 | State::Compensating(_)
                 | State::Compensated
+                | State::CompensationSkipped
                 | State::Skipped => {}
             }
         }
@@ -398,18 +447,23 @@ impl Decisions<'_> {
         match saga.status {
             Status::Running => self.advance_forward(saga),
             Status::Compensating => self.advance_compensation(saga),
-            Status::Completed | Status::Compensated => {}
+            Status::Completed | Status::Compensated | Status::Abandoned => {}
         }
     }
 
     fn advance_forward(self, saga: &mut Saga) {
-        for (index, step) in self.definition.steps.iter().enumerate() {
-            let is_done = |before: &usize| saga.steps[*before].state == State::Succeeded;
-            if saga.steps[index].state == State::Waiting && step.after.iter().all(is_done) {
+        // On the way forward only a person skips.
+        let is_behind = |step: &Step| matches!(step.state, State::Succeeded | State::Skipped);
+        for index in 0..saga.steps.len() {
+            let mut before =
+                (0..saga.steps.len()).filter(|before| self.definition.is_ancestor(*before, index));
+            if saga.steps[index].state == State::Waiting
+                && before.all(|before| is_behind(&saga.steps[before]))
+            {
                 Self::send_first(saga, index, Direction::Forward);
             }
         }
-        if saga.steps.iter().all(|step| step.state == State::Succeeded) {
+        if saga.steps.iter().all(is_behind) {
             saga.status = Status::Completed;
         }
     }
@@ -426,7 +480,12 @@ impl Decisions<'_> {
             }
         }
         if saga.steps.iter().all(|step| step.state.is_clear()) {
-            saga.status = Status::Compensated;
+            let skipped = |step: &Step| step.state == State::CompensationSkipped;
+            saga.status = if saga.steps.iter().any(skipped) {
+                Status::Abandoned
+            } else {
+                Status::Compensated
+            };
         }
     }
 

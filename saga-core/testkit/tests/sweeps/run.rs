@@ -1,0 +1,332 @@
+//! One saga from its start to its end, with a script of trouble: the real decisions, the real barrier, and between
+//! them two queues and a clock.
+
+use super::{
+    order,
+    participants::Participants,
+    script::{Mishap, Script},
+};
+use saga_core::{
+    definition::{SagaDefinition, StepKind},
+    ids::{SagaId, Timestamp},
+    instance::{ActionVerdict, LifecycleKind, Position, SagaInstance, SagaStatus, StepState},
+    message::{
+        ActionKind, Command, Direction, OperatorAction, Reply, StartSaga, TimerDue, TimerKind,
+        Trace, Verdict,
+    },
+    transition::{
+        EventBody, NotApplied, Outbound, SagaEvent, Transition, redelivery, start, timers,
+        transition,
+    },
+};
+use std::collections::VecDeque;
+use uuid::Uuid;
+
+/// More inputs than any run needs; a saga that takes more is stuck.
+const INPUTS_LIMIT: usize = 2_000;
+/// A person tries this often before they give up.
+const RETRIES_LIMIT: usize = 5;
+
+#[derive(Clone, Debug)]
+enum Message {
+    Command(Command),
+    Reply(Reply),
+}
+
+/// A finished run.
+pub struct Run<'a> {
+    definition: &'a SagaDefinition,
+    script: Script,
+    pub saga: SagaInstance,
+    pub participants: Participants,
+    /// Commands and replies that were delivered, or not.
+    pub messages: usize,
+    pub inputs: usize,
+    /// How often a person had to look.
+    pub parked: usize,
+    pub verdict: Option<ActionVerdict>,
+    now: Timestamp,
+    queue: VecDeque<Message>,
+    late: VecDeque<Message>,
+    outbound: Outbound,
+}
+
+/// Runs a saga of `definition` to its end, and finds a clean slate behind it.
+#[track_caller]
+pub fn run(definition: &SagaDefinition, script: Script) -> Run<'_> {
+    let mut run = Run::start(definition, script);
+    while run.goes_on() {
+        assert!(run.inputs < INPUTS_LIMIT, "it never ends: {}", run.story());
+    }
+    run.check_clean_slate();
+    run
+}
+
+impl<'a> Run<'a> {
+    fn start(definition: &'a SagaDefinition, script: Script) -> Self {
+        let started = StartSaga {
+            saga_id: SagaId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001)),
+            start_type: "test.started".to_owned(),
+            definition: definition.name.clone(),
+            business_key: None,
+            input: order(),
+            trace: Trace::default(),
+        };
+        let now = Timestamp::from_timestamp_millis(1_767_225_600_000).unwrap_or_default();
+        let outbound = Outbound {
+            reply_topic: "saga.inputs".to_owned(),
+            floor: None,
+        };
+        let first = start(definition, &started, 0, now, position(0), &outbound);
+        let mut run = Self {
+            definition,
+            saga: first.saga.clone(),
+            participants: Participants::new(definition, &script),
+            script,
+            messages: 0,
+            inputs: 1,
+            parked: 0,
+            verdict: None,
+            now,
+            queue: VecDeque::new(),
+            late: VecDeque::new(),
+            outbound,
+        };
+        run.take(first, 0);
+        run
+    }
+
+    /// One more thing happens. False when nothing is left to happen.
+    fn goes_on(&mut self) -> bool {
+        let due = self.script.action.take_if(|(at, _)| *at <= self.inputs);
+        if let Some((_, kind)) = due {
+            self.verdict = self.ask(kind);
+            return true;
+        }
+        if let Some(message) = self.queue.pop_front() {
+            self.meet(message);
+            return true;
+        }
+        if self.fire_timer() {
+            return true;
+        }
+        if matches!(self.saga.status, SagaStatus::Parked { .. }) && self.parked < RETRIES_LIMIT {
+            self.parked += 1;
+            self.ask(ActionKind::retry());
+            return true;
+        }
+        // Nothing else moves: what was late arrives.
+        match self.late.pop_front() {
+            Some(message) => {
+                self.deliver(message);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A message, with what the script does to it.
+    fn meet(&mut self, message: Message) {
+        let place = self.messages;
+        self.messages += 1;
+        if self.is_silenced(&message) {
+            self.late.push_back(message);
+            return;
+        }
+        let mishap = self.script.mishap.filter(|(at, _)| *at == place);
+        match mishap.map(|(_, mishap)| mishap) {
+            None => self.deliver(message),
+            Some(Mishap::Duplicated) => {
+                self.deliver(message.clone());
+                self.deliver(message);
+            }
+            Some(Mishap::Dropped) => {}
+            Some(Mishap::Late) => self.late.push_back(message),
+        }
+    }
+
+    fn is_silenced(&mut self, message: &Message) -> bool {
+        let Some(silence) = &mut self.script.silence else {
+            return false;
+        };
+        let (step, direction, is_done) = match message {
+            Message::Command(command) => (&command.step, command.direction, false),
+            Message::Reply(reply) => (&reply.step, reply.direction, true),
+        };
+        let hit = silence.times > 0
+            && silence.is_done == is_done
+            && silence.step == *step
+            && silence.direction == direction;
+        silence.times -= u32::from(hit);
+        hit
+    }
+
+    fn deliver(&mut self, message: Message) {
+        match message {
+            Message::Command(command) => {
+                let reply = self.participants.handle(&command);
+                self.queue.push_back(Message::Reply(reply));
+            }
+            Message::Reply(reply) => {
+                // What does not apply is the run's business, not an error of it.
+                self.apply(EventBody::CommandReplied(reply)).ok();
+            }
+        }
+    }
+
+    /// The next timer falls due, except the deadline: nobody waits for that in these runs.
+    fn fire_timer(&mut self) -> bool {
+        let armed = timers(self.definition, &self.saga)
+            .into_iter()
+            .filter(|timer| timer.kind != TimerKind::Deadline)
+            .min_by_key(|timer| timer.due_at);
+        let Some(timer) = armed else { return false };
+        self.now = self.now.max(timer.due_at);
+        let due = TimerDue {
+            saga_id: self.saga.id,
+            kind: timer.kind,
+            part: timer.part,
+            verdict: Verdict::PickedUp,
+            trace: Trace::default(),
+        };
+        let applied = self.apply(EventBody::TimerFired(due));
+        assert!(applied.is_ok(), "an armed timer is stale: {}", self.story());
+        true
+    }
+
+    fn ask(&mut self, kind: ActionKind) -> Option<ActionVerdict> {
+        let action = OperatorAction {
+            saga_id: self.saga.id,
+            action_id: Uuid::from_u128(self.inputs as u128),
+            kind,
+            actor: "sweep".to_owned(),
+            reason: "the script says so".to_owned(),
+            if_version: None,
+            trace: Trace::default(),
+        };
+        self.apply(EventBody::ActionAsked(action)).ok().flatten()
+    }
+
+    fn apply(&mut self, body: EventBody) -> Result<Option<ActionVerdict>, NotApplied> {
+        let offset = self.inputs;
+        self.inputs += 1;
+        let event = SagaEvent {
+            at: self.now,
+            position: position(offset),
+            body,
+        };
+        let before = self.saga.sequence;
+        let mut made = transition(self.definition, &self.saga, &event, None, &self.outbound)?;
+        let verdict = made.verdict.take();
+        self.saga = made.saga.clone();
+        let events = redelivery(&self.saga, position(offset));
+        assert_eq!(events, Some(&made.events[..]), "{}", self.story());
+        self.take(made, before);
+        Ok(verdict)
+    }
+
+    fn take(&mut self, made: Transition, before: u64) {
+        let numbers = made.events.iter().map(|event| event.sequence);
+        assert!(
+            numbers.eq(before + 1..=self.saga.sequence),
+            "{}",
+            self.story()
+        );
+        self.check_pivot();
+        let commands = made.commands.into_iter().map(|sent| sent.command);
+        self.queue.extend(commands.map(Message::Command));
+    }
+
+    /// Nothing is compensated while the pivot may still be done, or is.
+    fn check_pivot(&self) {
+        let Some(pivot) = self.definition.pivot() else {
+            return;
+        };
+        let goes_back = self.saga.steps.iter().any(|step| {
+            matches!(
+                step.state,
+                StepState::Compensating(_) | StepState::Compensated
+            )
+        });
+        let is_resolved = matches!(
+            self.saga.steps[pivot].state,
+            StepState::Failed { .. } | StepState::NotDone | StepState::Skipped
+        );
+        let is_left = matches!(self.saga.status, SagaStatus::Abandoned { .. });
+        assert!(!goes_back || is_resolved || is_left, "{}", self.story());
+    }
+
+    /// Everything is done once, or everything that was done is undone once; what a person said counts.
+    #[track_caller]
+    fn check_clean_slate(&self) {
+        for step in &self.definition.steps {
+            let ledger = self.participants.ledger(&step.name);
+            let (done, undone) = (ledger.done, ledger.undone);
+            let is_clean = match &self.saga.status {
+                SagaStatus::Completed => {
+                    done == u32::from(!self.was_settled(&step.name)) && undone == 0
+                }
+                SagaStatus::Compensated => done == undone && done <= 1,
+                // Only a person leaves anything.
+                SagaStatus::Abandoned { .. } => done <= 1 && undone <= done,
+                SagaStatus::Running | SagaStatus::Compensating | SagaStatus::Parked { .. } => false,
+            };
+            assert!(
+                is_clean,
+                "'{}' is done {done} times and undone {undone} times: {}",
+                step.name,
+                self.story()
+            );
+            assert!(
+                step.kind == StepKind::Compensatable || undone == 0,
+                "'{}' cannot be undone",
+                step.name
+            );
+        }
+        assert!(timers(self.definition, &self.saga).is_empty());
+    }
+
+    /// A person has completed or skipped the step.
+    fn was_settled(&self, name: &str) -> bool {
+        let mut events = self.saga.log.iter().flat_map(|entry| &entry.events);
+        events.any(|event| match &event.kind {
+            LifecycleKind::StepCompleted { step } | LifecycleKind::StepSkipped { step } => {
+                step == name
+            }
+            _ => false,
+        })
+    }
+
+    pub fn has_turned_round(&self) -> bool {
+        self.saga.cause.is_some()
+    }
+
+    fn story(&self) -> String {
+        let events = self.saga.log.iter().flat_map(|entry| &entry.events);
+        let lines: Vec<String> = events.map(|event| format!("  {:?}", event.kind)).collect();
+        format!(
+            "{} is {:?} with {:?}\n{}",
+            self.definition.name,
+            self.saga.status,
+            self.script,
+            lines.join("\n")
+        )
+    }
+}
+
+/// The direction of a step's commands that are answered by its forward handler.
+pub fn attempts(definition: &SagaDefinition, step: &str, direction: Direction) -> u32 {
+    let (_, step) = definition.step(step).expect("a step of the definition");
+    let spec = match direction {
+        Direction::Forward | Direction::Resolve => step.action.as_ref(),
+        Direction::Compensation => step.compensation.as_ref(),
+    };
+    spec.map_or(0, |spec| spec.retry.attempts)
+}
+
+fn position(offset: usize) -> Position {
+    Position {
+        partition: 0,
+        offset: offset as i64,
+    }
+}
