@@ -3,9 +3,10 @@
 //! [`environment`] gives real servers: a Postgres and a Kafka for each test binary, as containers or as local processes.
 //! [`saga_test`] tells sagas as sentences, without any server. [`store`], [`participant`] and [`service`] are the set-up
 //! of a service's tests, from its tables to the whole of it. [`conformance`] tries whether a participant, in whatever
-//! language, keeps the contract.
+//! language, keeps the contract; [`contract`] has the promises of stores and logs, which real and simulated ones must keep.
 
 pub mod conformance;
+pub mod contract;
 pub mod environment;
 pub mod participant;
 pub mod saga_test;

@@ -5,6 +5,7 @@
     reason = "in a test, what fails is said where it fails"
 )]
 
+mod contract;
 mod group;
 mod outage;
 mod outbox;

@@ -5,6 +5,7 @@
 mod bad_records;
 mod barrier;
 mod calls;
+mod contract;
 mod over_kafka;
 mod partitions;
 mod random;
