@@ -29,7 +29,7 @@ export function readConfig(env) {
       limit: Number(env.GATEWAY_LIMIT || '1000.00'),
       // How the simulated gateway misbehaves, for tests; see gateway.js.
       rules: json('GATEWAY_RULES', '[]'),
-      timeoutMs: Number(env.GATEWAY_TIMEOUT_MS || '2000'),
+      timeoutMs: Number(env.GATEWAY_TIMEOUT_MS || '1000'),
     },
   };
 }

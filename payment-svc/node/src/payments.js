@@ -3,7 +3,7 @@
 
 import { error, failure, success } from './message.js';
 
-/** With the same key, before it counts as not known. */
+/** With the same key, before it counts as not known. All of them must fit into the group's session (participant.js). */
 const TRIES = 3;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 /** Another command's call is open; it passes. */
