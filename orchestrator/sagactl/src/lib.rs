@@ -13,8 +13,8 @@
 
 pub mod client;
 pub mod conformance;
-pub mod failure;
 pub mod dlq;
+pub mod failure;
 pub mod output;
 pub mod saga;
 
@@ -83,12 +83,12 @@ enum Command {
     Saga(saga::SagaCommand),
     /// Whether a participant keeps the contract, rule by rule, over Kafka; for test environments.
     Conformance(conformance::ConformanceArguments),
-}
-
-/// What every subject works with.
     /// Records that could not be processed.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+}
+
+/// What every subject works with.
 #[derive(Debug)]
 pub struct Session {
     pub client: Client,
@@ -128,11 +128,11 @@ async fn execute(
     match command {
         Command::Saga(command) => saga::run(command, &session).await,
         Command::Conformance(arguments) => conformance::run(arguments, &session).await,
+        Command::Dlq(command) => dlq::run(command, &session).await,
     }
 }
 
 impl Connection {
-        Command::Dlq(command) => dlq::run(command, &session).await,
     fn token(self) -> Result<Option<String>, Failure> {
         let Some(path) = self.token_file else {
             return Ok(self.token);

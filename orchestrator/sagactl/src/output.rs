@@ -106,11 +106,11 @@ pub fn table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:width$}  "));
-        }
-        writeln!(f, "{}", line.trim_end())?;
+        let cells = row.iter().zip(&widths);
+        let line: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        writeln!(f, "{}", line.join("  ").trim_end())?;
     }
     Ok(())
 }

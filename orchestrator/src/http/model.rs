@@ -53,7 +53,7 @@ pub struct RetryRequest {
     pub step: Option<String>,
     /// Sent instead of what the definition makes, from this attempt on; needs `step`.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub input: Option<Value>,
 }
 
@@ -67,7 +67,7 @@ pub struct CompleteRequest {
     pub step: String,
     /// What later steps find as the step's result; `null` if left out.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub result: Value,
 }
 
@@ -97,7 +97,7 @@ pub struct ActionView {
     pub step: Option<String>,
     /// The corrected input of a retry, or the result of a complete.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub given: Option<Value>,
     /// `accepted`, `pending` (an outcome is being asked for, which decides), `refused`, or `undecided` (asked for, not yet
     /// read).

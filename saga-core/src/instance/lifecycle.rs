@@ -165,7 +165,7 @@ pub enum ActionVerdict {
     Refused {
         code: String,
         message: String,
-        /// What could have been asked for instead, as [`crate::transition::LegalAction`] writes it.
+        /// What could have been asked for instead, such as `retry` or `skip the compensation of reserve-stock`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         legal: Vec<String>,
     },

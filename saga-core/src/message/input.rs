@@ -115,14 +115,14 @@ pub enum ActionKind {
         step: Option<String>,
         /// Sent instead of the payload that the definition makes; needs `step`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
+        #[cfg_attr(feature = "schema", schema(value_type = Option<Value>))]
         input: Option<Value>,
     },
     /// A step that is not done counts as done, with this result.
     Complete {
         step: String,
         #[serde(default)]
-        #[cfg_attr(feature = "schema", schema(value_type = Object))]
+        #[cfg_attr(feature = "schema", schema(value_type = Value))]
         result: Value,
     },
     /// The saga goes on without a step, or without its compensation.

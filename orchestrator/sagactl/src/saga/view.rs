@@ -67,15 +67,28 @@ pub struct Saga {
     definition_version: u32,
     status: String,
     parked: Option<Fault>,
+    abandoned: Option<String>,
     cause: Option<Fault>,
     business_key: Option<String>,
     correlation_id: String,
-    version: u64,
+    pub version: u64,
     started_at: DateTime<Utc>,
     deadline_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
     waiting_on: Waiting,
+    legal_actions: Vec<Legal>,
     steps: Vec<Step>,
+}
+
+/// What may be asked of a saga.
+#[derive(Clone, Debug, Deserialize)]
+struct Legal {
+    action: String,
+    step: Option<String>,
+    #[serde(default)]
+    compensation: bool,
+    #[serde(default)]
+    pending: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -100,7 +113,8 @@ struct Step {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Attempt {
-    attempt: u32,
+    #[serde(rename = "attempt")]
+    number: u32,
     command: String,
     sent_at: DateTime<Utc>,
     picked_up_at: Option<DateTime<Utc>>,
@@ -108,6 +122,20 @@ struct Attempt {
     outcome: Option<String>,
     fault: Option<Fault>,
     retry_at: Option<DateTime<Utc>>,
+}
+
+impl Saga {
+    /// Which it is, how it stands and why.
+    pub fn headline(&self) -> String {
+        let Self {
+            id,
+            definition,
+            status,
+            ..
+        } = self;
+        let text = &self.waiting_on.text;
+        format!("saga {id} ({definition}) is {status}: {text}")
+    }
 }
 
 impl fmt::Display for Saga {
@@ -142,7 +170,32 @@ impl fmt::Display for Saga {
                 writeln!(f, "  {what}: {fault}")?;
             }
         }
-        self.steps.iter().try_for_each(|step| step.fmt(f))
+        if let Some(reason) = &self.abandoned {
+            writeln!(f, "  abandoned: {reason}")?;
+        }
+        self.steps.iter().try_for_each(|step| step.fmt(f))?;
+        if self.legal_actions.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nlegal now:")?;
+        self.legal_actions.iter().try_for_each(|legal| legal.fmt(f))
+    }
+}
+
+/// As it is asked for on the command line.
+impl fmt::Display for Legal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  {}", self.action)?;
+        if let Some(step) = &self.step {
+            write!(f, " --step {step}")?;
+        }
+        if self.compensation {
+            f.write_str(" --compensation")?;
+        }
+        if self.pending {
+            f.write_str("  (decided once its participant has said whether it was done)")?;
+        }
+        writeln!(f)
     }
 }
 
@@ -192,7 +245,7 @@ impl Attempt {
         vec![
             String::new(),
             time(self.sent_at),
-            format!("{} #{}", self.command, self.attempt),
+            format!("{} #{}", self.command, self.number),
             outcome.to_owned(),
             took,
             format!("{fault}{retry}"),
@@ -209,7 +262,7 @@ impl fmt::Display for Fault {
     }
 }
 
-fn time(at: DateTime<Utc>) -> String {
+pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
