@@ -88,6 +88,10 @@ async fn connect(system: &System, service: Service) -> Result<PgConnection> {
     Ok(PgConnection::connect(&system.databases[&service]).await?)
 }
 
+async fn pool(system: &System, service: Service) -> Result<PgPool> {
+    Ok(PgPool::connect(&system.databases[&service]).await?)
+}
+
 /// Restarts the system's memory, as if retention had always been so long: floors never fall by themselves.
 async fn remember(system: &System, days: &str) -> TestResult {
     system.stop(Service::Orchestrator)?;
@@ -138,7 +142,7 @@ impl Old {
 
 /// As order-svc would have written and started them.
 async fn run_old_sagas(system: &System, product: Uuid, now: Timestamp) -> Result<Old> {
-    let pool = PgPool::connect(&system.databases[&Service::Order]).await?;
+    let pool = pool(system, Service::Order).await?;
     let mut ends = BTreeMap::new();
     let mut starts = Vec::new();
     for number in 0..OLD_SAGAS {
@@ -250,34 +254,30 @@ async fn order_all_the_time(system: &System, product: Uuid, stop: &AtomicBool) -
 /// No partition that ends before the floor is left in any database, and the one that it lies in is.
 async fn everything_old_is_gone(system: &System, now: Timestamp) -> TestResult {
     let old = least_id((now - DAY * OLD_PARTITION_DAYS).timestamp_millis());
-    let mut orchestrator = connect(system, Service::Orchestrator).await?;
-    until("history forgets", PATIENCE, async || {
+    let orchestrator = &pool(system, Service::Orchestrator).await?;
+    until("history forgets", PATIENCE, || async {
         let left: i64 = sqlx::query_scalar("SELECT count(*) FROM saga_history WHERE id < $1")
             .bind(old)
-            .fetch_one(&mut orchestrator)
+            .fetch_one(orchestrator)
             .await?;
         ensure!(left == 0, "{left} old sagas are left");
         Ok(())
     })
     .await;
     for service in PARTICIPANTS {
-        let mut participant = connect(system, service).await?;
-        until(
-            &format!("{} forgets", service.name()),
-            PATIENCE,
-            async || {
-                let stand: Vec<String> = sqlx::query_scalar(
-                    "SELECT inhrelid::regclass::text FROM pg_inherits \
+        let participant = &pool(system, service).await?;
+        until(&format!("{} forgets", service.name()), PATIENCE, || async {
+            let stand: Vec<String> = sqlx::query_scalar(
+                "SELECT inhrelid::regclass::text FROM pg_inherits \
                  WHERE inhparent = 'inbox'::regclass",
-                )
-                .fetch_all(&mut participant)
-                .await?;
-                let has = |name: &str| stand.iter().any(|one| one == name);
-                ensure!(has("inbox_between"), "too much is gone: {stand:?}");
-                ensure!(!has("inbox_old") && !has("inbox_oldest"), "{stand:?}");
-                Ok(())
-            },
-        )
+            )
+            .fetch_all(participant)
+            .await?;
+            let has = |name: &str| stand.iter().any(|one| one == name);
+            ensure!(has("inbox_between"), "too much is gone: {stand:?}");
+            ensure!(!has("inbox_old") && !has("inbox_oldest"), "{stand:?}");
+            Ok(())
+        })
         .await;
     }
     Ok(())
