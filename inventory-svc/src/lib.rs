@@ -18,7 +18,7 @@ mod participant;
 pub mod store;
 
 use anyhow::Result;
-use saga_messaging::{kafka, migrations, participant::inbox};
+use saga_messaging::{kafka, metric, migrations, participant::inbox};
 use saga_service::{
     Service,
     health::HealthRegistry,
@@ -49,6 +49,7 @@ impl Service for InventoryService {
     }
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<()> {
+        metric::describe(metric::HELP);
         let pools = postgres::pools(&config.postgres, Self::NAME).await?;
         let mut health = HealthRegistry::default();
         let checked = pools.store.clone();

@@ -13,6 +13,7 @@ use crate::{
     kafka::KafkaOffsets,
     registry::{self, Registry, RegistryError},
     store::{self, PgStore},
+    telemetry,
     upkeep::{
         Upkeep,
         retention::{Retention, check_deadlines},
@@ -59,6 +60,7 @@ impl Service for Orchestrator {
     }
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+        telemetry::describe();
         let mut parts = Parts::make(&config, &shutdown).await?;
         parts
             .upkeep

@@ -1,5 +1,9 @@
 //! The orchestrator's own metrics, and its lines about sagas. Names and labels stand here and nowhere else.
 
+mod help;
+
+pub use help::describe;
+
 use crate::engine::fold::Folded;
 use metrics::{counter, gauge, histogram};
 use saga_core::{

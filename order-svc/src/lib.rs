@@ -19,6 +19,7 @@ pub mod config;
 pub mod domain;
 pub mod http;
 pub mod intake;
+mod metric;
 pub mod participant;
 pub mod saga_log;
 pub mod store;
@@ -94,6 +95,7 @@ impl Service for OrderService {
 
 /// Runs until the shutdown, then drains in the order in which work flows: requests, batches, messages.
 async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> anyhow::Result<()> {
+    metric::describe();
     let Pools {
         store: pool,
         reporting,

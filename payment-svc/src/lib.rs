@@ -24,7 +24,7 @@ pub mod store;
 
 use anyhow::{Context, Result};
 use gateway::Ledger;
-use saga_messaging::{kafka, migrations, participant::inbox, partition::PartitionAlarm};
+use saga_messaging::{kafka, metric, migrations, participant::inbox, partition::PartitionAlarm};
 use saga_service::{
     Service,
     health::HealthRegistry,
@@ -56,6 +56,7 @@ impl Service for PaymentService {
     }
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<()> {
+        metric::describe(metric::HELP);
         let pools = postgres::pools(&config.postgres, Self::NAME).await?;
         // The gateway is another company: it has connections of its own.
         let gateway = postgres::store_pool(&config.postgres, "payment-svc simulated gateway")

@@ -5,6 +5,7 @@ mod cancelling;
 mod harness;
 mod idempotency;
 mod participant;
+mod partitions;
 mod placing;
 mod plans;
 mod reading;

@@ -15,6 +15,7 @@ pub mod crash_point;
 pub mod dead_letter;
 pub mod kafka;
 pub mod log;
+pub mod metric;
 pub mod migrations;
 pub mod outbox;
 pub mod participant;

@@ -8,6 +8,7 @@
 pub mod conformance;
 pub mod contract;
 pub mod environment;
+pub mod metrics;
 pub mod participant;
 pub mod saga_test;
 pub mod service;

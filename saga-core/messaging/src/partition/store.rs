@@ -136,13 +136,15 @@ pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     code.as_deref() == Some(LOCK_TIMEOUT)
 }
 
-/// The database's time, and whether one of our transactions that began at `at` or before is still under way.
+/// Whether one of our transactions that began at `at` or before is still under way. A server that does not track what
+/// its sessions do cannot tell.
 pub(super) async fn begun_before(
     connection: &mut PgConnection,
     at: Timestamp,
 ) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM pg_stat_activity \
+        "SELECT NOT current_setting('track_activities')::boolean OR EXISTS ( \
+         SELECT FROM pg_stat_activity \
          WHERE datname = current_database() AND usename = current_user \
          AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start <= $1)",
     )

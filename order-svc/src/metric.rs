@@ -1,0 +1,48 @@
+//! What this service's own metrics mean.
+
+use saga_messaging::metric::{
+    self, Help,
+    Kind::{Counter, Gauge, Histogram},
+};
+
+const HELP: &[Help] = &[
+    (
+        Histogram,
+        "order_duration_seconds",
+        "From accepting an order to its end, by status",
+    ),
+    (
+        Gauge,
+        "orders",
+        "Orders that have not ended; more than 100,000 are not counted",
+    ),
+    (
+        Counter,
+        "orders_accepted_total",
+        "Orders that were accepted",
+    ),
+    (
+        Counter,
+        "orders_ended_total",
+        "Orders that ended, by status",
+    ),
+];
+
+/// Of this process, the library's included.
+pub fn describe() {
+    metric::describe(metric::HELP);
+    metric::describe(HELP);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_metric_says_what_it_means() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let told: Vec<&str> = HELP.iter().map(|(_, name, _)| *name).collect();
+        assert_eq!(saga_testkit::metrics::undescribed(&sources, &told), [""; 0]);
+    }
+}
