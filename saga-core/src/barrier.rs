@@ -4,7 +4,10 @@
 //! Source: the sub-transaction barrier of DTM (<https://dtm.pub/practice/barrier.html>), extended by `resolve`,
 //! by saved and unsaved failures, and by external calls that are pending.
 
-use crate::message::Direction;
+use crate::{
+    message::Direction,
+    mutant::{self, Mutant},
+};
 use serde::{Deserialize, Serialize};
 
 /// What a barrier row says. `Done`, `Failed` and `Refused` never change.
@@ -52,6 +55,7 @@ pub fn admit(forward: Option<Mark>, compensation: Option<Mark>, arriving: Direct
 fn admit_forward(forward: Option<Mark>, compensation: Option<Mark>) -> Admission {
     match (forward, compensation) {
         (None, None) => Admission::Run,
+        (None, Some(_)) if mutant::on(Mutant::ForgetRefusalByCompensation) => Admission::Run,
         // A compensation leaves a forward row behind it. Should that row be missing all the same, running the
         // action now could never be undone.
         (None, Some(_)) => Admission::RefuseAndAnswerNotDone,
@@ -70,6 +74,9 @@ fn admit_compensation(forward: Option<Mark>, compensation: Option<Mark>) -> Admi
     }
     match forward {
         None => Admission::RefuseAndCompensateEmpty,
+        Some(Mark::Pending) if mutant::on(Mutant::CompensatePendingEmpty) => {
+            Admission::CompensateEmpty
+        }
         Some(Mark::Pending) => Admission::AnswerOnSettlement,
         Some(Mark::Done) => Admission::Run,
         Some(Mark::Failed | Mark::Refused) => Admission::CompensateEmpty,

@@ -27,7 +27,7 @@
 //! | step, participant | [`definition::Step`] | `saga-step`, `participant` |
 //! | command, reply | [`message::Command`], [`message::Reply`], [`message::Outcome`] | `<participant>.commands`, `saga.inputs` |
 //! | compensation | [`message::Direction::Compensation`] | `compensation` |
-//! | resolve: ask for the pivot's outcome | [`message::Direction::Resolve`] | `<action>.resolve` |
+//! | resolve: ask whether a step was done | [`message::Direction::Resolve`] | `<action>.resolve` |
 //! | compensatable, pivot, retriable | [`definition::StepKind`] | `kind` |
 //! | needs a person | [`instance::SagaStatus::Parked`] | `parked` |
 //! | inbox | [`barrier::Mark`] | `inbox` |
@@ -37,5 +37,6 @@ pub mod definition;
 pub mod ids;
 pub mod instance;
 pub mod message;
+pub mod mutant;
 pub mod retry;
 pub mod transition;

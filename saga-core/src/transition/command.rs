@@ -8,6 +8,7 @@ use crate::{
     definition::{CommandSpec, InputMapping, SagaDefinition, StepKind},
     instance::{Delivery, SagaInstance},
     message::{Command, Direction, ReplyTo},
+    mutant::{self, Mutant},
 };
 use serde_json::{Map, Value, json};
 
@@ -81,6 +82,9 @@ pub(super) fn build(
 
 /// A failure that parks is not saved, so that an operator's retry is simply a new attempt.
 fn saves_failure(kind: StepKind, direction: Direction) -> bool {
+    if mutant::on(Mutant::SaveParkingFailures) {
+        return true;
+    }
     match (direction, kind) {
         (Direction::Compensation, _) | (_, StepKind::Retriable) => false,
         (Direction::Forward | Direction::Resolve, StepKind::Compensatable | StepKind::Pivot) => {

@@ -5,6 +5,7 @@ use crate::{
     definition::StepKind,
     instance::{ActionVerdict, Cause, LifecycleKind, SagaStatus, StepState},
     message::Direction,
+    mutant::{self, Mutant},
 };
 
 impl Draft<'_> {
@@ -69,6 +70,9 @@ impl Draft<'_> {
     }
 
     fn descendants_are_clear(&self, index: usize) -> bool {
+        if mutant::on(Mutant::CompensateInAnyOrder) {
+            return true;
+        }
         self.definition
             .steps
             .iter()

@@ -6,6 +6,7 @@ use crate::{
     ids::Timestamp,
     instance::{Cause, Delivery, LifecycleKind, StepState},
     message::{Direction, Fault},
+    mutant::{self, Mutant},
 };
 use sha2::{Digest, Sha256};
 
@@ -120,6 +121,10 @@ impl Draft<'_> {
     }
 
     fn give_up(&mut self, index: usize, direction: Direction, attempt: u32, fault: Fault) {
+        if mutant::on(Mutant::GiveUpCompensations) && direction == Direction::Compensation {
+            self.set(index, StepState::Compensated);
+            return;
+        }
         let step = self.step(index);
         match (direction, step.kind) {
             (Direction::Forward, StepKind::Compensatable) => {
@@ -138,6 +143,11 @@ impl Draft<'_> {
 
     /// Asks whether the pivot was done. Until the answer nothing is compensated.
     pub fn start_resolve(&mut self, index: usize, cause: Cause) {
+        if mutant::on(Mutant::CompensateUnresolved) {
+            self.set(index, StepState::NotDone);
+            self.begin_compensation(cause);
+            return;
+        }
         self.unpark_now(index);
         self.record(LifecycleKind::ResolveStarted {
             step: self.step(index).name.clone(),

@@ -6,6 +6,7 @@ use crate::{
     definition::StepKind,
     instance::{Cause, Delivery, LifecycleKind, StepState},
     message::{Direction, Fault, Outcome, Reply},
+    mutant::{self, Mutant},
 };
 
 pub(super) fn apply(draft: &mut Draft<'_>, reply: &Reply) -> Result<(), NotApplied> {
@@ -211,9 +212,10 @@ fn contract_broken(draft: &mut Draft<'_>, index: usize, reply: &Reply) -> Result
 fn current_attempt(draft: &Draft<'_>, index: usize, reply: &Reply) -> Result<u32, NotApplied> {
     match draft.state(index).delivery() {
         Some((direction, Delivery::InFlight { attempt, .. }))
-            if direction == reply.direction && *attempt == reply.attempt =>
+            if direction == reply.direction
+                && (*attempt == reply.attempt || mutant::on(Mutant::AcceptOldErrors)) =>
         {
-            Ok(reply.attempt)
+            Ok(*attempt)
         }
         Some((
             _,
