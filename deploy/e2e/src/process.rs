@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -35,9 +35,14 @@ impl Process {
         Ok(())
     }
 
+    /// If it ended by itself: how.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok()?
+    }
+
     /// If it ended by itself: how, and what it said last.
     pub fn ended(&mut self) -> Option<String> {
-        let status = self.child.as_mut()?.try_wait().ok()??;
+        let status = self.exited()?;
         Some(format!("{} ended: {status}\n{}", self.name(), self.tail()))
     }
 

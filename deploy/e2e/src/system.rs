@@ -6,6 +6,7 @@ use saga_testkit::environment::{TestEnv, until};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::ExitStatus,
     sync::Mutex,
     time::Duration,
 };
@@ -233,10 +234,38 @@ impl System {
         self.with_process(service, Process::kill)
     }
 
+    /// Starts it again, without waiting for anything.
+    pub fn spawn(&self, service: Service) -> Result<()> {
+        self.with_process(service, Process::spawn)
+    }
+
     /// Starts it again and waits until it is ready.
     pub async fn restart(&self, service: Service) -> Result<()> {
-        self.with_process(service, Process::spawn)?;
+        self.spawn(service)?;
         self.ready(service).await
+    }
+
+    /// If it ended by itself: how.
+    pub fn exited(&self, service: Service) -> Result<Option<ExitStatus>> {
+        self.with_process(service, |process| Ok(process.exited()))
+    }
+
+    /// What it said last.
+    pub fn tail(&self, service: Service) -> Result<String> {
+        self.with_process(service, |process| Ok(process.tail()))
+    }
+
+    /// Changes a variable of its environment; takes effect when it is restarted.
+    pub fn set_environment(&self, service: Service, name: &str, value: Option<&str>) -> Result<()> {
+        self.with_process(service, |process| {
+            match value {
+                Some(value) => process
+                    .environment
+                    .insert(name.to_owned(), value.to_owned()),
+                None => process.environment.remove(name),
+            };
+            Ok(())
+        })
     }
 
     /// Changes a service's configuration; takes effect when it is restarted.

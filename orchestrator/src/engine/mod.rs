@@ -32,6 +32,7 @@ use saga_core::{
 };
 use saga_messaging::{
     dead_letter::{dead_letter, reason},
+    crash_point::CrashPoint,
     log::{Delivered, TopicPartition},
     rule::{BatchError, Processor},
 };
@@ -68,6 +69,7 @@ impl<S: SagaStore> Engine<S> {
         let mut batch = self.store.begin().await?;
         let loaded = batch.load(&ids, &actions).await?;
         self.shared.clock.set(loaded.now);
+        CrashPoint::EngineAfterLoad.pass();
         self.hold_definitions(&mut batch, &loaded).await?;
         let outbound = Outbound {
             reply_topic: self.shared.settings.inputs_topic.clone(),
@@ -83,7 +85,9 @@ impl<S: SagaStore> Engine<S> {
         let folded = fold(context, arrived, loaded).map_err(missing)?;
         if !folded.plan.is_empty() {
             batch.commit(&folded.plan).await?;
+            CrashPoint::EngineBeforeCommit.pass();
         }
+            CrashPoint::EngineAfterCommit.pass();
         Ok(folded)
     }
 

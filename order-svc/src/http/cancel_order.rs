@@ -30,7 +30,10 @@ use saga_core::{
     ids::SagaId,
     message::{ActionKind, OperatorAction},
 };
-use saga_messaging::outbox::{OutboxError, StagedBatch};
+use saga_messaging::{
+    crash_point::CrashPoint,
+    outbox::{OutboxError, StagedBatch},
+};
 use saga_service::{
     clock,
     http::{Problem, RequestContext},
@@ -208,7 +211,9 @@ async fn record(app: &App, wish: &Wish<'_>) -> Result<(Order, Cancellation), Can
     };
     store::event::insert(&mut transaction, &[event]).await?;
     let staged = stage(app, &mut transaction, &order, wish, &cancellation).await?;
+    CrashPoint::CancelBeforeCommit.pass();
     transaction.commit().await?;
+    CrashPoint::CancelAfterCommit.pass();
     app.relay.publish_soon(staged);
     Ok((order, cancellation))
 }

@@ -14,6 +14,7 @@ use metrics::counter;
 use saga_contracts::definition::STARTER_STEP;
 use saga_core::{ids::SagaId, message::OutgoingRecord};
 use saga_messaging::{
+    crash_point::CrashPoint,
     outbox::{Outbox, OutboxError, Relay, StagedBatch},
     participant::inbox,
     partition::PartitionAlarm,
@@ -169,10 +170,12 @@ impl Intake {
         } else {
             Some(self.write(&mut transaction, &accepted).await?)
         };
+        CrashPoint::OrderBeforeCommit.pass();
         transaction
             .commit()
             .await
             .map_err(|error| IntakeError::Unknown(Arc::new(error)))?;
+        CrashPoint::OrderAfterCommit.pass();
         if let Some(staged) = staged {
             self.relay.publish_soon(staged);
         }

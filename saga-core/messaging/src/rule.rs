@@ -3,7 +3,10 @@
 mod bisect;
 mod oversize;
 
-use crate::log::{Delivered, Held, LogError, LogReader, LogWriter, Polled, TopicPartition};
+use crate::{
+    crash_point::CrashPoint,
+    log::{Delivered, Held, LogError, LogReader, LogWriter, Polled, TopicPartition},
+};
 use async_trait::async_trait;
 use bisect::{Bisection, holds};
 use saga_core::message::{IncomingRecord, OutgoingRecord};
@@ -183,7 +186,10 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
         if finished.is_empty() {
             return Ok(());
         }
-        self.reader.done(&finished)
+        CrashPoint::RuleBeforeDone.pass();
+        self.reader.done(&finished)?;
+        CrashPoint::RuleAfterDone.pass();
+        Ok(())
     }
 
     /// One transaction over all records; a bad one among them is searched by halves. Partitions that are taken away
@@ -236,11 +242,15 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
     /// One transaction, and what follows from it.
     async fn attempt(&mut self, records: &[IncomingRecord]) -> Result<Attempt, LogError> {
         let ended = match self.processor.process(records).await {
-            Ok(outputs) => self.publish(&outputs).await?,
+            Ok(outputs) => {
+                CrashPoint::RuleBeforePublish.pass();
+                self.publish(&outputs).await?
+            }
             Err(error) => Err(error),
         };
         match (ended, records) {
             (Ok(()), _) => Ok(Attempt::Finished),
+        CrashPoint::RuleBeforeTransaction.pass();
             (Err(error @ BatchError::Data(_)), [culprit]) => self.reject(culprit, &error).await,
             (Err(error @ BatchError::Data(_)), _) => Ok(Attempt::HasCulprit(error)),
             (Err(error @ BatchError::Retry(_)), _) => Ok(Attempt::Failed(error)),

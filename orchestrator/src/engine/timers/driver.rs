@@ -12,7 +12,7 @@ use saga_core::{
     instance::SagaInstance,
     transition,
 };
-use saga_messaging::log::LogWriter;
+use saga_messaging::{crash_point::CrashPoint, log::LogWriter};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -225,7 +225,10 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
                 },
             )
             .collect();
-        if let Err(error) = self.writer.publish(&records).await {
+        CrashPoint::TimersBeforeProduce.pass();
+        let produced = self.writer.publish(&records).await;
+        CrashPoint::TimersAfterProduce.pass();
+        if let Err(error) = produced {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "due timers could not be produced"

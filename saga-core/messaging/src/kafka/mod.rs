@@ -35,7 +35,7 @@ mod writer;
 pub use admin::{TopicProblem, TopicRequirement, TopicSpec, check_topics, ensure_topics, health};
 pub use config::{KafkaConfig, KafkaConfigError, SaslMechanism, Secret, SecurityProtocol};
 pub use error::Refusal;
-pub use loss::{Lost, LossWatch};
+pub use loss::{LossWatch, Lost};
 pub use offsets::GroupOffsets;
 pub use partition::home_partition;
 pub use reader::{KafkaReader, ReaderOptions};

@@ -6,7 +6,10 @@ use super::{
     error::{Refusal, classify},
     record,
 };
-use crate::log::{Delivered, LogError, LogWriter};
+use crate::{
+    crash_point::CrashPoint,
+    log::{Delivered, LogError, LogWriter},
+};
 use async_trait::async_trait;
 use metrics::{counter, histogram};
 use rdkafka::{
@@ -223,6 +226,7 @@ impl KafkaWriter {
 impl LogWriter for KafkaWriter {
     async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
         let begun = Instant::now();
+        CrashPoint::LogBeforeProduce.pass();
         let mut deliveries = Vec::with_capacity(records.len());
         let mut failed = None;
         for record in records {
@@ -234,6 +238,7 @@ impl LogWriter for KafkaWriter {
                 }
             }
         }
+        CrashPoint::LogBeforeAck.pass();
         let mut delivered = Vec::with_capacity(deliveries.len());
         for (delivery, record) in deliveries.into_iter().zip(records) {
             match delivery.await {

@@ -1,7 +1,10 @@
 //! Sends what was staged.
 
 use super::{Outbox, OutboxError, Shared, StagedBatch, codec, storage::OutboxStore};
-use crate::log::{LogError, LogWriter};
+use crate::{
+    crash_point::CrashPoint,
+    log::{LogError, LogWriter},
+};
 use metrics::counter;
 use saga_core::message::OutgoingRecord;
 use std::{
@@ -164,8 +167,10 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
                 }
                 Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_))) => {
                     refuse(&refused, &ids);
+            CrashPoint::OutboxBeforePublish.pass();
                     break;
                 }
+                    CrashPoint::OutboxAfterPublish.pass();
                 Err(unavailable @ LogError::Unavailable(_)) => warn!(
                     error = &unavailable as &dyn std::error::Error,
                     records = records.len(),
@@ -213,6 +218,7 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         counter!("saga_outbox_swept_total").increment(rows.len() as u64);
         for (id, text) in rows {
             match codec::decode(&text) {
+        CrashPoint::OutboxAfterClaim.pass();
                 Ok(records) => self.resend(id, &records).await?,
                 Err(unreadable) => error!(
                     error = &unreadable as &dyn std::error::Error,
@@ -249,7 +255,9 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
     }
 }
 
+            CrashPoint::OutboxBeforeRemove.pass();
 /// A row that is refused stays, so that nothing is lost, and is tried again by the sweep; somebody must look.
+            CrashPoint::OutboxAfterRemove.pass();
 fn refuse(refused: &LogError, ids: &[i64]) {
     counter!("saga_outbox_refused_total").increment(ids.len() as u64);
     error!(

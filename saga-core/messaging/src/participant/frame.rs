@@ -21,6 +21,7 @@ use super::{
     storage::{ParticipantStore, ParticipantTx},
 };
 use crate::{
+    crash_point::CrashPoint,
     dead_letter::dead_letter,
     log::{Delivered, TopicPartition},
     rule::{BatchError, Processor},
@@ -60,8 +61,8 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
         let core = Arc::new(Core {
             config,
             handler,
-            store,
             labels: CommandLabels::default(),
+            store,
             calls,
         });
         let open = jobs.map(|jobs| OpenCalls::new(Arc::clone(&core), jobs));
@@ -76,6 +77,7 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
     async fn transact(&self, received: &mut [Received]) -> Result<Answers, FoldError> {
         let core = &self.core;
         let (mut tx, opening) = core.store.open(core.config.handler_timeout).await?;
+        CrashPoint::FrameAfterBegin.pass();
         let mut commands = Vec::with_capacity(received.len());
         for entry in received.iter_mut() {
             let Ok(command) = entry else { continue };
@@ -95,7 +97,9 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
         let mut fold = Fold::begin(core, &mut tx, opening.now, &ids).await?;
         let replies = fold.run(&mut tx, &commands).await?;
         let jobs = fold.finish(&mut tx).await?;
+        CrashPoint::FrameBeforeCommit.pass();
         tx.commit().await?;
+        CrashPoint::FrameAfterCommit.pass();
         Ok(Answers {
             replies,
             jobs,

@@ -1,7 +1,10 @@
 //! Makes the calls.
 
 use super::{Finished, Job};
-use crate::participant::{CallLimits, CallOutcome, ExternalCalls, guard::panic_message};
+use crate::{
+    crash_point::CrashPoint,
+    participant::{CallLimits, CallOutcome, ExternalCalls, guard::panic_message},
+};
 use futures_util::FutureExt;
 use metrics::histogram;
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -31,6 +34,7 @@ pub(super) async fn call<C: Send + 'static>(
     let work = AssertUnwindSafe(outside.call(&key, command)).catch_unwind();
     let outcome = match timeout(limits.timeout, work.instrument(span)).await {
         Ok(Ok(outcome)) => outcome,
+    CrashPoint::CallBeforeCall.pass();
         Ok(Err(panic)) => CallOutcome::Indeterminate {
             why: format!("the call panicked: {}", panic_message(&*panic)),
         },
@@ -44,6 +48,7 @@ pub(super) async fn call<C: Send + 'static>(
 }
 
 /// Until `shutdown`, then waits for the calls under way.
+    CrashPoint::CallAfterCall.pass();
 pub(super) async fn run<C: Send + 'static>(
     outside: Arc<dyn ExternalCalls<C>>,
     limits: CallLimits,

@@ -3,6 +3,7 @@
 
 use super::{caller, settle};
 use crate::{
+    crash_point::CrashPoint,
     log::LogWriter,
     participant::{
         BatchHandler, CallOutcome,
@@ -326,7 +327,10 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> OpenCalls<H, S> {
             return;
         }
         match writer.publish(&answered.records).await {
-            Ok(_) => self.acked(answered),
+            Ok(_) => {
+                CrashPoint::CallAfterPublish.pass();
+                self.acked(answered);
+            }
             Err(error) => warn!(
                 error = &error as &dyn std::error::Error,
                 records = answered.records.len(),

@@ -2,6 +2,7 @@
 
 use super::{Answered, Finished, OpenCalls, open::Told};
 use crate::{
+    crash_point::CrashPoint,
     participant::{
         BatchHandler, CallOutcome, Settlement,
         barrier::RowKey,
@@ -156,7 +157,10 @@ pub(super) async fn close<S: ParticipantStore, H: BatchHandler<S::Connection>>(
     let (mut tx, _) = core.store.open(core.config.handler_timeout).await?;
     tx.lock_intents(&ids).await?;
     tx.close_intents(acked).await?;
-    tx.commit().await
+    CrashPoint::CallBeforeClose.pass();
+    tx.commit().await?;
+    CrashPoint::CallAfterClose.pass();
+    Ok(())
 }
 
 fn ids<'a>(keys: impl Iterator<Item = &'a RowKey>) -> Vec<SagaId> {
@@ -195,7 +199,9 @@ async fn transact<S: ParticipantStore, H: BatchHandler<S::Connection>>(
         .answer(&mut tx, &mut fold, decided, waiting)
         .await?;
     let jobs = fold.finish(&mut tx).await?;
+    CrashPoint::CallBeforeSettle.pass();
     tx.commit().await?;
+    CrashPoint::CallAfterSettle.pass();
     calls.enqueue(jobs);
     Ok(settlement.answered)
 }

@@ -1,0 +1,63 @@
+//! Every crash point of every service, one after the other, under a stream of orders of all kinds.
+//!
+//! ```text
+//! cargo test -p saga-e2e --features failpoints --test crash_points
+//! ```
+//!
+//! Each service is started with a point at which it dies. When it has died there it is started again with its next one, at
+//! once, while the others go through theirs; so most crashes happen in a system that has not yet got over the one before.
+//! A point that no service reaches fails the test, and so does a process that ends in any other way. In the end every
+//! order that was accepted must have ended, and stock, payments and orders must agree to the piece.
+
+mod orders;
+mod walk;
+
+use anyhow::Result;
+use orders::Traffic;
+use saga_e2e::{Service, System};
+use saga_testkit::environment::reaper;
+use std::sync::Arc;
+use walk::Walk;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_saga-e2e-service");
+
+/// A copy of the binary: one that is built meanwhile, without the points, must not take its place.
+fn binary() -> Result<String> {
+    let copy = std::env::temp_dir().join(format!("saga-crash-points-{}", std::process::id()));
+    std::fs::copy(BINARY, &copy)?;
+    reaper::at_end(&format!("rm -f {}", copy.display()));
+    Ok(copy.to_string_lossy().into_owned())
+}
+
+/// Calls to the gateway that are quickly taken over, so that an order gets over several crashes in a row within its
+/// attempts; one that fails at first, so that timers come due; one whose answer is lost.
+fn configure(system: &System) {
+    let rules = format!(
+        "[{{amount_minor = {}, operation = \"charge\", effect = \"error\", times = 1}}, \
+          {{amount_minor = {}, operation = \"charge\", effect = \"time_out\", times = 1}}]",
+        orders::FAILS_AT_FIRST_MINOR,
+        orders::IS_NOT_HEARD_MINOR,
+    );
+    let settings = [
+        ("GATEWAY__RULES", rules.as_str()),
+        ("CALLS__TIMEOUT_MS", "1000"),
+        ("CALLS__LEASE_MS", "2000"),
+    ];
+    for (key, value) in settings {
+        system.configure(Service::Payment, key, Some(value));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_any_point_changes_no_outcome() -> Result<()> {
+    let (system, _guard) = System::alone(&binary()?).await;
+    configure(system);
+    let traffic = Arc::new(Traffic::prepare(system).await?);
+    let mut walk = Walk::begin(system).await?;
+    let clients = traffic.start();
+    let walked = walk.finish().await;
+    let accepted = clients.stop().await?;
+    walked?;
+    walk.has_visited_every_point();
+    traffic.check(accepted).await
+}
