@@ -329,3 +329,38 @@ async fn refuse_unreachable(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saga_service::config::load;
+
+    #[test]
+    fn dead_letters_are_kept_for_less_time_than_sagas_are_remembered() {
+        let letters = |change: &str| -> Vec<(String, Option<Duration>, bool)> {
+            let config = load::<Orchestrator>(None, Some(change)).unwrap();
+            let letters = requirements(&config)
+                .into_iter()
+                .filter(|requirement| requirement.name.ends_with(".dlq"));
+            letters
+                .map(|one| (one.name, one.retention_at_most, one.optional))
+                .collect()
+        };
+        let ten = letters("retention_days = 11");
+        let days = Some(Duration::from_hours(240));
+        assert!(
+            ten.contains(&("saga.inputs.dlq".to_owned(), days, false)),
+            "{ten:?}"
+        );
+        // Somebody else's, as far as it is there.
+        assert!(
+            ten.contains(&("payment.commands.dlq".to_owned(), days, true)),
+            "{ten:?}"
+        );
+        let off = letters("retention_days = 'off'");
+        assert!(
+            off.iter().all(|(_, at_most, _)| at_most.is_none()),
+            "{off:?}"
+        );
+    }
+}

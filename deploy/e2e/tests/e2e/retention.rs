@@ -38,6 +38,8 @@ const OLD_PARTITION_DAYS: u32 = 40;
 const OLD_SAGAS: u32 = 12;
 /// Customers who order one thing after the other, all the time.
 const CUSTOMERS: usize = 4;
+/// Upkeep comes every half minute, and looks for a moment in which a table can be locked.
+const FORGETTING: Duration = Duration::from_mins(3);
 const PARTICIPANTS: [Service; 3] = [Service::Order, Service::Inventory, Service::Payment];
 const COMMANDS: [&str; 3] = [
     topic::ORDER_COMMANDS,
@@ -255,7 +257,7 @@ async fn order_all_the_time(system: &System, product: Uuid, stop: &AtomicBool) -
 async fn everything_old_is_gone(system: &System, now: Timestamp) -> TestResult {
     let old = least_id((now - DAY * OLD_PARTITION_DAYS).timestamp_millis());
     let orchestrator = &pool(system, Service::Orchestrator).await?;
-    until("history forgets", PATIENCE, || async {
+    until("history forgets", FORGETTING, || async {
         let left: i64 = sqlx::query_scalar("SELECT count(*) FROM saga_history WHERE id < $1")
             .bind(old)
             .fetch_one(orchestrator)
@@ -266,18 +268,22 @@ async fn everything_old_is_gone(system: &System, now: Timestamp) -> TestResult {
     .await;
     for service in PARTICIPANTS {
         let participant = &pool(system, service).await?;
-        until(&format!("{} forgets", service.name()), PATIENCE, || async {
-            let stand: Vec<String> = sqlx::query_scalar(
-                "SELECT inhrelid::regclass::text FROM pg_inherits \
+        until(
+            &format!("{} forgets", service.name()),
+            FORGETTING,
+            || async {
+                let stand: Vec<String> = sqlx::query_scalar(
+                    "SELECT inhrelid::regclass::text FROM pg_inherits \
                  WHERE inhparent = 'inbox'::regclass",
-            )
-            .fetch_all(participant)
-            .await?;
-            let has = |name: &str| stand.iter().any(|one| one == name);
-            ensure!(has("inbox_between"), "too much is gone: {stand:?}");
-            ensure!(!has("inbox_old") && !has("inbox_oldest"), "{stand:?}");
-            Ok(())
-        })
+                )
+                .fetch_all(participant)
+                .await?;
+                let has = |name: &str| stand.iter().any(|one| one == name);
+                ensure!(has("inbox_between"), "too much is gone: {stand:?}");
+                ensure!(!has("inbox_old") && !has("inbox_oldest"), "{stand:?}");
+                Ok(())
+            },
+        )
         .await;
     }
     Ok(())
