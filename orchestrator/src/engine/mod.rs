@@ -31,8 +31,8 @@ use saga_core::{
     transition::Outbound,
 };
 use saga_messaging::{
-    dead_letter::{dead_letter, reason},
     crash_point::CrashPoint,
+    dead_letter::{dead_letter, reason},
     log::{Delivered, TopicPartition},
     rule::{BatchError, Processor},
 };
@@ -68,8 +68,8 @@ impl<S: SagaStore> Engine<S> {
             .collect();
         let mut batch = self.store.begin().await?;
         let loaded = batch.load(&ids, &actions).await?;
-        self.shared.clock.set(loaded.now);
         CrashPoint::EngineAfterLoad.pass();
+        self.shared.clock.set(loaded.now);
         self.hold_definitions(&mut batch, &loaded).await?;
         let outbound = Outbound {
             reply_topic: self.shared.settings.inputs_topic.clone(),
@@ -84,10 +84,10 @@ impl<S: SagaStore> Engine<S> {
         };
         let folded = fold(context, arrived, loaded).map_err(missing)?;
         if !folded.plan.is_empty() {
-            batch.commit(&folded.plan).await?;
             CrashPoint::EngineBeforeCommit.pass();
-        }
+            batch.commit(&folded.plan).await?;
             CrashPoint::EngineAfterCommit.pass();
+        }
         Ok(folded)
     }
 

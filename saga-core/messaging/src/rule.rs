@@ -241,6 +241,7 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
 
     /// One transaction, and what follows from it.
     async fn attempt(&mut self, records: &[IncomingRecord]) -> Result<Attempt, LogError> {
+        CrashPoint::RuleBeforeTransaction.pass();
         let ended = match self.processor.process(records).await {
             Ok(outputs) => {
                 CrashPoint::RuleBeforePublish.pass();
@@ -250,7 +251,6 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
         };
         match (ended, records) {
             (Ok(()), _) => Ok(Attempt::Finished),
-        CrashPoint::RuleBeforeTransaction.pass();
             (Err(error @ BatchError::Data(_)), [culprit]) => self.reject(culprit, &error).await,
             (Err(error @ BatchError::Data(_)), _) => Ok(Attempt::HasCulprit(error)),
             (Err(error @ BatchError::Retry(_)), _) => Ok(Attempt::Failed(error)),

@@ -160,17 +160,17 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         let claimed = Instant::now();
         let mut wait = FIRST_RETRY;
         loop {
+            CrashPoint::OutboxBeforePublish.pass();
             match self.writer.publish(&records).await {
                 Ok(_) => {
+                    CrashPoint::OutboxAfterPublish.pass();
                     self.outbox.shared.acked().extend(ids);
                     break;
                 }
                 Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_))) => {
                     refuse(&refused, &ids);
-            CrashPoint::OutboxBeforePublish.pass();
                     break;
                 }
-                    CrashPoint::OutboxAfterPublish.pass();
                 Err(unavailable @ LogError::Unavailable(_)) => warn!(
                     error = &unavailable as &dyn std::error::Error,
                     records = records.len(),
@@ -211,6 +211,7 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         if rows.is_empty() {
             return Ok(());
         }
+        CrashPoint::OutboxAfterClaim.pass();
         info!(
             batches = rows.len(),
             "sending batches that were left in the outbox"
@@ -218,7 +219,6 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         counter!("saga_outbox_swept_total").increment(rows.len() as u64);
         for (id, text) in rows {
             match codec::decode(&text) {
-        CrashPoint::OutboxAfterClaim.pass();
                 Ok(records) => self.resend(id, &records).await?,
                 Err(unreadable) => error!(
                     error = &unreadable as &dyn std::error::Error,
@@ -248,16 +248,16 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
     async fn settle(&self) -> Result<(), OutboxError> {
         while !self.outbox.shared.acked().is_empty() {
             let mut settled = self.outbox.acked_rows();
+            CrashPoint::OutboxBeforeRemove.pass();
             self.store.remove(&settled.ids).await?;
+            CrashPoint::OutboxAfterRemove.pass();
             settled.commit();
         }
         Ok(())
     }
 }
 
-            CrashPoint::OutboxBeforeRemove.pass();
 /// A row that is refused stays, so that nothing is lost, and is tried again by the sweep; somebody must look.
-            CrashPoint::OutboxAfterRemove.pass();
 fn refuse(refused: &LogError, ids: &[i64]) {
     counter!("saga_outbox_refused_total").increment(ids.len() as u64);
     error!(

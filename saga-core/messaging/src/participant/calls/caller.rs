@@ -30,11 +30,11 @@ pub(super) async fn call<C: Send + 'static>(
         saga.step = command.step,
         correlation.id = command.trace.correlation_id,
     );
+    CrashPoint::CallBeforeCall.pass();
     let began = Instant::now();
     let work = AssertUnwindSafe(outside.call(&key, command)).catch_unwind();
     let outcome = match timeout(limits.timeout, work.instrument(span)).await {
         Ok(Ok(outcome)) => outcome,
-    CrashPoint::CallBeforeCall.pass();
         Ok(Err(panic)) => CallOutcome::Indeterminate {
             why: format!("the call panicked: {}", panic_message(&*panic)),
         },
@@ -44,11 +44,11 @@ pub(super) async fn call<C: Send + 'static>(
     };
     histogram!("saga_external_call_seconds", "command" => command.command_type.clone())
         .record(began.elapsed());
+    CrashPoint::CallAfterCall.pass();
     Finished { job, outcome }
 }
 
 /// Until `shutdown`, then waits for the calls under way.
-    CrashPoint::CallAfterCall.pass();
 pub(super) async fn run<C: Send + 'static>(
     outside: Arc<dyn ExternalCalls<C>>,
     limits: CallLimits,
