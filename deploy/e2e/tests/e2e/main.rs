@@ -1,10 +1,12 @@
 //! The system as its users meet it: orders over HTTP, records in Kafka, rows in Postgres.
 
 mod cancel;
+mod conformance;
 mod definitions;
 mod duplicates;
 mod faults;
 mod messages;
+mod node;
 mod orders;
 mod own_saga;
 mod parking;

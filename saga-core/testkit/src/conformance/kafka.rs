@@ -4,7 +4,7 @@ use super::Wire;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use saga_core::message::{IncomingRecord, OutgoingRecord};
+use saga_core::message::{IncomingRecord, Input, OutgoingRecord};
 use saga_messaging::{
     dead_letter,
     kafka::{GroupOffsets, KafkaConfig, KafkaWriter, Tail},
@@ -119,8 +119,19 @@ impl Heard {
                 return Ok(None);
             };
             let record = next.with_context(|| format!("{} cannot be read any more", self.topic))?;
+            if is_of_an_orchestrator(&record) {
+                continue;
+            }
             let key = record.key.clone().unwrap_or_default();
             self.waiting.entry(key).or_default().push_back(record);
         }
+    }
+}
+
+/// Starts, timers and actions stand in the same topic as replies. What is none of them may be a reply that is wrong.
+fn is_of_an_orchestrator(record: &IncomingRecord) -> bool {
+    match Input::decode(record) {
+        Ok(Input::Start(_) | Input::Timer(_) | Input::Operator(_)) => true,
+        Ok(Input::Reply(_)) | Err(_) => false,
     }
 }

@@ -1,6 +1,7 @@
 //! The conformance kit against a participant that keeps the contract, and against ones that break one rule each: exactly
 //! the case of that rule must fail.
 
+mod contract;
 mod fake;
 
 use fake::{Broken, Does, Fake};

@@ -72,9 +72,10 @@ pub async fn many(scene: &mut Scene<'_>) -> Played {
     let mut records = Vec::with_capacity(MANY);
     let mut keys = Vec::with_capacity(MANY);
     for _ in 0..MANY {
-        // Nothing is prepared: whether they succeed is not the question.
+        // Nothing is prepared: a resolve is answered by the barrier, whatever its input is.
         scene.another_saga();
-        records.push(scene.record(&Ask::resolve(1))?);
+        let ask = Ask::resolve(1).with(Input::This(json!({})));
+        records.push(scene.record(&ask)?);
         keys.push(scene.key());
     }
     scene.wire.send(&records).await?;
