@@ -133,7 +133,7 @@ async fn make_past(participant: &mut PgConnection, now: Timestamp) -> TestResult
     Ok(())
 }
 
-/// Orders of long ago: every third is declined, every third of those left is out of stock.
+/// Orders of long ago, and how each ended: a third is declined, a third is out of stock.
 struct Old(BTreeMap<Uuid, &'static str>);
 
 impl Old {
@@ -145,6 +145,7 @@ impl Old {
 /// As order-svc would have written and started them.
 async fn run_old_sagas(system: &System, product: Uuid, now: Timestamp) -> Result<Old> {
     let pool = pool(system, Service::Order).await?;
+    let sold_out = system.stock_product(0).await?;
     let mut ends = BTreeMap::new();
     let mut starts = Vec::new();
     for number in 0..OLD_SAGAS {
@@ -152,7 +153,7 @@ async fn run_old_sagas(system: &System, product: Uuid, now: Timestamp) -> Result
         let id = id_at(at);
         let (product, amount_minor, end) = match number % 3 {
             0 => (product, 500_000, "payment_declined"),
-            1 => (Uuid::new_v4(), 100, "out_of_stock"),
+            1 => (sold_out, 100, "out_of_stock"),
             _ => (product, 100, "CONFIRMED"),
         };
         let order = order(id, product, amount_minor, at)?;
