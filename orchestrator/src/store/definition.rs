@@ -22,20 +22,25 @@ pub async fn register(pool: &PgPool, sources: &[Source]) -> Result<(), RegistryE
     let store = |error: sqlx::Error| RegistryError::Store(Box::new(error));
     let mut transaction = pool.begin().await.map_err(store)?;
     for Source { file, definition } in sources {
-        let found: Option<String> = sqlx::query_scalar(
-            "WITH mine AS (
-               INSERT INTO definition (hash, name, version, document) VALUES ($1, $2, $3, $4)
-               ON CONFLICT (name, version) DO NOTHING RETURNING hash)
-             SELECT hash FROM mine
-             UNION ALL SELECT hash FROM definition WHERE name = $2 AND version = $3",
+        sqlx::query(
+            "INSERT INTO definition (hash, name, version, document) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (name, version) DO NOTHING",
         )
         .bind(&definition.hash.0)
         .bind(&definition.name)
         .bind(definition.version.cast_signed())
         .bind(&definition.document)
-        .fetch_optional(&mut *transaction)
+        .execute(&mut *transaction)
         .await
         .map_err(store)?;
+        // A statement of its own: what a rival registered while the first one waited for it is not in that one's snapshot.
+        let found: Option<String> =
+            sqlx::query_scalar("SELECT hash FROM definition WHERE name = $1 AND version = $2")
+                .bind(&definition.name)
+                .bind(definition.version.cast_signed())
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(store)?;
         if found.as_ref() != Some(&definition.hash.0) {
             return Err(RegistryError::Changed {
                 name: definition.name.clone(),

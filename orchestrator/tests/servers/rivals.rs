@@ -7,10 +7,12 @@ use orchestrator::{
         fold::{Context, Folded, fold},
         saga_store::{Loaded, SagaBatch, SagaStore},
     },
-    store::batch::Conflict,
+    registry,
+    store::{batch::Conflict, definition},
 };
 use saga_core::{message::IncomingRecord, transition::Outbound};
 use saga_messaging::rule::{BatchError, Processor};
+use saga_testkit::environment::until;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::Barrier;
 
@@ -223,4 +225,42 @@ async fn at_once(
     };
     assert_eq!(payloads(&one), payloads(&other));
     one
+}
+
+/// Two orchestrators of a new release start at once: one waits for the other's row, which it must then see.
+#[tokio::test]
+async fn a_rival_that_registers_the_same_definitions_first_is_no_conflict() {
+    let database = Database::new().await;
+    let pool = database.store.pool();
+    let sources = registry::read(true, None).unwrap();
+    let source = &sources[0].definition;
+    sqlx::query("DELETE FROM definition")
+        .execute(pool)
+        .await
+        .unwrap();
+    let mut rival = pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO definition (hash, name, version, document) VALUES ($1, $2, $3, $4)")
+        .bind(&source.hash.0)
+        .bind(&source.name)
+        .bind(source.version.cast_signed())
+        .bind(&source.document)
+        .execute(&mut *rival)
+        .await
+        .unwrap();
+    let ours = async { definition::register(pool, &sources).await };
+    let commits = async {
+        until("ours waits for the rival", Duration::from_secs(10), || async {
+            sqlx::query_scalar::<_, bool>(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock')",
+            )
+            .fetch_one(database.store.reporting())
+            .await
+            .unwrap()
+        })
+        .await;
+        rival.commit().await.unwrap();
+    };
+    let (registered, ()) = tokio::join!(ours, commits);
+    registered.unwrap();
 }
