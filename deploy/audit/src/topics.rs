@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 pub(crate) const INPUTS: &str = "saga.inputs";
 pub(crate) const EVENTS: &str = "saga.events";
+const DEAD_LETTERS: &str = ".dlq";
 const COMMANDS: [&str; 3] = ["order.commands", "inventory.commands", "payment.commands"];
 /// A broker that does not answer for so long is away.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -87,18 +88,23 @@ pub async fn read(sources: &Sources, since: Uuid) -> Result<Topics, AuditError> 
                 topic: "(all)".to_owned(),
                 source,
             })?;
-        for topic in [INPUTS, EVENTS].into_iter().chain(COMMANDS) {
-            let ends = read::topic(&consumer, topic, &mut |message| {
-                topics.take(topic, message, since);
-            })?;
-            if topic == EVENTS {
-                topics.trimmed = ends;
+        let names = [INPUTS, EVENTS].into_iter().chain(COMMANDS);
+        let all: Vec<String> = names
+            .flat_map(|name| [name.to_owned(), format!("{name}{DEAD_LETTERS}")])
+            .collect();
+        let trimmed = read::all(&consumer, &all, &mut |message| {
+            if message.topic().ends_with(DEAD_LETTERS) {
+                topics.take_dead_letter(message);
+            } else {
+                topics.take(message, since);
             }
-            let letters = format!("{topic}.dlq");
-            read::topic(&consumer, &letters, &mut |message| {
-                topics.take_dead_letter(&letters, message);
-            })?;
-        }
+        })?;
+        let of_events = trimmed
+            .into_iter()
+            .filter(|((topic, _), _)| topic == EVENTS);
+        topics.trimmed = of_events
+            .map(|((_, partition), at)| (partition, at))
+            .collect();
         Ok(topics)
     })
     .await
@@ -113,7 +119,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 impl Topics {
-    fn take(&mut self, topic: &str, message: &BorrowedMessage<'_>, since: Uuid) {
+    fn take(&mut self, message: &BorrowedMessage<'_>, since: Uuid) {
+        let topic = message.topic();
         *self.records.entry(topic.to_owned()).or_default() += 1;
         let Some(saga) = header(message, "saga-id").and_then(|id| id.parse().ok()) else {
             *self.unreadable.entry(topic.to_owned()).or_default() += 1;
@@ -164,7 +171,8 @@ impl Topics {
         }
     }
 
-    fn take_dead_letter(&mut self, topic: &str, message: &BorrowedMessage<'_>) {
+    fn take_dead_letter(&mut self, message: &BorrowedMessage<'_>) {
+        let topic = message.topic();
         *self.records.entry(topic.to_owned()).or_default() += 1;
         let reason = header(message, "dead-letter-reason").unwrap_or_else(|| "(none)".to_owned());
         *self

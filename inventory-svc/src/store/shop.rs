@@ -89,8 +89,8 @@ pub struct Restock {
     pub created: bool,
 }
 
-/// Sets what is available; what is reserved and sold stays. A product that is not there is made. Without a name the old
-/// one stays.
+/// Sets what is available; what is reserved and sold stays, and the difference counts as received. A product that is not
+/// there is made. Without a name the old one stays.
 pub async fn restock(
     tx: &mut PgConnection,
     product: Uuid,
@@ -99,8 +99,9 @@ pub async fn restock(
 ) -> Result<Restock, sqlx::Error> {
     // A row that was inserted, not updated, has no deleting transaction.
     let row: (Uuid, Option<String>, i64, i64, i64, DateTime<Utc>, bool) = sqlx::query_as(
-        "INSERT INTO stock AS s (product_id, available, name) VALUES ($1, $2, $3) \
+        "INSERT INTO stock AS s (product_id, available, name, received) VALUES ($1, $2, $3, $2) \
          ON CONFLICT (product_id) DO UPDATE SET available = EXCLUDED.available, \
+         received = s.received + EXCLUDED.available - s.available, \
          name = COALESCE(EXCLUDED.name, s.name), updated_at = clock_timestamp() \
          RETURNING product_id, name, available, reserved, sold, updated_at, xmax = 0",
     )

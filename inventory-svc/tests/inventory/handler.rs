@@ -247,6 +247,12 @@ async fn a_restock_sets_what_is_available_and_leaves_what_orders_hold() -> Resul
     assert_eq!(stock(&pool, item).await?, (10, 2, 0));
     let restock = store::restock(&mut connection, item, 4, None).await?;
     assert_eq!(restock.product.name.as_deref(), Some("Lamp"));
+    // 3 at first, 9 more when one was left, 6 fewer: what is there now, with the two that the order holds.
+    let received: i64 = sqlx::query_scalar("SELECT received FROM stock WHERE product_id = $1")
+        .bind(item)
+        .fetch_one(&mut *connection)
+        .await?;
+    assert_eq!(received, 6);
     assert!(
         store::restock(&mut connection, Uuid::new_v4(), 0, None)
             .await?

@@ -14,12 +14,16 @@ pub fn check(look: &Look, journal: &Journal, found: &mut Vec<Finding>) {
     for (id, product) in &look.stock.products {
         sums(*id, product, found);
         let total = product.available + product.reserved + product.sold;
-        if let Some(stocked) = journal.stocked.get(id).filter(|stocked| **stocked != total) {
-            let detail = format!(
-                "{stocked} were put in; {} available, {} reserved and {} sold make {total}",
-                product.available, product.reserved, product.sold
-            );
-            found.push(Finding::of_subject(Check::StockTotalMismatch, id, detail));
+        let stocked = journal.stocked.get(id).copied();
+        for put_in in [Some(product.received), stocked].into_iter().flatten() {
+            if put_in != total {
+                let detail = format!(
+                    "{put_in} were put in; {} available, {} reserved and {} sold make {total}",
+                    product.available, product.reserved, product.sold
+                );
+                found.push(Finding::of_subject(Check::StockTotalMismatch, id, detail));
+                break;
+            }
         }
     }
     for (order, reservations) in &look.stock.reservations {

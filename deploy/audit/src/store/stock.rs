@@ -10,6 +10,8 @@ pub struct Product {
     pub available: i64,
     pub reserved: i64,
     pub sold: i64,
+    /// What was put in, less what was taken out by hand.
+    pub received: i64,
     pub reservations_held: i64,
     pub reservations_sold: i64,
 }
@@ -31,9 +33,9 @@ pub struct Stock {
 
 pub async fn read(snapshot: &mut Snapshot<'_>, since: Uuid) -> Result<Stock, sqlx::Error> {
     // FULL JOIN: reservations of a product that has no row add up to something too.
-    let rows: Vec<(Uuid, i64, i64, i64, i64, i64)> = sqlx::query_as(
+    let rows: Vec<(Uuid, i64, i64, i64, i64, i64, i64)> = sqlx::query_as(
         "SELECT COALESCE(s.product_id, r.product_id), COALESCE(s.available, 0), COALESCE(s.reserved, 0),
-           COALESCE(s.sold, 0), COALESCE(r.held, 0)::bigint, COALESCE(r.sold, 0)::bigint
+           COALESCE(s.sold, 0), COALESCE(s.received, 0), COALESCE(r.held, 0)::bigint, COALESCE(r.sold, 0)::bigint
          FROM stock s FULL JOIN (
            SELECT product_id, SUM(quantity) FILTER (WHERE state = 'reserved') AS held,
              SUM(quantity) FILTER (WHERE state = 'sold') AS sold
@@ -42,11 +44,12 @@ pub async fn read(snapshot: &mut Snapshot<'_>, since: Uuid) -> Result<Stock, sql
     .fetch_all(&mut **snapshot)
     .await?;
     let mut stock = Stock::default();
-    for (id, available, reserved, sold, reservations_held, reservations_sold) in rows {
+    for (id, available, reserved, sold, received, reservations_held, reservations_sold) in rows {
         let product = Product {
             available,
             reserved,
             sold,
+            received,
             reservations_held,
             reservations_sold,
         };

@@ -1,4 +1,4 @@
-//! A topic from its first record to the end that it had when the reading began.
+//! Topics from their first records to the ends that they had when the reading began.
 
 use super::TIMEOUT;
 use crate::{error::AuditError, sources::Sources};
@@ -23,9 +23,10 @@ pub fn client(sources: &Sources, group: &str) -> Result<BaseConsumer, KafkaError
         .set("group.id", group)
         .set("client.id", "saga-audit")
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "earliest")
-        .set("allow.auto.create.topics", "false");
+        .set("allow.auto.create.topics", "false")
+        // A partition without anything new must not hold up the others' records.
+        .set("fetch.wait.max.ms", "20");
     for (name, value) in &sources.kafka {
         config.set(name, value);
     }
@@ -35,91 +36,105 @@ pub fn client(sources: &Sources, group: &str) -> Result<BaseConsumer, KafkaError
 pub fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, AuditError> {
     let metadata = consumer
         .fetch_metadata(Some(topic), TIMEOUT)
-        .map_err(|source| AuditError::Topic {
-            topic: topic.to_owned(),
-            source,
-        })?;
+        .map_err(|source| failed(topic, source))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
-    let ids: Vec<i32> = found
-        .map(|found| {
-            found
-                .partitions()
-                .iter()
-                .map(|partition| partition.id())
-                .collect()
-        })
-        .unwrap_or_default();
-    if ids.is_empty() {
+    let partitions = found.map_or(&[][..], |found| found.partitions());
+    if partitions.is_empty() {
         return Err(AuditError::NoTopic(topic.to_owned()));
     }
-    Ok(ids)
+    Ok(partitions.iter().map(|partition| partition.id()).collect())
 }
 
-/// Hands every record to `take`. Returns the partitions that do not begin at offset 0 any more, with the time of the
-/// oldest record that they still have (now, if they have none).
-pub fn topic(
-    consumer: &BaseConsumer,
-    topic: &str,
-    take: &mut dyn FnMut(&BorrowedMessage<'_>),
-) -> Result<BTreeMap<i32, i64>, AuditError> {
-    let failed = |source| AuditError::Topic {
+fn failed(topic: &str, source: KafkaError) -> AuditError {
+    AuditError::Topic {
         topic: topic.to_owned(),
         source,
-    };
-    let mut assignment = TopicPartitionList::new();
-    let mut ends = BTreeMap::new();
-    let mut trimmed = BTreeMap::new();
-    for partition in partitions(consumer, topic)? {
-        let (low, high) = consumer
-            .fetch_watermarks(topic, partition, TIMEOUT)
-            .map_err(failed)?;
-        if low > 0 {
-            trimmed.insert(partition, i64::MAX);
-        }
-        if low < high {
-            ends.insert(partition, high);
-            assignment
-                .add_partition_offset(topic, partition, Offset::Offset(low))
-                .map_err(failed)?;
-        }
     }
-    consumer.assign(&assignment).map_err(failed)?;
+}
+
+/// What is to be read of the topics, and what they have already lost.
+struct Extent {
+    assignment: TopicPartitionList,
+    /// Where the reading of a partition is over.
+    ends: BTreeMap<(String, i32), i64>,
+    trimmed: BTreeMap<(String, i32), i64>,
+}
+
+/// Hands every record of the topics to `take`, each partition's in order. Returns the partitions that do not begin at
+/// offset 0 any more, with the time of the oldest record that they still have (the end of time, if they have none).
+pub fn all(
+    consumer: &BaseConsumer,
+    topics: &[String],
+    take: &mut dyn FnMut(&BorrowedMessage<'_>),
+) -> Result<BTreeMap<(String, i32), i64>, AuditError> {
+    let Extent {
+        assignment,
+        mut ends,
+        mut trimmed,
+    } = extent(consumer, topics)?;
+    consumer
+        .assign(&assignment)
+        .map_err(|source| failed("(all)", source))?;
     let mut quiet_since = Instant::now();
-    while !ends.is_empty() {
+    while let Some((first, _)) = ends.first_key_value() {
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
                 quiet_since = Instant::now();
-                let (partition, offset) = (message.partition(), message.offset());
-                let Some(end) = ends.get(&partition).copied() else {
+                let place = (message.topic().to_owned(), message.partition());
+                // What came after we looked for the end is left for another time.
+                let Some(end) = ends.get(&place).copied() else {
                     continue;
                 };
-                if offset < end {
-                    if let Some(oldest) = trimmed.get_mut(&partition) {
+                if message.offset() < end {
+                    if let Some(oldest) = trimmed.get_mut(&place) {
                         let at = message.timestamp().to_millis().unwrap_or(i64::MAX);
                         *oldest = at.min(*oldest);
                     }
                     take(&message);
                 }
-                if offset + 1 >= end {
-                    ends.remove(&partition);
+                if message.offset() + 1 >= end {
+                    ends.remove(&place);
                 }
             }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                ends.remove(&partition);
-            }
             // The client gets over what it can; what it cannot shows as silence.
-            Some(Err(error)) if quiet_since.elapsed() > TIMEOUT => return Err(failed(error)),
+            Some(Err(error)) if quiet_since.elapsed() > TIMEOUT => {
+                return Err(failed(&first.0, error));
+            }
             None if quiet_since.elapsed() > TIMEOUT => {
                 return Err(AuditError::TopicEnd {
-                    topic: topic.to_owned(),
+                    topic: first.0.clone(),
                     missing: ends.len(),
                 });
             }
             Some(Err(_)) | None => {}
         }
     }
-    consumer
-        .assign(&TopicPartitionList::new())
-        .map_err(failed)?;
     Ok(trimmed)
+}
+
+fn extent(consumer: &BaseConsumer, topics: &[String]) -> Result<Extent, AuditError> {
+    let mut extent = Extent {
+        assignment: TopicPartitionList::new(),
+        ends: BTreeMap::new(),
+        trimmed: BTreeMap::new(),
+    };
+    for topic in topics {
+        for partition in partitions(consumer, topic)? {
+            let (low, high) = consumer
+                .fetch_watermarks(topic, partition, TIMEOUT)
+                .map_err(|source| failed(topic, source))?;
+            let place = (topic.clone(), partition);
+            if low > 0 {
+                extent.trimmed.insert(place.clone(), i64::MAX);
+            }
+            if low < high {
+                extent.ends.insert(place, high);
+                extent
+                    .assignment
+                    .add_partition_offset(topic, partition, Offset::Offset(low))
+                    .map_err(|source| failed(topic, source))?;
+            }
+        }
+    }
+    Ok(extent)
 }

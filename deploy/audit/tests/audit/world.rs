@@ -165,7 +165,8 @@ impl World {
     async fn stock(&self) {
         let product = self.product;
         let row = format!(
-            "INSERT INTO stock (product_id, available, reserved, sold) VALUES ('{product}', 96, 2, 2)"
+            "INSERT INTO stock (product_id, available, reserved, sold, received)
+             VALUES ('{product}', 96, 2, 2, 100)"
         );
         run(&self.inventory, &row).await;
     }

@@ -247,6 +247,9 @@ impl Cluster {
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
+            if let Some(member) = self.members.get(&copy) {
+                member.supervise()?;
+            }
             if began.elapsed() > READY_LIMIT {
                 bail!("{copy} is not ready; see {}", self.directory.display());
             }

@@ -32,6 +32,8 @@ pub struct Figures {
     pub contradictions: Vec<String>,
     /// Looks at the live system between the faults, and what they reported.
     pub live_audits: u64,
+    /// Something that they look at was away.
+    pub live_audits_away: u64,
     pub live_discrepancies: Vec<String>,
     pub standstill: Standstill,
     pub takeovers: Takeovers,
@@ -165,9 +167,10 @@ impl Display for Figures {
             f,
             "audits while live",
             format!(
-                "{}, {} discrepancies",
+                "{}, {} discrepancies; {} found a database or the broker away",
                 self.live_audits,
-                self.live_discrepancies.len()
+                self.live_discrepancies.len(),
+                self.live_audits_away
             ),
         )?;
         let still = &self.standstill;

@@ -117,6 +117,7 @@ struct Run {
 #[derive(Debug, Default)]
 struct LiveAudits {
     count: u64,
+    could_not_look: u64,
     discrepancies: Vec<String>,
 }
 
@@ -264,6 +265,7 @@ impl Run {
             needless,
             contradictions: self.clients.contradictions(),
             live_audits: live.count,
+            live_audits_away: live.could_not_look,
             live_discrepancies: live.discrepancies.clone(),
             standstill: self.watch.longest(),
             takeovers: Takeovers::of(takeovers),
@@ -327,12 +329,18 @@ async fn audit_live(cluster: &Cluster, clients: &Clients, live: &Mutex<LiveAudit
             ..Journal::default()
         };
         // What is away cannot be looked at; that is no finding.
-        if let Ok(report) = saga_audit::audit(&cluster.sources(), &journal, &settings).await {
+        let report = saga_audit::audit(&cluster.sources(), &journal, &settings).await;
+        {
             let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
-            live.count += 1;
-            let found = report.discrepancies.iter();
-            live.discrepancies
-                .extend(found.map(|finding| format!("seen live: {finding}")));
+            match report {
+                Ok(report) => {
+                    live.count += 1;
+                    let found = report.discrepancies.iter();
+                    live.discrepancies
+                        .extend(found.map(|finding| format!("seen live: {finding}")));
+                }
+                Err(_) => live.could_not_look += 1,
+            }
         }
         sleep(AUDIT_PERIOD.max(began.elapsed() * AUDIT_SHARE)).await;
     }
