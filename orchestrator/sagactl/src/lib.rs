@@ -11,6 +11,7 @@
 //! with [`output::Output::show`] and returns a [`Conclusion`]; whatever went wrong is a [`failure::Failure`], which
 //! knows its exit status.
 
+pub mod audit;
 pub mod client;
 pub mod conformance;
 pub mod dlq;
@@ -81,6 +82,8 @@ enum Command {
     /// See sagas and act on them.
     #[command(subcommand)]
     Saga(saga::SagaCommand),
+    /// Whether everything adds up: orders, sagas, stock, money and messages.
+    Audit(audit::AuditArguments),
     /// Whether a participant keeps the contract, rule by rule, over Kafka; for test environments.
     Conformance(conformance::ConformanceArguments),
     /// Records that could not be processed.
@@ -127,6 +130,7 @@ async fn execute(
     };
     match command {
         Command::Saga(command) => saga::run(command, &session).await,
+        Command::Audit(arguments) => audit::run(arguments, &session).await,
         Command::Conformance(arguments) => conformance::run(arguments, &session).await,
         Command::Dlq(command) => dlq::run(command, &session).await,
     }
