@@ -155,7 +155,11 @@ fn cannot_look(error: &AuditError) -> Failure {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
-        text = format!("{text}: {next}");
+        // Some errors say their causes themselves.
+        let why = next.to_string();
+        if !text.contains(&why) {
+            text = format!("{text}: {why}");
+        }
         cause = next.source();
     }
     Failure::Usage(text)
