@@ -32,9 +32,8 @@ pub(super) fn out_of_range(document: &[u8]) -> Option<String> {
 fn behind_string(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = match bytes {
-            [b'\\', _, rest @ ..] => rest,
             [b'"', rest @ ..] => return rest,
-            [_, rest @ ..] => rest,
+            [b'\\', _, rest @ ..] | [_, rest @ ..] => rest,
             [] => return bytes,
         };
     }

@@ -36,7 +36,8 @@ pub struct Summary {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Decision {
-    decision: String,
+    #[serde(rename = "decision")]
+    outcome: String,
     actor: String,
     reason: String,
     decided_at: DateTime<Utc>,
@@ -168,7 +169,7 @@ impl fmt::Display for Decision {
         write!(
             f,
             "{} by {} at {}",
-            self.decision,
+            self.outcome,
             self.actor,
             instant(self.decided_at)
         )?;
