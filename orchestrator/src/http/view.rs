@@ -184,7 +184,7 @@ fn sentence(
         "reply" => format!("waiting for {who} to answer, since {since}"),
         "queued" => format!("not picked up by {who}, since {since}"),
         "backoff" => format!("retrying {who}, since {since}{why}"),
-        "resolve" => format!("asking {who} what became of the pivot, since {since}"),
+        "resolve" => format!("asking {who} what became of a step, since {since}"),
         "person" => format!("needs a person, since {since}{why}"),
         other => format!("{other}, since {since}"),
     }

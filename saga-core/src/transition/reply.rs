@@ -15,9 +15,8 @@ pub(super) fn apply(draft: &mut Draft<'_>, reply: &Reply) -> Result<(), NotAppli
         .step(&reply.step)
         .ok_or(NotApplied::Unknown)?;
     let possible = match reply.direction {
-        Direction::Forward => step.action.is_some(),
-        // The pivot's before the saga turns round, and any step's before an operator completes or skips it.
-        Direction::Resolve => step.action.is_some(),
+        // The pivot is resolved before the saga turns round, and any step before an operator completes or skips it.
+        Direction::Forward | Direction::Resolve => step.action.is_some(),
         Direction::Compensation => step.compensation.is_some(),
     };
     if !possible {

@@ -152,7 +152,7 @@ fn wait(waiting: &WaitingCount) -> Option<String> {
             "{count} {verb} being retried at {who}, the longest since {since}"
         )),
         "resolve" => Some(format!(
-            "{count} {verb} asking {who} what became of the pivot, the longest since {since}"
+            "{count} {verb} asking {who} what became of a step, the longest since {since}"
         )),
         "person" => Some(format!(
             "{count} {needs} a person, the longest since {since}"

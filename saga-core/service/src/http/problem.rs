@@ -23,7 +23,7 @@ impl FieldError {
     }
 }
 
-/// `application/problem+json`.
+/// `application/problem+json`. Kept small, since it is the error of many a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Problem {
     /// `about:blank` or a stable slug such as `/problems/invalid-request`.
@@ -32,14 +32,14 @@ pub struct Problem {
     pub title: String,
     pub status: u16,
     pub detail: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldError>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub errors: Box<[FieldError]>,
     /// Of a refusal: what the thing's state allows instead.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub legal: Vec<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub legal: Box<[String]>,
     /// Sent as the `Retry-After` header too.
     #[serde(rename = "retryAfterSeconds", skip_serializing_if = "Option::is_none")]
-    pub retry_after_seconds: Option<u64>,
+    pub retry_after_seconds: Option<u32>,
 }
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -58,8 +58,8 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
             detail: shorten(detail.into()),
-            errors: Vec::new(),
-            legal: Vec::new(),
+            errors: Box::default(),
+            legal: Box::default(),
             retry_after_seconds: None,
         }
     }
@@ -79,7 +79,7 @@ impl Problem {
 
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.errors = errors;
+        self.errors = errors.into();
         for error in &mut self.errors {
             error.message = shorten(std::mem::take(&mut error.message));
         }
@@ -88,7 +88,7 @@ impl Problem {
 
     #[must_use]
     pub fn with_legal(mut self, legal: Vec<String>) -> Self {
-        self.legal = legal;
+        self.legal = legal.into();
         self
     }
 
@@ -173,7 +173,7 @@ impl Problem {
     pub fn unavailable(detail: impl Into<String>, retry_after_seconds: u64) -> Self {
         let mut problem =
             Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_type("unavailable");
-        problem.retry_after_seconds = Some(retry_after_seconds);
+        problem.retry_after_seconds = Some(retry_after_seconds.try_into().unwrap_or(u32::MAX));
         problem
     }
 

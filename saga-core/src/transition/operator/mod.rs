@@ -70,7 +70,7 @@ fn carry_out(draft: &mut Draft<'_>, action: &OperatorAction, effect: Effect) {
         }
         Effect::TryAgain(used_up) => {
             draft.decide(action, ActionVerdict::Accepted);
-            for command in used_up {
+            for command in &used_up {
                 try_again(draft, command, action.kind.given());
             }
         }
@@ -128,12 +128,12 @@ fn pending(action: &OperatorAction) -> PendingAction {
 }
 
 /// A new attempt, from which the policy counts anew.
-fn try_again(draft: &mut Draft<'_>, used_up: UsedUp, payload: Option<&serde_json::Value>) {
+fn try_again(draft: &mut Draft<'_>, used_up: &UsedUp, payload: Option<&serde_json::Value>) {
     let UsedUp {
         index,
         direction,
         attempt,
-    } = used_up;
+    } = *used_up;
     draft.unpark_now(index);
     let step = &mut draft.saga.steps[index];
     step.counted_from = attempt + 1;

@@ -192,13 +192,11 @@ pub fn judge(
 }
 
 fn find(definition: &SagaDefinition, name: &str) -> Result<usize, Refusal> {
-    match definition.step(name) {
-        Some((index, _)) => Ok(index),
-        None => {
-            let message = format!("'{}' has no step '{name}'", definition.name);
-            Err(Refusal::new("unknown_step", message))
-        }
-    }
+    let found = definition.step(name).map(|(index, _)| index);
+    found.ok_or_else(|| {
+        let message = format!("'{}' has no step '{name}'", definition.name);
+        Refusal::new("unknown_step", message)
+    })
 }
 
 /// `code` is the cause's if the action turns the saga round.
@@ -270,13 +268,13 @@ fn complete(
     saga: &SagaInstance,
     index: usize,
 ) -> Result<Effect, Refusal> {
-    match settle(definition, saga, index)? {
-        Effect::SkipAhead(index) => {
+    match progress(definition, saga, index)? {
+        Progress::NotBegun => {
             let name = &definition.steps[index].name;
             let message = format!("'{name}' has not begun: what comes before it may still fail");
             Err(Refusal::new("not_begun", message))
         }
-        effect => Ok(effect),
+        Progress::UnderWay => Ok(Effect::ResolveFirst(index)),
     }
 }
 
@@ -289,15 +287,25 @@ fn skip(definition: &SagaDefinition, saga: &SagaInstance, index: usize) -> Resul
         );
         return Err(Refusal::new("is_pivot", message));
     }
-    settle(definition, saga, index)
+    match progress(definition, saga, index)? {
+        Progress::NotBegun => Ok(Effect::SkipAhead(index)),
+        Progress::UnderWay => Ok(Effect::ResolveFirst(index)),
+    }
+}
+
+/// How far a step is that can still be completed or skipped.
+enum Progress {
+    NotBegun,
+    /// It may have run.
+    UnderWay,
 }
 
 /// What both ask: whether the step is still open, and whether it may have run.
-fn settle(
+fn progress(
     definition: &SagaDefinition,
     saga: &SagaInstance,
     index: usize,
-) -> Result<Effect, Refusal> {
+) -> Result<Progress, Refusal> {
     let name = &definition.steps[index].name;
     match saga.status.phase() {
         Phase::Compensating => {
@@ -307,8 +315,8 @@ fn settle(
         Phase::Running => {}
     }
     match &saga.steps[index].state {
-        StepState::Waiting => Ok(Effect::SkipAhead(index)),
-        StepState::Running(_) => Ok(Effect::ResolveFirst(index)),
+        StepState::Waiting => Ok(Progress::NotBegun),
+        StepState::Running(_) => Ok(Progress::UnderWay),
         StepState::Resolving(_) => {
             let message = format!("the outcome of '{name}' is being asked for, and will decide");
             Err(Refusal::new("resolving", message))
