@@ -12,6 +12,8 @@ pub mod metrics;
 pub mod participant;
 pub mod saga_test;
 pub mod service;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod store;
 
 /// An HTTP client for tests. `reqwest::Client::new` panics in this workspace until the process has chosen who does its

@@ -1,0 +1,165 @@
+//! What must hold at an instant, looked at while the run goes on.
+
+use crate::simulation::{cluster::Cluster, world::number_of};
+use chrono::TimeDelta;
+use saga_contracts::topic::{ORCHESTRATOR_GROUP, SAGA_INPUTS};
+use saga_core::{ids::SagaId, instance::SagaStatus, message::header, transition::waiting_on};
+use saga_messaging::participant::storage::IntentState;
+use std::collections::BTreeSet;
+
+/// A rescan looks at least so far ahead beyond the next one.
+const ARMED_AHEAD: TimeDelta = TimeDelta::seconds(50);
+/// Beyond an intent's lease: sweeps, the call, its settlement.
+const INTENT_BOUND: TimeDelta = TimeDelta::seconds(60);
+
+/// At any instant, whatever goes wrong.
+pub fn always(cluster: &Cluster) {
+    pending_order_has_saga(cluster);
+    says_what_it_waits_for(cluster);
+    floors_only_rise(cluster);
+}
+
+/// When everything has been well for long enough to take over, rescan and sweep.
+pub fn when_well(cluster: &Cluster) {
+    armed_timer(cluster);
+    intents_are_bounded(cluster);
+}
+
+/// An order that was accepted and whose saga has not ended has one that lives, a row in the outbox, or a start that
+/// the orchestrators have not committed yet.
+fn pending_order_has_saga(cluster: &Cluster) {
+    let orders: Vec<SagaId> = cluster.participants["order"]
+        .tables()
+        .orders
+        .keys()
+        .copied()
+        .collect();
+    let waiting: Vec<SagaId> = {
+        let tables = cluster.sagas.tables();
+        let known = |saga: &SagaId| {
+            let forgotten =
+                saga.created_at_ms().unwrap_or_default() < tables.floor.timestamp_millis();
+            forgotten || tables.live.contains_key(saga) || tables.history.contains_key(saga)
+        };
+        orders.into_iter().filter(|saga| !known(saga)).collect()
+    };
+    if waiting.is_empty() {
+        return;
+    }
+    let on_their_way = starts_in_flight(cluster);
+    for saga in waiting {
+        let staged = {
+            let tables = cluster.participants["order"].tables();
+            let id = saga.to_string().into_bytes();
+            tables
+                .outbox
+                .values()
+                .any(|row| row.records.windows(id.len()).any(|text| text == id))
+        };
+        if !staged && !on_their_way.contains(&saga) {
+            cluster.world.observe(
+                "pending_order_has_saga",
+                format!("order {} has neither a saga nor a start", number_of(saga)),
+            );
+        }
+    }
+}
+
+/// Sagas of records that the orchestrators' group has not committed.
+fn starts_in_flight(cluster: &Cluster) -> BTreeSet<SagaId> {
+    let broker = &cluster.world.broker;
+    let committed = broker.committed(ORCHESTRATOR_GROUP);
+    let mut found = BTreeSet::new();
+    for partition in 0..broker.partition_count(SAGA_INPUTS) {
+        let first = committed.get(&partition).copied().unwrap_or_default();
+        for offset in first..broker.end(SAGA_INPUTS, partition) {
+            let record = broker.read(SAGA_INPUTS, partition, offset);
+            let saga = record.and_then(|record| record.parsed::<SagaId>(header::SAGA_ID).ok());
+            found.extend(saga);
+        }
+    }
+    found
+}
+
+/// P2: a saga that lives can say what it waits for, and moves by itself unless a person is needed.
+fn says_what_it_waits_for(cluster: &Cluster) {
+    let tables = cluster.sagas.tables();
+    for (saga, live) in &tables.live {
+        let instance = &live.row.instance;
+        let Some(definition) = tables.definitions.get(&instance.definition_hash) else {
+            continue;
+        };
+        let waiting = waiting_on(definition, instance);
+        let parked = matches!(instance.status, SagaStatus::Parked { .. });
+        let moves = parked || live.next_due.is_some();
+        if waiting.kind == "nothing" || waiting.text.is_empty() || !moves {
+            cluster.world.observe(
+                "says_what_it_waits_for",
+                format!("saga {} waits for {waiting:?}", number_of(*saga)),
+            );
+        }
+    }
+}
+
+fn floors_only_rise(cluster: &Cluster) {
+    for (name, database) in &cluster.participants {
+        let tables = database.tables();
+        let floors = (tables.own_floor_ms, tables.seen_floor_ms);
+        drop(tables);
+        let before = cluster.world.history().floors.insert(name, floors);
+        let fell = before.is_some_and(|before| floors.0 < before.0 || floors.1 < before.1);
+        if fell || floors.0 > floors.1 {
+            cluster.world.observe(
+                "floors_only_rise",
+                format!("{name}: from {before:?} to {floors:?}"),
+            );
+        }
+    }
+}
+
+/// Every live saga that nobody has to look at has a timer in the memory of its partition's owner.
+fn armed_timer(cluster: &Cluster) {
+    let now = cluster.sagas.now();
+    let soon: Vec<(SagaId, i32)> = {
+        let tables = cluster.sagas.tables();
+        let due = tables
+            .live
+            .iter()
+            .filter(|(_, live)| live.next_due.is_some_and(|due| due < now + ARMED_AHEAD));
+        due.map(|(saga, live)| (*saga, live.row.instance.home_partition))
+            .collect()
+    };
+    for (saga, home) in soon {
+        let owner = cluster.world.broker.owner(ORCHESTRATOR_GROUP, home);
+        let shared = owner.and_then(|owner| cluster.shared(owner.name()));
+        let armed = shared.is_some_and(|shared| shared.timers().home_of(saga).is_some());
+        if !armed {
+            cluster.world.observe(
+                "armed_timer",
+                format!("nobody has a timer for saga {}", number_of(saga)),
+            );
+        }
+    }
+}
+
+fn intents_are_bounded(cluster: &Cluster) {
+    for (name, database) in &cluster.participants {
+        let now = database.now();
+        let tables = database.tables();
+        let late = tables.intents.iter().find(|(_, intent)| {
+            let open = intent.state == IntentState::Open || intent.replies.is_some();
+            open && intent.lease_until + INTENT_BOUND < now
+        });
+        if let Some((key, intent)) = late {
+            cluster.world.observe(
+                "intents_are_bounded",
+                format!(
+                    "{name}: the call of saga {} {} has been open since {}",
+                    number_of(key.saga_id),
+                    key.step,
+                    intent.opened_at
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What stands in the log.
+
+use super::history::{Appended, History, Kind};
+use crate::simulation::world::number_of;
+use saga_core::{ids::SagaId, instance::LifecycleKind, message::DuePart};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The types of an event after which nothing comes.
+const TERMINAL: [&str; 3] = ["saga.completed", "saga.compensated", "saga.abandoned"];
+/// Beside one copy for each reason: a takeover sends what is in flight, and a batch may be torn more than once.
+const SLACK: usize = 4;
+
+/// Every saga's events are numbered without a gap, the same number is the same event, and one of them is the last.
+pub fn events_are_gapless(history: &History) -> Option<String> {
+    let mut told: BTreeMap<SagaId, BTreeMap<u64, &Appended>> = BTreeMap::new();
+    for event in history.of_kind(Kind::Event) {
+        let (Some(saga), Some(sequence)) = (event.saga, event.sequence) else {
+            return Some(format!("an event without a saga or number: {event}"));
+        };
+        let first = told
+            .entry(saga)
+            .or_default()
+            .entry(sequence)
+            .or_insert(event);
+        if first.payload != event.payload || first.id != event.id {
+            return Some(format!(
+                "saga {} has two events {sequence}: {first} and {event}",
+                number_of(saga)
+            ));
+        }
+    }
+    for (saga, instance) in &history.ended {
+        let numbers: Vec<u64> = told
+            .get(saga)
+            .map(|events| events.keys().copied().collect())
+            .unwrap_or_default();
+        if numbers != (1..=instance.sequence).collect::<Vec<_>>() {
+            return Some(format!(
+                "saga {} has {} events, told were {numbers:?}",
+                number_of(*saga),
+                instance.sequence
+            ));
+        }
+        let ends = told[saga]
+            .values()
+            .filter(|event| TERMINAL.contains(&event.record_type.as_str()))
+            .count();
+        if ends != 1 {
+            return Some(format!("saga {} ended {ends} times", number_of(*saga)));
+        }
+    }
+    None
+}
+
+/// An attempt that ended in an `error` was answered so itself: an older attempt's `error` says nothing of it.
+pub fn errors_end_their_own_attempt(history: &History) -> Option<String> {
+    let told: BTreeSet<&str> = history
+        .of_kind(Kind::Input)
+        .map(|input| input.id.as_str())
+        .collect();
+    let sagas = history.ended.values().chain(history.live.values());
+    sagas
+        .flat_map(|instance| instance.log.iter().map(move |entry| (instance.id, entry)))
+        .flat_map(|(saga, entry)| entry.events.iter().map(move |event| (saga, event)))
+        .find_map(|(saga, event)| {
+            let LifecycleKind::StepErrored { part, .. } = &event.kind else {
+                return None;
+            };
+            let DuePart {
+                step,
+                direction,
+                attempt,
+            } = part;
+            let id = format!("{saga}/{step}/{direction}/error/{attempt}");
+            (!told.contains(id.as_str())).then(|| {
+                format!(
+                    "saga {}: attempt {attempt} of {step} {direction} ended in an error that nobody answered",
+                    number_of(saga)
+                )
+            })
+        })
+}
+
+/// Whatever partitioner a client has: what moves a saga stands in its home partition.
+pub fn inputs_come_home(history: &History) -> Option<String> {
+    let stray = history.of_kind(Kind::Input).find(|input| {
+        let home = input
+            .saga
+            .and_then(|saga| history.accepted.get(&saga))
+            .map(|accepted| accepted.home_partition);
+        !input.injected && home.is_some_and(|home| home != input.partition)
+    })?;
+    Some(format!("{stray} is not in the saga's home partition"))
+}
+
+/// A command is sent again only for a reason, and for each reason once a command in flight.
+pub fn bounded_amplification(history: &History) -> Option<String> {
+    let mut sent: BTreeMap<SagaId, usize> = BTreeMap::new();
+    let mut ids: BTreeMap<SagaId, BTreeSet<&str>> = BTreeMap::new();
+    for command in history.of_kind(Kind::Command).filter(|one| !one.injected) {
+        if let Some(saga) = command.saga {
+            *sent.entry(saga).or_default() += 1;
+            ids.entry(saga).or_default().insert(&command.id);
+        }
+    }
+    sent.into_iter().find_map(|(saga, count)| {
+        let accepted = history.accepted.get(&saga)?;
+        let again = count - ids.get(&saga).map_or(0, BTreeSet::len);
+        let reasons = history.again.get(&saga).copied().unwrap_or_default();
+        let width = accepted.definition.steps.len();
+        (again > (reasons + SLACK) * width).then(|| {
+            format!(
+                "saga {}: {again} commands were sent again for {reasons} reasons",
+                number_of(saga)
+            )
+        })
+    })
+}

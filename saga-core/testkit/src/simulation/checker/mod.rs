@@ -1,0 +1,98 @@
+//! The checks, each by its name. A check reads the [`history`] of a run and says what is wrong with it.
+//!
+//! | check | promise |
+//! |---|---|
+//! | `accepted_is_never_lost` | P1 |
+//! | `every_saga_ends`, `says_what_it_waits_for`, `armed_timer`, `comes_to_rest` | P2 |
+//! | `effects_exactly_once`, `no_effect_after_compensation`, `compensations_run_backwards` | P3 |
+//! | `pivot_decides` | P4 |
+//! | `nothing_needless` | P5, its last sentence |
+//! | `one_advance_per_version` | P6 |
+//! | `bad_records_are_kept` | P7 |
+//! | the others | the invariants that these rest on |
+
+pub mod history;
+pub mod instant;
+mod messages;
+mod promises;
+mod rows;
+
+use history::History;
+use std::fmt;
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub check: &'static str,
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.check, self.detail)
+    }
+}
+
+/// A check: what is wrong, if anything is.
+pub type Check = fn(&History) -> Option<String>;
+
+/// Checks of a history whose run has come to its end, in the order in which they are worth reading: what violates one
+/// often violates later ones, too.
+pub const AT_END: &[(&str, Check)] = &[
+    ("one_advance_per_version", promises::one_advance_per_version),
+    (
+        "live_and_history_are_disjoint",
+        rows::live_and_history_are_disjoint,
+    ),
+    ("pivot_decides", promises::pivot_decides),
+    (
+        "no_effect_after_compensation",
+        promises::no_effect_after_compensation,
+    ),
+    (
+        "compensations_run_backwards",
+        promises::compensations_run_backwards,
+    ),
+    ("effects_exactly_once", promises::effects_exactly_once),
+    ("accepted_is_never_lost", promises::accepted_is_never_lost),
+    ("every_saga_ends", promises::every_saga_ends),
+    (
+        "errors_end_their_own_attempt",
+        messages::errors_end_their_own_attempt,
+    ),
+    ("nothing_needless", promises::nothing_needless),
+    ("bad_records_are_kept", promises::bad_records_are_kept),
+    ("events_are_gapless", messages::events_are_gapless),
+    ("inputs_come_home", messages::inputs_come_home),
+    ("bounded_amplification", messages::bounded_amplification),
+];
+
+/// Checks of a history whose run is still going on.
+const AT_ANY_TIME: usize = 6;
+
+/// The first violation of a run that is over.
+pub fn at_end(history: &History) -> Option<Violation> {
+    observed(history).or_else(|| first(history, AT_END))
+}
+
+/// The first violation of a run that was given up.
+pub fn on_the_way(history: &History) -> Option<Violation> {
+    first(history, &AT_END[..AT_ANY_TIME]).or_else(|| observed(history))
+}
+
+/// The first finding that was made where it happened.
+pub fn observed(history: &History) -> Option<Violation> {
+    history.observed.first().map(|observed| Violation {
+        check: observed.check,
+        detail: observed.detail.clone(),
+    })
+}
+
+fn first(history: &History, checks: &[(&'static str, Check)]) -> Option<Violation> {
+    checks
+        .iter()
+        .find_map(|(check, look)| look(history).map(|detail| Violation { check, detail }))
+}
+
+#[cfg(test)]
+mod tests;

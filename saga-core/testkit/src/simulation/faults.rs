@@ -1,0 +1,217 @@
+//! What goes wrong, and how often: decided by the seed, fault by fault, so that each can be left out.
+
+use super::random::{digest, mix};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+macro_rules! sites {
+    ($($(#[$doc:meta])* $site:ident = $name:literal, $weight:literal;)*) => {
+        /// A place where something can go wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Site { $($(#[$doc])* $site,)* }
+
+        impl Site {
+            pub const ALL: &'static [Site] = &[$(Site::$site),*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Site::$site => $name,)* }
+            }
+
+            /// Of a million chances, before the seed makes it rarer or more frequent.
+            fn base_weight(self) -> u64 {
+                match self { $(Site::$site => $weight,)* }
+            }
+        }
+    };
+}
+
+sites! {
+    CrashInPoll = "crash in poll", 400;
+    CrashBeforeBegin = "crash before the transaction", 1_500;
+    CrashAfterLoad = "crash after reading", 1_500;
+    CrashBeforeCommit = "crash before commit", 3_000;
+    CrashAfterCommit = "crash after commit", 3_000;
+    CrashBeforeProduce = "crash before produce", 3_000;
+    /// Part of it stands, part of it may come later.
+    CrashInProduce = "crash in produce", 3_000;
+    CrashAfterProduce = "crash after produce, before the ack", 3_000;
+    CrashBeforeOffsets = "crash before the offset commit", 2_000;
+    CrashAfterOffsets = "crash after the offset commit", 1_000;
+    /// SIGSTOP for a while, at any effect; longer than the session it makes a zombie.
+    Stall = "stall", 1_200;
+    StatementFails = "statement fails", 4_000;
+    CommitFails = "commit fails", 8_000;
+    CommitAnswerLost = "commit's answer is lost", 8_000;
+    /// The server notices late that a client is gone.
+    SlowRollback = "late rollback", 300_000;
+    ProduceRefused = "produce fails, nothing stands", 8_000;
+    ProduceTorn = "produce fails, part stands or comes late", 8_000;
+    AckLost = "ack lost", 10_000;
+    ProduceSlow = "produce is slow", 10_000;
+    /// Partitions of one produce apart in time.
+    ProduceApart = "produce reordered across partitions", 40_000;
+    Duplicate = "message duplicated", 12_000;
+    DuplicateElsewhere = "message duplicated into another partition", 4_000;
+    OffsetCommitLost = "offset commit lost", 40_000;
+    OffsetsUnreadable = "offsets unreadable", 20_000;
+    GatewayAnswerLost = "gateway's answer lost", 60_000;
+    GatewaySlow = "gateway slow", 60_000;
+    GatewayRefuses = "gateway refuses for a technical reason", 40_000;
+    /// What the nemesis does; it is asked twice a second.
+    Kill = "process killed", 20_000;
+    Terminate = "rolling restart", 6_000;
+    Freeze = "process stopped for long", 10_000;
+    Rebalance = "rebalance", 15_000;
+    Expel = "member expelled unawares", 12_000;
+    DatabaseAway = "database away", 8_000;
+    BackendsTerminated = "backends terminated", 8_000;
+    BrokerAway = "broker away", 6_000;
+    ClockJump = "clock jump", 6_000;
+    OrchestratorsAway = "orchestrators away for long", 3_000;
+    ParticipantAway = "participant away for long", 6_000;
+    OffsetsReset = "a group reads a partition again", 6_000;
+    TopicReplayed = "a partition's records are sent again", 2_000;
+    Cancel = "cancel", 15_000;
+    Retry = "retry", 10_000;
+    OddStart = "start with an odd id or other content", 8_000;
+    Poison = "poison record", 10_000;
+}
+
+/// One thing that went wrong, told from all others of the run.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FaultKey {
+    pub site: Site,
+    pub who: String,
+    pub number: u64,
+}
+
+impl fmt::Display for FaultKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} #{}", self.site.name(), self.who, self.number)
+    }
+}
+
+/// Which of the faults that a seed brings may happen.
+#[derive(Clone, Debug, Default)]
+pub enum Allowed {
+    #[default]
+    All,
+    Only(BTreeSet<FaultKey>),
+}
+
+/// The faults of a run.
+#[derive(Debug)]
+pub struct Faults {
+    seed: u64,
+    allowed: Allowed,
+    weights: BTreeMap<Site, u64>,
+    chances: BTreeMap<(Site, u64), u64>,
+    active: bool,
+    injected: Vec<FaultKey>,
+}
+
+impl Faults {
+    /// Each seed leaves about half of the sites out and makes the others rarer or more frequent, so that each
+    /// combination is met sooner or later (swarm testing: Groce, Zhang, Eide, Chen, Regehr, 2012).
+    pub fn new(seed: u64, allowed: Allowed) -> Self {
+        let weights = Site::ALL.iter().map(|site| {
+            let roll = digest(seed, [b"weight".as_slice(), site.name().as_bytes()]);
+            let factor = [0, 0, 0, 1, 1, 4][(roll % 6) as usize];
+            (*site, site.base_weight() * factor)
+        });
+        Self {
+            seed,
+            allowed,
+            weights: weights.collect(),
+            chances: BTreeMap::new(),
+            active: true,
+            injected: Vec::new(),
+        }
+    }
+
+    /// Whether it goes wrong this time.
+    pub fn strikes(&mut self, site: Site, who: &str) -> bool {
+        if !self.active {
+            return false;
+        }
+        let stream = digest(self.seed, [site.name().as_bytes(), who.as_bytes()]);
+        let number = self.chances.entry((site, stream)).or_default();
+        *number += 1;
+        let number = *number;
+        if mix(stream ^ mix(number)) % 1_000_000 >= self.weight(site) {
+            return false;
+        }
+        self.admit(FaultKey {
+            site,
+            who: who.to_owned(),
+            number,
+        })
+    }
+
+    /// Notes a fault that was decided elsewhere; false if this run leaves it out.
+    pub fn admit(&mut self, key: FaultKey) -> bool {
+        let admitted = match &self.allowed {
+            Allowed::All => true,
+            Allowed::Only(keys) => keys.contains(&key),
+        };
+        if admitted {
+            self.injected.push(key);
+        }
+        admitted
+    }
+
+    pub fn weight(&self, site: Site) -> u64 {
+        self.weights.get(&site).copied().unwrap_or_default()
+    }
+
+    /// From here on nothing goes wrong any more.
+    pub fn stop(&mut self) {
+        self.active = false;
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    pub fn injected(&self) -> &[FaultKey] {
+        &self.injected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A seed for which lost acknowledgments happen.
+    fn struck(allowed: &Allowed) -> Vec<FaultKey> {
+        for seed in 0..50 {
+            let mut faults = Faults::new(seed, allowed.clone());
+            for _ in 0..1_000 {
+                faults.strikes(Site::AckLost, "somebody");
+            }
+            if !faults.injected().is_empty() {
+                return faults.injected;
+            }
+        }
+        Vec::new()
+    }
+
+    #[test]
+    fn leaving_one_fault_out_leaves_the_others_where_they_were() {
+        let mut all = struck(&Allowed::All);
+        assert!(all.len() > 2);
+        let out = all.remove(1);
+        let rest = struck(&Allowed::Only(all.iter().cloned().collect()));
+        assert!(!rest.contains(&out));
+        assert_eq!(rest, all);
+    }
+
+    #[test]
+    fn nothing_goes_wrong_after_the_stop() {
+        let mut faults = Faults::new(1, Allowed::All);
+        faults.stop();
+        assert!(Site::ALL.iter().all(|site| !faults.strikes(*site, "x")));
+    }
+}

@@ -1,0 +1,254 @@
+//! The business of the participants: effects in a ledger, and a gateway outside that recognizes its keys.
+
+use super::{
+    faults::Site,
+    process::Process,
+    store::SimConnection,
+    workload::{Behavior, CALLER, Workload},
+    world::{World, lock, number_of},
+};
+use crate::simulation::store::Effect;
+use async_trait::async_trait;
+use saga_core::message::{Command, Direction, Fault};
+use saga_messaging::participant::{
+    Answer, BatchHandler, CallLimits, CallOutcome, CommandHandler, ExternalCalls, HandlerError,
+    Settlement,
+};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::time::sleep;
+
+/// Rows that commands of different sagas share.
+const SHARED_ROWS: u64 = 3;
+/// Shorter than a call may take: one that is slow whenever it is made would never be settled.
+const SLOWEST_CALL: Duration = Duration::from_millis(700);
+/// Refusals of the gateway that one step meets at most.
+const MOST_REFUSALS: u32 = 2;
+
+/// Handles commands as the workload says.
+pub struct Handler {
+    pub workload: Arc<Workload>,
+}
+
+impl Handler {
+    async fn decide(&self, command: &Command) -> Answer {
+        let behavior = self.workload.behavior(command);
+        if command.attempt <= behavior.slow_until {
+            sleep(behavior.slow).await;
+        }
+        answer(command, behavior)
+    }
+}
+
+/// Success, or what the behavior says instead.
+fn answer(command: &Command, behavior: Behavior) -> Answer {
+    let fault = |code: &str| Fault::new(code, "as the workload says");
+    if command.attempt <= behavior.errors_until {
+        return Answer::Error {
+            fault: fault("broken"),
+        };
+    }
+    if behavior.fails || command.attempt <= behavior.breaks_until {
+        return Answer::Failure {
+            reply_type: format!("{}.failed", command.command_type),
+            fault: fault("declined"),
+        };
+    }
+    Answer::Success {
+        reply_type: format!("{}.done", command.command_type),
+        result: json!({"of": command.step}),
+    }
+}
+
+/// One command at a time; payments ask the gateway.
+#[async_trait]
+impl CommandHandler<SimConnection> for Handler {
+    async fn handle(
+        &self,
+        tx: &mut SimConnection,
+        command: &Command,
+    ) -> Result<Answer, HandlerError> {
+        if command.command_type.starts_with(CALLER) {
+            return Ok(Answer::CallOutside);
+        }
+        // Written first: what a failure or an error leaves behind, the savepoint must undo.
+        tx.record(command.saga_id, &command.step, command.direction);
+        Ok(self.decide(command).await)
+    }
+}
+
+/// The same for a whole batch: shared rows are locked once, in key order.
+pub struct InBatches(pub Handler);
+
+#[async_trait]
+impl BatchHandler<SimConnection> for InBatches {
+    type Rows = Vec<(Command, Direction)>;
+
+    async fn load(
+        &self,
+        tx: &mut SimConnection,
+        commands: &[&Command],
+    ) -> Result<Self::Rows, HandlerError> {
+        let shared: BTreeSet<u64> = commands
+            .iter()
+            .map(|command| number_of(command.saga_id) % SHARED_ROWS)
+            .collect();
+        for row in shared {
+            tx.lock_shared(row).await?;
+        }
+        Ok(Vec::new())
+    }
+
+    async fn handle(
+        &self,
+        _: &mut SimConnection,
+        rows: &mut Self::Rows,
+        command: &Command,
+    ) -> Result<Answer, HandlerError> {
+        let answer = self.0.decide(command).await;
+        if let Answer::Success { .. } = answer {
+            rows.push((command.clone(), command.direction));
+        }
+        Ok(answer)
+    }
+
+    async fn store(&self, tx: &mut SimConnection, rows: Self::Rows) -> Result<(), HandlerError> {
+        for (command, direction) in rows {
+            tx.record(command.saga_id, &command.step, direction);
+        }
+        Ok(())
+    }
+}
+
+/// The payment gateway: it outlives every process, and knows every key that it was called with.
+#[derive(Default)]
+pub struct Gateway {
+    answers: Mutex<BTreeMap<String, CallOutcome>>,
+    refusals: Mutex<BTreeMap<String, u32>>,
+}
+
+impl Gateway {
+    /// What the key stands for; it takes effect the first time.
+    fn execute(
+        &self,
+        world: &World,
+        who: &str,
+        key: &str,
+        command: &Command,
+        behavior: Behavior,
+    ) -> CallOutcome {
+        if let Some(answered) = lock(&self.answers).get(key) {
+            return answered.clone();
+        }
+        let outcome = if self.refuses(world, who, command) {
+            CallOutcome::Error {
+                fault: Fault::new("gateway", "it refused for a technical reason"),
+            }
+        } else {
+            match answer(command, behavior) {
+                Answer::Success { reply_type, result } => {
+                    CallOutcome::Success { reply_type, result }
+                }
+                Answer::Failure { reply_type, fault } => CallOutcome::Failure { reply_type, fault },
+                Answer::Error { fault } => CallOutcome::Error { fault },
+                Answer::CallOutside => CallOutcome::Indeterminate {
+                    why: "never".to_owned(),
+                },
+            }
+        };
+        if let CallOutcome::Success { .. } = outcome {
+            let (saga, step) = (number_of(command.saga_id), &command.step);
+            world.note(
+                who,
+                format_args!(
+                    "EFFECT outside saga {saga} {step} {} by {key}",
+                    command.direction
+                ),
+            );
+            world.history().effects.push(Effect {
+                saga: command.saga_id,
+                step: step.clone(),
+                direction: command.direction,
+                at: world.elapsed(),
+            });
+        }
+        lock(&self.answers).insert(key.to_owned(), outcome.clone());
+        outcome
+    }
+
+    fn refuses(&self, world: &World, who: &str, command: &Command) -> bool {
+        let of = format!("{}/{}/{}", command.saga_id, command.step, command.direction);
+        let mut refusals = lock(&self.refusals);
+        let count = refusals.entry(of).or_default();
+        let refuses = *count < MOST_REFUSALS && world.strikes(Site::GatewayRefuses, who);
+        *count += u32::from(refuses);
+        refuses
+    }
+}
+
+/// A payment process's way to the gateway.
+pub struct Calls {
+    pub gateway: Arc<Gateway>,
+    pub workload: Arc<Workload>,
+    pub process: Process,
+}
+
+#[async_trait]
+impl ExternalCalls<SimConnection> for Calls {
+    fn limits(&self) -> CallLimits {
+        CallLimits {
+            concurrency: 4,
+            timeout: Duration::from_secs(1),
+            lease: Duration::from_secs(3),
+            retry_delay: Duration::from_millis(200),
+            key_lifetime: Duration::from_hours(24),
+        }
+    }
+
+    async fn call(&self, key: &str, command: &Command) -> CallOutcome {
+        let process = &self.process;
+        process.gate(Site::CrashBeforeProduce).await;
+        process.latency().await;
+        let behavior = self.workload.behavior(command);
+        if command.attempt <= behavior.slow_until {
+            sleep(behavior.slow.min(SLOWEST_CALL)).await;
+        }
+        if process.strikes(Site::GatewaySlow) {
+            let wait = process
+                .world
+                .milliseconds(100, 3_000, "slow gateway", process.name());
+            sleep(wait).await;
+        }
+        let world = &process.world;
+        let outcome = self
+            .gateway
+            .execute(world, process.name(), key, command, behavior);
+        if process.strikes(Site::GatewayAnswerLost) {
+            return CallOutcome::Indeterminate {
+                why: "the answer was lost".to_owned(),
+            };
+        }
+        process.gate(Site::CrashAfterProduce).await;
+        outcome
+    }
+
+    /// The participant's own row of each payment, beside the gateway's.
+    async fn settle(
+        &self,
+        tx: &mut SimConnection,
+        settled: &[Settlement],
+    ) -> Result<(), HandlerError> {
+        for one in settled {
+            if let CallOutcome::Success { .. } = one.outcome {
+                let command = &one.command;
+                let row = format!("{}/row", command.step);
+                tx.record(command.saga_id, &row, command.direction);
+            }
+        }
+        Ok(())
+    }
+}

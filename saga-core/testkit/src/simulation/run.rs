@@ -1,0 +1,193 @@
+//! One run: trouble, then none, then questions.
+//!
+//! ```text
+//!  trouble ──▶ calm: everything must end ──▶ rest ──▶ copies breed nothing ──▶ a replay of everything changes nothing
+//!                                                     ──▶ what is forgotten stays without effect ──▶ batching is free
+//! ```
+
+use super::{
+    checker::{self, Violation, instant},
+    cluster::Cluster,
+    faults::FaultKey,
+    intake::{self, Order},
+    nemesis, replay,
+    workload::Workload,
+    world::{Plan, World},
+};
+use saga_core::{ids::SagaId, instance::SagaStatus, message::ActionKind};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+/// Everything must have ended so long after the last fault.
+const PATIENCE: Duration = Duration::from_mins(30);
+/// And nothing may move any more so long after that.
+const REST_PATIENCE: Duration = Duration::from_mins(3);
+/// Owners take over, rescan and sweep within this.
+const RECOVERY: Duration = Duration::from_secs(50);
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// An operator looks after parked sagas.
+const OPERATOR_INTERVAL: u64 = 10;
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub violation: Option<Violation>,
+    pub injected: Vec<FaultKey>,
+    /// Sagas that were accepted.
+    pub sagas: usize,
+    pub events: u64,
+    /// Of the whole trace: equal for equal runs.
+    pub hash: u64,
+    /// Empty unless it was asked for.
+    pub trace: Vec<String>,
+    pub simulated: Duration,
+}
+
+/// Runs a plan from the beginning to the end, or to the first violation that ends it early.
+pub fn run(plan: &Plan) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => unreachable!("a runtime without I/O needs nothing that could fail: {error}"),
+    };
+    runtime.block_on(async {
+        let world = World::new(plan);
+        let cluster = Cluster::new(&world, Workload::new(plan.seed));
+        let violation = Box::pin(play(&cluster)).await;
+        world.broker.close();
+        let trace = std::mem::take(&mut *world.trace());
+        Outcome {
+            violation,
+            injected: world.faults().injected().to_vec(),
+            sagas: world.history().accepted.len(),
+            events: trace.count(),
+            hash: trace.hash(),
+            trace: trace.into_lines(),
+            simulated: world.elapsed(),
+        }
+    })
+}
+
+async fn play(cluster: &Arc<Cluster>) -> Option<Violation> {
+    let clients = begin(cluster);
+    trouble(cluster).await;
+    cluster.calm_down();
+    if let Err(violation) = everything_ends(cluster, &clients).await {
+        return Some(violation);
+    }
+    if let Err(violation) = replay::rest(cluster, REST_PATIENCE).await {
+        return Some(violation);
+    }
+    close(cluster);
+    if let Some(violation) = checker::at_end(&cluster.world.history()) {
+        return Some(violation);
+    }
+    let questions = Box::pin(replay::questions(cluster)).await;
+    questions
+        .err()
+        .or_else(|| checker::observed(&cluster.world.history()))
+}
+
+fn begin(cluster: &Arc<Cluster>) -> Vec<JoinHandle<()>> {
+    cluster.start();
+    tokio::spawn(nemesis::haunt(Arc::clone(cluster)));
+    let world = &cluster.world;
+    (1..=cluster.workload.sagas)
+        .map(|number| {
+            let who = format!("client-{number}");
+            let wait = world.milliseconds(0, 30_000, "arrives", &who);
+            let cluster = Arc::clone(cluster);
+            tokio::spawn(async move {
+                sleep(wait).await;
+                let order = Order::new(&cluster.world, &cluster.workload, number);
+                intake::place(cluster, order).await;
+            })
+        })
+        .collect()
+}
+
+async fn trouble(cluster: &Cluster) {
+    let time = cluster
+        .world
+        .milliseconds(20_000, 90_000, "trouble", "world");
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        sleep(LOOK_INTERVAL).await;
+        instant::always(cluster);
+    }
+}
+
+/// Liveness: with nothing going wrong any more, every order is accepted and every saga ends.
+async fn everything_ends(cluster: &Cluster, clients: &[JoinHandle<()>]) -> Result<(), Violation> {
+    let began = Instant::now();
+    for second in 0.. {
+        sleep(LOOK_INTERVAL).await;
+        instant::always(cluster);
+        if began.elapsed() > RECOVERY {
+            instant::when_well(cluster);
+        }
+        let accepted = clients.iter().all(JoinHandle::is_finished);
+        if accepted && cluster.sagas.tables().live.is_empty() && all_ended(cluster) {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE || !cluster.world.history().observed.is_empty() {
+            break;
+        }
+        if second % OPERATOR_INTERVAL == 0 {
+            look_after_parked(cluster, second);
+        }
+    }
+    close(cluster);
+    let history = cluster.world.history();
+    let found = checker::on_the_way(&history).or_else(|| checker::at_end(&history));
+    Err(found.unwrap_or_else(|| Violation {
+        check: "every_saga_ends",
+        detail: "a client still waits for an answer".to_owned(),
+    }))
+}
+
+fn all_ended(cluster: &Cluster) -> bool {
+    let accepted: Vec<SagaId> = cluster.world.history().accepted.keys().copied().collect();
+    let tables = cluster.sagas.tables();
+    accepted
+        .iter()
+        .all(|saga| tables.history.contains_key(saga))
+}
+
+pub fn look_after_parked(cluster: &Cluster, second: u64) {
+    let parked: Vec<SagaId> = {
+        let tables = cluster.sagas.tables();
+        let parked = tables
+            .live
+            .iter()
+            .filter(|(_, live)| matches!(live.row.instance.status, SagaStatus::Parked { .. }));
+        parked.map(|(saga, _)| *saga).collect()
+    };
+    for (index, saga) in (0..).zip(parked) {
+        let kind = ActionKind::Retry {
+            step: None,
+            input: None,
+        };
+        nemesis::act(cluster, saga, kind, 1_000_000_000 + second * 1_000 + index);
+    }
+}
+
+/// The sagas as they stand, for the checks.
+pub fn close(cluster: &Cluster) {
+    let tables = cluster.sagas.tables();
+    let mut history = cluster.world.history();
+    let live = tables.live.iter();
+    history.live = live
+        .map(|(saga, live)| (*saga, live.row.instance.clone()))
+        .collect();
+    let ended = tables.history.iter();
+    history.ended = ended
+        .map(|(saga, row)| (*saga, row.instance.clone()))
+        .collect();
+}

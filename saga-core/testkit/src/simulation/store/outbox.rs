@@ -1,0 +1,67 @@
+//! The outbox's table, as the relay uses it.
+
+use super::{connection::ParticipantTables, database::Database};
+use crate::simulation::process::Process;
+use async_trait::async_trait;
+use saga_messaging::{outbox::storage::OutboxStore, rule::BatchError};
+use std::{sync::Arc, time::Duration};
+
+#[derive(Clone)]
+pub struct SimOutbox {
+    database: Arc<Database<ParticipantTables>>,
+    process: Process,
+}
+
+impl SimOutbox {
+    pub fn new(database: &Arc<Database<ParticipantTables>>, process: &Process) -> Self {
+        Self {
+            database: Arc::clone(database),
+            process: process.clone(),
+        }
+    }
+}
+
+#[async_trait]
+impl OutboxStore for SimOutbox {
+    async fn remove(&self, ids: &[i64]) -> Result<(), BatchError> {
+        let session = self.database.begin(&self.process).await?;
+        self.database.before_commit(&session).await?;
+        for id in ids {
+            self.database.tables().outbox.remove(id);
+        }
+        self.database.after_commit(session).await
+    }
+
+    async fn claim(
+        &self,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<(i64, Vec<u8>)>, BatchError> {
+        let session = self.database.begin(&self.process).await?;
+        self.database.before_commit(&session).await?;
+        let now = self.database.now();
+        let claimed: Vec<(i64, Vec<u8>)> = {
+            let mut tables = self.database.tables();
+            let due = tables
+                .outbox
+                .iter_mut()
+                .filter(|(_, row)| row.claimed_until < now);
+            due.take(limit)
+                .map(|(id, row)| {
+                    row.claimed_until = now + lease;
+                    (*id, row.records.clone())
+                })
+                .collect()
+        };
+        self.database.after_commit(session).await?;
+        Ok(claimed)
+    }
+
+    async fn abandoned(&self) -> Result<u64, BatchError> {
+        self.database.round_trip(&self.process).await?;
+        let now = self.database.now();
+        let tables = self.database.tables();
+        let due = tables.outbox.values().filter(|row| row.claimed_until < now);
+        Ok(due.map(|row| row.count as u64).sum())
+    }
+}

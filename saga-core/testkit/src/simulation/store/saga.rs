@@ -1,0 +1,369 @@
+//! The orchestrator's database.
+
+use super::database::{Database, LockKey, Session, away};
+use crate::simulation::{
+    checker::history::{Advance, Snapshot},
+    faults::Site,
+    process::Process,
+    world::number_of,
+};
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use orchestrator::engine::{
+    saga_store::{ActionRow, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore},
+    timers::{
+        driver::{TimerStore, TimerStoreError},
+        queue::DueRow,
+    },
+};
+use saga_core::{
+    definition::{DefinitionHash, SagaDefinition},
+    ids::{SagaId, Timestamp},
+    instance::SagaInstance,
+    mutant::{self, Mutant},
+};
+use saga_messaging::rule::BatchError;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+use uuid::Uuid;
+
+/// A live saga with the columns that the timers search.
+#[derive(Clone, Debug)]
+pub struct Live {
+    pub row: LiveRow,
+    pub next_due: Option<Timestamp>,
+}
+
+#[derive(Default)]
+pub struct SagaTables {
+    /// No saga that is older is started, and none that is older lives: see the orchestrator's table of floors.
+    pub starts_from: Timestamp,
+    pub floor: Timestamp,
+    pub live: BTreeMap<SagaId, Live>,
+    pub history: BTreeMap<SagaId, EndedRow>,
+    pub actions: BTreeMap<Uuid, ActionRow>,
+    pub definitions: BTreeMap<DefinitionHash, SagaDefinition>,
+}
+
+/// An orchestrator's way to it.
+#[derive(Clone)]
+pub struct SimSagaStore {
+    database: Arc<Database<SagaTables>>,
+    process: Process,
+    recorded: bool,
+}
+
+pub struct SimBatch {
+    database: Arc<Database<SagaTables>>,
+    session: Session,
+    recorded: bool,
+}
+
+impl SimSagaStore {
+    pub fn new(database: &Arc<Database<SagaTables>>, process: &Process) -> Self {
+        Self {
+            database: Arc::clone(database),
+            process: process.clone(),
+            recorded: true,
+        }
+    }
+
+    /// What it does is no part of the run's history.
+    pub fn unrecorded(self) -> Self {
+        Self {
+            recorded: false,
+            ..self
+        }
+    }
+}
+
+fn row_lock(saga: SagaId) -> LockKey {
+    ("saga", saga.to_string())
+}
+
+#[async_trait]
+impl SagaStore for SimSagaStore {
+    type Batch = SimBatch;
+
+    async fn begin(&self) -> Result<SimBatch, BatchError> {
+        let session = self.database.begin(&self.process).await?;
+        Ok(SimBatch {
+            database: Arc::clone(&self.database),
+            session,
+            recorded: self.recorded,
+        })
+    }
+}
+
+impl SimBatch {
+    async fn lock_live(&self, sagas: &[SagaId]) -> Result<Vec<LiveRow>, BatchError> {
+        let mut live = Vec::new();
+        for saga in sagas {
+            // A row that is gone when its lock is free is not there.
+            if !self.database.tables().live.contains_key(saga) {
+                continue;
+            }
+            if !mutant::on(Mutant::DropVersionCheck) {
+                self.session.lock(row_lock(*saga)).await?;
+            }
+            let tables = self.database.tables();
+            live.extend(tables.live.get(saga).map(|live| live.row.clone()));
+        }
+        Ok(live)
+    }
+
+    /// Inserts, waiting for rivals that insert the same; then, in a statement of its own, looks into history.
+    async fn start(&self, starts: &[SagaRow]) -> Result<(), BatchError> {
+        for row in starts {
+            self.session.lock(row_lock(row.instance.id)).await?;
+            if self.database.tables().live.contains_key(&row.instance.id) {
+                return Err(away("a rival has started it"));
+            }
+        }
+        if starts.is_empty() || mutant::on(Mutant::ForgetHistory) {
+            return Ok(());
+        }
+        self.database.round_trip(self.session.process()).await?;
+        let tables = self.database.tables();
+        if starts
+            .iter()
+            .any(|row| tables.history.contains_key(&row.instance.id))
+        {
+            return Err(away("a rival has ended it"));
+        }
+        Ok(())
+    }
+
+    /// Rows that a plan changes must be there as they were read.
+    async fn match_versions(&self, plan: &Plan) -> Result<(), BatchError> {
+        if mutant::on(Mutant::DropVersionCheck) {
+            return Ok(());
+        }
+        let started: BTreeSet<SagaId> = plan.starts.iter().map(|row| row.instance.id).collect();
+        for row in plan.updates.iter().chain(&plan.ends) {
+            let id = row.instance.id;
+            self.session.lock(row_lock(id)).await?;
+            let version = self
+                .database
+                .tables()
+                .live
+                .get(&id)
+                .map(|live| live.row.version);
+            let planned = version == Some(row.version) || started.contains(&id);
+            if !planned {
+                return Err(away("a rival has moved it"));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, plan: &Plan) {
+        let who = self.session.process().name().to_owned();
+        let world = Arc::clone(&self.database.world);
+        let mut tables = self.database.tables();
+        for row in plan.starts.iter().chain(&plan.updates) {
+            tables.put(row);
+        }
+        for row in &plan.ends {
+            tables.end(row);
+        }
+        for row in &plan.actions {
+            tables.actions.insert(row.action.action_id, row.clone());
+        }
+        for settled in &plan.settled {
+            if let Some(row) = tables.actions.get_mut(&settled.action_id) {
+                row.verdict = settled.verdict.clone();
+                row.status_after = Some(settled.status_after);
+            }
+        }
+        if !self.recorded {
+            return;
+        }
+        let mut history = world.history();
+        for row in plan.starts.iter().chain(&plan.updates).chain(&plan.ends) {
+            let id = row.instance.id;
+            history.advances.push(Advance {
+                saga: id,
+                from_version: row.version,
+            });
+            history.snapshots.push(Snapshot {
+                at: world.elapsed(),
+                instance: row.instance.clone(),
+                live: tables.live.contains_key(&id),
+                ended: tables.history.contains_key(&id),
+            });
+            tell(&world, &who, row);
+        }
+    }
+}
+
+fn tell(world: &crate::simulation::world::World, who: &str, row: &SagaRow) {
+    let last = row.instance.log.last();
+    let told: Vec<String> = last
+        .iter()
+        .flat_map(|entry| {
+            entry
+                .events
+                .iter()
+                .map(|event| event.kind.name().to_owned())
+        })
+        .collect();
+    world.note(
+        who,
+        format_args!(
+            "COMMIT saga {} v{} {}: {}",
+            number_of(row.instance.id),
+            row.version,
+            row.instance.status.as_str(),
+            told.join(", ")
+        ),
+    );
+}
+
+#[async_trait]
+impl SagaBatch for SimBatch {
+    async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
+        let process = self.session.process().clone();
+        self.database.round_trip(&process).await?;
+        let live = self.lock_live(sagas).await?;
+        let now = self.database.now();
+        let now = Timestamp::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now);
+        self.database.round_trip(&process).await?;
+        self.session.check()?;
+        let found: BTreeSet<SagaId> = live.iter().map(|row| row.instance.id).collect();
+        let loaded = {
+            let tables = self.database.tables();
+            let ended = sagas
+                .iter()
+                .filter(|id| !found.contains(id))
+                .filter_map(|id| tables.history.get(id))
+                .cloned()
+                .collect();
+            let decided: HashSet<Uuid> = actions
+                .iter()
+                .filter(|id| tables.actions.contains_key(id))
+                .copied()
+                .collect();
+            Loaded {
+                now,
+                starts_from: Some(tables.starts_from),
+                live,
+                ended,
+                decided,
+            }
+        };
+        process.gate(Site::CrashAfterLoad).await;
+        Ok(loaded)
+    }
+
+    async fn definition(
+        &mut self,
+        hash: &DefinitionHash,
+    ) -> Result<Option<SagaDefinition>, BatchError> {
+        self.database.round_trip(self.session.process()).await?;
+        Ok(self.database.tables().definitions.get(hash).cloned())
+    }
+
+    async fn commit(self, plan: &Plan) -> Result<(), BatchError> {
+        self.database.round_trip(self.session.process()).await?;
+        self.start(&plan.starts).await?;
+        self.match_versions(plan).await?;
+        for row in &plan.actions {
+            let key = ("operator_action", row.action.action_id.to_string());
+            self.session.lock(key).await?;
+            if self
+                .database
+                .tables()
+                .actions
+                .contains_key(&row.action.action_id)
+            {
+                return Err(away("a rival has decided the action"));
+            }
+        }
+        self.database.before_commit(&self.session).await?;
+        self.apply(plan);
+        let Self {
+            database, session, ..
+        } = self;
+        database.after_commit(session).await
+    }
+}
+
+impl SagaTables {
+    /// A saga that nobody has driven to where it is.
+    #[cfg(test)]
+    pub fn insert_live(&mut self, instance: SagaInstance, next_due: Option<Timestamp>) {
+        let row = LiveRow {
+            version: 1,
+            start_hash: Vec::new(),
+            instance,
+        };
+        self.live.insert(row.instance.id, Live { row, next_due });
+    }
+
+    fn put(&mut self, row: &SagaRow) {
+        let live = Live {
+            row: LiveRow {
+                instance: row.instance.clone(),
+                version: row.version + 1,
+                start_hash: row.start_hash.clone(),
+            },
+            next_due: row.next_due,
+        };
+        self.live.insert(row.instance.id, live);
+    }
+
+    fn end(&mut self, row: &SagaRow) {
+        self.live.remove(&row.instance.id);
+        let ended = EndedRow {
+            instance: row.instance.clone(),
+            start_hash: row.start_hash.clone(),
+        };
+        self.history.insert(row.instance.id, ended);
+    }
+}
+
+#[async_trait]
+impl TimerStore for SimSagaStore {
+    async fn due_rows(
+        &self,
+        home_partitions: &[i32],
+        ahead: TimeDelta,
+    ) -> Result<(Timestamp, Vec<DueRow>), TimerStoreError> {
+        self.database
+            .round_trip(&self.process)
+            .await
+            .map_err(unreadable)?;
+        let now = self.database.now();
+        self.process.latency().await;
+        let tables = self.database.tables();
+        let rows = tables.live.values().filter_map(|live| {
+            let instance = &live.row.instance;
+            let next_due = live.next_due.filter(|due| *due < now + ahead)?;
+            home_partitions
+                .contains(&instance.home_partition)
+                .then_some(DueRow {
+                    id: instance.id,
+                    home_partition: instance.home_partition,
+                    next_due,
+                })
+        });
+        Ok((now, rows.collect()))
+    }
+
+    async fn live(&self, sagas: &[SagaId]) -> Result<Vec<SagaInstance>, TimerStoreError> {
+        self.database
+            .round_trip(&self.process)
+            .await
+            .map_err(unreadable)?;
+        let tables = self.database.tables();
+        let found = sagas.iter().filter_map(|saga| tables.live.get(saga));
+        Ok(found.map(|live| live.row.instance.clone()).collect())
+    }
+}
+
+fn unreadable(error: BatchError) -> TimerStoreError {
+    TimerStoreError(Box::new(error))
+}

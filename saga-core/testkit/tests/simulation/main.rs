@@ -1,0 +1,58 @@
+//! The simulation, bounded: it repeats itself, and no check finds anything.
+
+use saga_testkit::simulation::{Plan, hunt, minimize::minimize, run};
+use std::time::Duration;
+
+/// Real time for the search. What a machine does in it differs, so `cargo run --release -p saga-testkit --bin simulate`
+/// is the place for more.
+const BUDGET: Duration = Duration::from_secs(40);
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in [1, 2, 3] {
+        let plan = Plan {
+            seed,
+            traced: true,
+            ..Plan::default()
+        };
+        let (one, other) = (run(&plan), run(&plan));
+        for (line, again) in one.trace.iter().zip(&other.trace) {
+            assert_eq!(line, again, "seed {seed}");
+        }
+        assert_eq!((one.events, one.hash), (other.events, other.hash));
+        assert_eq!(one.injected, other.injected);
+    }
+}
+
+#[test]
+fn different_seeds_give_different_traces() {
+    let hash = |seed| {
+        let plan = Plan {
+            seed,
+            ..Plan::default()
+        };
+        run(&plan).hash
+    };
+    assert_ne!(hash(1), hash(2));
+}
+
+#[test]
+fn no_check_finds_anything() {
+    let hunt = hunt(1..100_000, BUDGET);
+    println!(
+        "{} seeds, {} events in {:?}",
+        hunt.seeds, hunt.events, hunt.elapsed
+    );
+    if let Some((seed, outcome)) = &hunt.found {
+        let small = minimize(*seed, outcome, Duration::from_secs(20)).unwrap();
+        for line in &small.outcome.trace {
+            println!("{line}");
+        }
+        println!("enough: {:#?}", small.faults);
+        panic!(
+            "seed {seed}: {:?}; again: cargo run --release -p saga-testkit --bin simulate -- --seed {seed} --seeds 1",
+            outcome.violation
+        );
+    }
+    assert!(hunt.seeds >= 10, "only {} seeds", hunt.seeds);
+}
