@@ -6,6 +6,7 @@
     reason = "helpers of tests, where a panic is the answer"
 )]
 
+mod contract;
 mod fixture;
 mod intake;
 mod listing;

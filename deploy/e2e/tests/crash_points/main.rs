@@ -9,6 +9,11 @@
 //! A point that no service reaches fails the test, and so does a process that ends in any other way. In the end every
 //! order that was accepted must have ended, and stock, payments and orders must agree to the piece.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "it takes minutes, and tells how far it is"
+)]
+
 mod orders;
 mod walk;
 

@@ -6,12 +6,13 @@
 //! | promises of | are | on real servers | in the simulation |
 //! |---|---|---|---|
 //! | a participant's database | [`participant`] | `saga-messaging`, `tests/participant` | `simulation` |
+//! | the engine's database | `saga` | `orchestrator`, `tests/servers` | `simulation` |
 //! | the outbox's table | [`outbox`] | `saga-messaging`, `tests/kafka` | `simulation` |
 //! | a log | [`log`] | `saga-messaging`, `tests/kafka` | `simulation` |
 //!
 //! Each promise is an `async fn(&impl …Bench)`; a bench makes stores or logs of the implementation under test. The macros
-//! [`participant_store_contract!`](crate::participant_store_contract), [`outbox_store_contract!`](crate::outbox_store_contract)
-//! and [`log_contract!`](crate::log_contract) make one test of each, named as the promise is.
+//! [`participant_store_contract!`](crate::participant_store_contract), [`outbox_store_contract!`](crate::outbox_store_contract),
+//! [`log_contract!`](crate::log_contract) and `saga_store_contract!` make one test of each, named as the promise is.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,6 +22,8 @@
 pub mod log;
 pub mod outbox;
 pub mod participant;
+#[cfg(feature = "simulation")]
+pub mod saga;
 
 use std::{pin::Pin, time::Duration};
 use tokio::time::timeout;

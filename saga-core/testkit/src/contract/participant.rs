@@ -1,5 +1,10 @@
 //! The promises of a [`ParticipantStore`].
 
+#![expect(
+    clippy::wildcard_imports,
+    reason = "the parts of one suite share its helpers"
+)]
+
 mod claims;
 mod rows;
 mod transactions;

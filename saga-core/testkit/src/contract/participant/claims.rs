@@ -58,7 +58,7 @@ pub async fn expired_leases_are_claimed_once<B: ParticipantBench>(bench: &B) {
     assert_eq!(sagas_of(&claimed.replies), sagas[3..5]);
     assert_eq!((claimed.open, claimed.expired), (4, 1));
     assert!(
-        claimed.calls[0].1.lease_until >= claimed.now + LONG - Duration::from_secs(60),
+        claimed.calls[0].1.lease_until >= claimed.now + LONG - Duration::from_mins(1),
         "the claim says until when"
     );
     let again = claim(&store, limits(10, 10)).await;

@@ -1,0 +1,425 @@
+//! The promises of the engine's [`SagaStore`].
+
+use super::{must_end, must_wait};
+use async_trait::async_trait;
+use orchestrator::engine::saga_store::{ActionRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore};
+use saga_core::{
+    definition::SagaDefinition,
+    ids::{SagaId, Timestamp},
+    instance::{ActionVerdict, Position, SagaInstance, SagaStatus},
+    message::{ActionKind, OperatorAction, StartSaga, Trace},
+    transition::{self, Outbound},
+};
+use saga_messaging::rule::BatchError;
+use serde_json::json;
+use std::pin::pin;
+use uuid::Uuid;
+
+/// Makes stores of the implementation under test.
+#[async_trait]
+pub trait SagaBench: Send + Sync {
+    type Store: SagaStore;
+
+    /// A store of the test's own, without sagas, in which the definition is registered.
+    async fn store(&self, definition: &SagaDefinition) -> Self::Store;
+}
+
+/// One test of each promise; see [`participant_store_contract!`](crate::participant_store_contract).
+#[macro_export]
+macro_rules! saga_store_contract {
+    ($bench:expr, $(#[$test:meta])+) => {
+        $crate::contract_tests! {
+            $bench, [$(#[$test])+], saga:
+            a_plan_that_is_committed_is_loaded,
+            a_batch_that_is_dropped_leaves_nothing,
+            an_update_raises_the_version,
+            an_update_of_an_older_version_is_a_conflict,
+            a_plan_is_written_whole_or_not_at_all,
+            an_end_moves_the_saga_into_history,
+            an_end_of_an_older_version_is_a_conflict,
+            a_saga_may_start_and_end_in_one_plan,
+            a_live_saga_is_not_started_again,
+            an_ended_saga_is_not_started_again,
+            a_rival_waits_for_the_lock_and_sees_what_came_of_it,
+            rivals_that_start_the_same_saga_are_in_conflict,
+            an_action_that_is_decided_is_found,
+            a_registered_definition_is_found,
+            the_clock_never_runs_backwards
+        }
+    };
+}
+
+const DEFINITION: &str = "
+name: contract
+version: 1
+deadline: 24h
+steps:
+  - name: only
+    kind: compensatable
+    participant: test
+    command: test.do
+    compensation: { command: test.undo }
+";
+
+fn definition() -> SagaDefinition {
+    SagaDefinition::parse("contract.yaml", DEFINITION).expect("the definition is valid")
+}
+
+/// A store, and the means to make sagas for it.
+struct World<S> {
+    store: S,
+    definition: SagaDefinition,
+    now: Timestamp,
+}
+
+impl<S: SagaStore> World<S> {
+    async fn of<B: SagaBench<Store = S>>(bench: &B) -> Self {
+        let definition = definition();
+        let store = bench.store(&definition).await;
+        let mut batch = store.begin().await.expect("a batch begins");
+        let now = batch.load(&[], &[]).await.expect("the clock is read").now;
+        Self {
+            store,
+            definition,
+            now,
+        }
+    }
+
+    async fn begin(&self) -> S::Batch {
+        self.store.begin().await.expect("a batch begins")
+    }
+
+    /// The start of the `number`th saga; they are in id order.
+    fn start(&self, number: u8) -> SagaRow {
+        let mut random = [0; 10];
+        random[9] = number;
+        let ms = self.now.timestamp_millis() as u64;
+        let id = uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid();
+        let start = StartSaga {
+            saga_id: SagaId(id),
+            start_type: "test.created".to_owned(),
+            definition: self.definition.name.clone(),
+            business_key: Some(format!("key-{number}")),
+            input: json!({"number": number}),
+            trace: Trace::default(),
+        };
+        let position = Position {
+            partition: 0,
+            offset: i64::from(number),
+        };
+        let outbound = Outbound {
+            reply_topic: "saga.inputs".to_owned(),
+            floor: None,
+        };
+        let made = transition::start(&self.definition, &start, 0, self.now, position, &outbound);
+        self.row(made.saga, 0)
+    }
+
+    fn row(&self, instance: SagaInstance, version: i64) -> SagaRow {
+        SagaRow {
+            version,
+            start_hash: vec![1, 2, 3],
+            waiting: transition::waiting_on(&self.definition, &instance),
+            next_due: None,
+            last_error: None,
+            instance,
+        }
+    }
+
+    /// The same saga one event later.
+    fn later(&self, row: &SagaRow, version: i64) -> SagaRow {
+        let mut instance = row.instance.clone();
+        instance.sequence += 1;
+        self.row(instance, version)
+    }
+
+    fn ended(&self, row: &SagaRow, version: i64) -> SagaRow {
+        let mut instance = row.instance.clone();
+        instance.status = SagaStatus::Completed;
+        self.row(instance, version)
+    }
+
+    async fn commit(&self, plan: Plan) -> Result<(), BatchError> {
+        self.begin().await.commit(&plan).await
+    }
+
+    async fn started(&self, number: u8) -> SagaRow {
+        let row = self.start(number);
+        self.commit(starts(&[&row])).await.expect("a saga starts");
+        row
+    }
+
+    async fn load(&self, rows: &[&SagaRow]) -> Loaded {
+        let ids: Vec<SagaId> = rows.iter().map(|row| row.instance.id).collect();
+        let mut batch = self.begin().await;
+        let loaded = batch.load(&ids, &[]).await;
+        loaded.expect("rows are loaded")
+    }
+
+    /// Version and sequence of the live saga, and the sequence of the ended one.
+    async fn stands(&self, row: &SagaRow) -> (Option<(i64, u64)>, Option<u64>) {
+        let loaded = self.load(&[row]).await;
+        assert!(loaded.live.len() + loaded.ended.len() <= 1, "{loaded:?}");
+        (
+            loaded
+                .live
+                .first()
+                .map(|live| (live.version, live.instance.sequence)),
+            loaded.ended.first().map(|ended| ended.instance.sequence),
+        )
+    }
+}
+
+fn rows(rows: &[&SagaRow]) -> Vec<SagaRow> {
+    rows.iter().map(|row| (*row).clone()).collect()
+}
+
+fn starts(of: &[&SagaRow]) -> Plan {
+    Plan {
+        starts: rows(of),
+        ..Plan::default()
+    }
+}
+
+fn updates(of: &[&SagaRow]) -> Plan {
+    Plan {
+        updates: rows(of),
+        ..Plan::default()
+    }
+}
+
+fn ends(of: &[&SagaRow]) -> Plan {
+    Plan {
+        ends: rows(of),
+        ..Plan::default()
+    }
+}
+
+fn conflict(result: &Result<(), BatchError>) {
+    assert!(matches!(result, Err(BatchError::Retry(_))), "{result:?}");
+}
+
+pub async fn a_plan_that_is_committed_is_loaded<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let first = world.started(1).await;
+    let second = world.started(2).await;
+    let loaded = world.load(&[&first, &second, &world.start(3)]).await;
+    let read: Vec<&SagaInstance> = loaded.live.iter().map(|row| &row.instance).collect();
+    assert_eq!(read, [&first.instance, &second.instance]);
+    assert!(loaded.live.iter().all(|row| row.version == 1));
+    assert!(loaded.live.iter().all(|row| row.start_hash == [1, 2, 3]));
+    assert!(loaded.ended.is_empty());
+}
+
+pub async fn a_batch_that_is_dropped_leaves_nothing<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    let mut batch = world.begin().await;
+    batch.load(&[row.instance.id], &[]).await.unwrap();
+    drop(batch);
+    let later = world.later(&row, 1);
+    must_end(world.commit(updates(&[&later])), "an update")
+        .await
+        .unwrap();
+}
+
+pub async fn an_update_raises_the_version<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let mut row = world.started(1).await;
+    let begun = row.instance.sequence;
+    for version in 1..4 {
+        row = world.later(&row, version);
+        world.commit(updates(&[&row])).await.unwrap();
+        let sequence = begun + version as u64;
+        assert_eq!(
+            world.stands(&row).await,
+            (Some((version + 1, sequence)), None)
+        );
+    }
+}
+
+pub async fn an_update_of_an_older_version_is_a_conflict<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    let later = world.later(&row, 1);
+    world.commit(updates(&[&later])).await.unwrap();
+    conflict(&world.commit(updates(&[&later])).await);
+    conflict(&world.commit(updates(&[&world.later(&later, 7)])).await);
+    conflict(
+        &world
+            .commit(updates(&[&world.later(&world.start(2), 1)]))
+            .await,
+    );
+    let sequence = later.instance.sequence;
+    assert_eq!(world.stands(&row).await, (Some((2, sequence)), None));
+}
+
+pub async fn a_plan_is_written_whole_or_not_at_all<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let (first, second) = (world.started(1).await, world.started(2).await);
+    let new = world.start(3);
+    let plan = Plan {
+        starts: vec![new.clone()],
+        updates: vec![world.later(&first, 1)],
+        ends: vec![world.ended(&second, 9)],
+        actions: vec![action(&world, &first, 1)],
+        settled: Vec::new(),
+    };
+    conflict(&world.commit(plan).await);
+    let begun = first.instance.sequence;
+    assert_eq!(world.stands(&first).await, (Some((1, begun)), None));
+    assert_eq!(world.stands(&second).await.1, None);
+    assert_eq!(world.stands(&new).await, (None, None));
+    let mut batch = world.begin().await;
+    let decided = batch
+        .load(&[], &[Uuid::from_u128(1)])
+        .await
+        .unwrap()
+        .decided;
+    assert!(decided.is_empty());
+}
+
+pub async fn an_end_moves_the_saga_into_history<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    let ended = world.ended(&row, 1);
+    world.commit(ends(&[&ended])).await.unwrap();
+    let loaded = world.load(&[&row]).await;
+    assert!(loaded.live.is_empty());
+    assert_eq!(loaded.ended.len(), 1);
+    assert_eq!(loaded.ended[0].instance, ended.instance);
+    assert_eq!(loaded.ended[0].start_hash, [1, 2, 3]);
+}
+
+pub async fn an_end_of_an_older_version_is_a_conflict<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    let later = world.later(&row, 1);
+    world.commit(updates(&[&later])).await.unwrap();
+    conflict(&world.commit(ends(&[&world.ended(&row, 1)])).await);
+    let sequence = later.instance.sequence;
+    assert_eq!(world.stands(&row).await, (Some((2, sequence)), None));
+    world
+        .commit(ends(&[&world.ended(&later, 2)]))
+        .await
+        .unwrap();
+    conflict(&world.commit(ends(&[&world.ended(&later, 2)])).await);
+    conflict(&world.commit(updates(&[&world.later(&later, 2)])).await);
+    assert_eq!(world.stands(&row).await, (None, Some(sequence)));
+}
+
+pub async fn a_saga_may_start_and_end_in_one_plan<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.start(1);
+    let ended = world.ended(&row, 1);
+    let plan = Plan {
+        starts: vec![SagaRow {
+            version: 0,
+            ..ended.clone()
+        }],
+        ends: vec![ended.clone()],
+        ..Plan::default()
+    };
+    world.commit(plan).await.unwrap();
+    let sequence = ended.instance.sequence;
+    assert_eq!(world.stands(&row).await, (None, Some(sequence)));
+}
+
+pub async fn a_live_saga_is_not_started_again<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    let other = world.start(2);
+    conflict(&world.commit(starts(&[&row, &other])).await);
+    assert_eq!(world.stands(&other).await, (None, None));
+}
+
+pub async fn an_ended_saga_is_not_started_again<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    world.commit(ends(&[&world.ended(&row, 1)])).await.unwrap();
+    conflict(&world.commit(starts(&[&row])).await);
+    let sequence = row.instance.sequence;
+    assert_eq!(world.stands(&row).await, (None, Some(sequence)));
+}
+
+pub async fn a_rival_waits_for_the_lock_and_sees_what_came_of_it<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    let ids = [row.instance.id];
+    let mut first = world.begin().await;
+    first.load(&ids, &[]).await.unwrap();
+    let mut second = world.begin().await;
+    let mut loading = pin!(second.load(&ids, &[]));
+    must_wait(loading.as_mut(), "a rival's load").await;
+    let later = world.later(&row, 1);
+    first.commit(&updates(&[&later])).await.unwrap();
+    let seen = must_end(loading, "a rival's load").await.unwrap();
+    assert_eq!(seen.live[0].version, 2);
+    assert_eq!(seen.live[0].instance, later.instance);
+}
+
+pub async fn rivals_that_start_the_same_saga_are_in_conflict<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.start(1);
+    let ids = [row.instance.id];
+    let (mut first, mut second) = (world.begin().await, world.begin().await);
+    first.load(&ids, &[]).await.unwrap();
+    second.load(&ids, &[]).await.unwrap();
+    first.commit(&starts(&[&row])).await.unwrap();
+    conflict(&second.commit(&starts(&[&row])).await);
+}
+
+fn action<S: SagaStore>(world: &World<S>, row: &SagaRow, id: u128) -> ActionRow {
+    ActionRow {
+        action: OperatorAction {
+            saga_id: row.instance.id,
+            action_id: Uuid::from_u128(id),
+            kind: ActionKind::Cancel,
+            actor: "somebody".to_owned(),
+            reason: "a test".to_owned(),
+            if_version: None,
+            trace: Trace::default(),
+        },
+        verdict: ActionVerdict::Accepted,
+        decided_at: world.now,
+        status_before: Some("running"),
+        status_after: Some("compensating"),
+    }
+}
+
+pub async fn an_action_that_is_decided_is_found<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    let plan = || Plan {
+        actions: vec![action(&world, &row, 1)],
+        ..Plan::default()
+    };
+    world.commit(plan()).await.unwrap();
+    let ids = [Uuid::from_u128(1), Uuid::from_u128(2)];
+    let mut batch = world.begin().await;
+    let decided = batch.load(&[], &ids).await.unwrap().decided;
+    assert_eq!(decided.into_iter().collect::<Vec<_>>(), ids[..1]);
+    drop(batch);
+    // Whoever decides it again, from before it was found, finds the saga moved; the audit keeps the first verdict.
+    world.commit(plan()).await.unwrap();
+}
+
+pub async fn a_registered_definition_is_found<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let mut batch = world.begin().await;
+    let hash = world.definition.hash.clone();
+    let found = batch.definition(&hash).await.unwrap();
+    assert_eq!(found.map(|definition| definition.hash), Some(hash));
+    let unknown = saga_core::definition::DefinitionHash("unknown".to_owned());
+    assert!(batch.definition(&unknown).await.unwrap().is_none());
+}
+
+pub async fn the_clock_never_runs_backwards<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let mut last = world.now;
+    for _ in 0..20 {
+        let now = world.load(&[]).await.now;
+        assert!(now >= last, "{now} {last}");
+        last = now;
+    }
+}
