@@ -19,6 +19,7 @@ use saga_core::{
         Direction, DuePart, Input, OperatorAction, OutgoingRecord, Reply, StartSaga, TimerDue,
         TimerKind,
     },
+    mutant::{self, Mutant},
     transition::{self, EventBody, Outbound, SagaEvent},
 };
 use saga_messaging::dead_letter::reason;
@@ -276,6 +277,7 @@ impl<'a> Folding<'a> {
             return Err((reason::ID_OUT_OF_WINDOW, detail));
         }
         match self.starts_from {
+            Some(_) if mutant::on(Mutant::IgnoreFloorOfStarts) => Ok(()),
             Some(from) if created_ms < from.timestamp_millis() => Err((
                 reason::BELOW_FLOOR,
                 format!(
@@ -299,6 +301,9 @@ impl<'a> Folding<'a> {
         let Some(work) = self.sagas.get_mut(&reply.saga_id) else {
             return Fate::Stale;
         };
+        if mutant::on(Mutant::ForgetLaterInBatch) && work.changed {
+            return Fate::Stale;
+        }
         let time = work.step_time(&reply, self.now);
         let body = EventBody::CommandReplied(reply);
         let (fate, _) = work.decide(

@@ -28,6 +28,7 @@ use saga_core::{
     definition::DefinitionHash,
     ids::{SagaId, Timestamp},
     message::{DuePart, IncomingRecord, Input, OutgoingRecord, header},
+    mutant::{self, Mutant},
     transition::Outbound,
 };
 use saga_messaging::{
@@ -115,6 +116,9 @@ impl<S: SagaStore> Engine<S> {
     }
 
     fn dead_letters(records: &[IncomingRecord], rejected: &[Rejected]) -> Vec<OutgoingRecord> {
+        if mutant::on(Mutant::DropBadRecords) {
+            return Vec::new();
+        }
         rejected
             .iter()
             .filter_map(|bad| Some((records.get(bad.index)?, bad)))

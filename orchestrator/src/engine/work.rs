@@ -12,6 +12,7 @@ use saga_core::{
         ActionVerdict, Delivery, LifecycleEvent, LifecycleKind, Position, SagaInstance, SagaStatus,
     },
     message::{Command, Direction, DuePart, LifecycleMessage, OutgoingRecord, Reply, TimerKind},
+    mutant::{self, Mutant},
     transition::{
         self, EventBody, LegalAction, OutgoingCommand, SagaEvent, Transition, commands_in_flight,
     },
@@ -191,8 +192,12 @@ impl Work {
     /// An input that does not apply: what it did once is told again, or it is a plain duplicate.
     pub(super) fn again(&mut self, context: &Context<'_>, position: Position) -> Fate {
         let Some(events) = transition::redelivery(&self.instance, position) else {
+            self.send_again |= mutant::on(Mutant::AnswerEveryStaleInput);
             return Fate::Duplicate;
         };
+        if mutant::on(Mutant::ForgetRedeliveries) {
+            return Fate::Duplicate;
+        }
         let events = events.to_vec();
         self.tell(context, &events);
         self.send_again = true;

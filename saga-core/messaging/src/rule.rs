@@ -9,7 +9,10 @@ use crate::{
 };
 use async_trait::async_trait;
 use bisect::{Bisection, holds};
-use saga_core::message::{IncomingRecord, OutgoingRecord};
+use saga_core::{
+    message::{IncomingRecord, OutgoingRecord},
+    mutant::{self, Mutant},
+};
 use std::{collections::VecDeque, time::Duration};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -182,6 +185,9 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
     }
 
     async fn handle(&mut self, records: Vec<IncomingRecord>) -> Result<(), LogError> {
+        if mutant::on(Mutant::CommitOffsetsFirst) {
+            self.reader.done(&records)?;
+        }
         let finished = self.settle(records).await?;
         if finished.is_empty() {
             return Ok(());

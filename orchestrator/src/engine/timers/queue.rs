@@ -10,6 +10,7 @@ use saga_core::{
     ids::{SagaId, Timestamp},
     instance::ArmedTimer,
     message::{DuePart, TimerDue, TimerKind, Trace, Verdict},
+    mutant::{self, Mutant},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -294,6 +295,9 @@ impl TimerQueue {
 
     /// Adds what a rescan found and memory misses, or would look at too late.
     pub fn rescanned(&mut self, rows: &[DueRow]) {
+        if mutant::on(Mutant::ForgetTimersOnTakeover) {
+            return;
+        }
         for row in rows {
             let known = self.sagas.get(&row.id).is_some_and(|entry| {
                 !entry.outstanding.is_empty()
@@ -553,6 +557,9 @@ impl TimerQueue {
     /// Whether we have handled the home partition up to the end that was seen once the timer had come due: the reply
     /// may stand there.
     fn has_read_what_was_there(&self, entry: &mut Entry, due_at: Timestamp, seen: &Seen) -> bool {
+        if mutant::on(Mutant::FireTimersUnread) {
+            return true;
+        }
         let Some(owned) = self.owned.get(&entry.home_partition) else {
             return false;
         };

@@ -1,7 +1,11 @@
 //! Was a command picked up? Decided from where it stands and how far its participant's group is.
 
 use super::offsets::TopicSeen;
-use saga_core::{ids::Timestamp, message::Verdict};
+use saga_core::{
+    ids::Timestamp,
+    message::Verdict,
+    mutant::{self, Mutant},
+};
 use std::collections::BTreeMap;
 
 /// Where a command of ours stands.
@@ -26,6 +30,9 @@ pub fn verdict(
     let Some(seen) = seen else {
         return (place != Some(Place::Unpublished)).then_some(Verdict::Unknown);
     };
+    if mutant::on(Mutant::TimeOutQueued) {
+        return Some(Verdict::PickedUp);
+    }
     match place {
         Some(Place::Unpublished) => None,
         Some(Place::At { known_at, .. }) if seen.at < known_at => None,

@@ -6,7 +6,10 @@ use crate::{
     log::{LogError, LogWriter},
 };
 use metrics::counter;
-use saga_core::message::OutgoingRecord;
+use saga_core::{
+    message::OutgoingRecord,
+    mutant::{self, Mutant},
+};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -158,6 +161,10 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
             .flat_map(|batch| batch.records)
             .collect();
         let claimed = Instant::now();
+        if mutant::on(Mutant::EmptyOutboxFirst) {
+            self.outbox.shared.acked().extend(ids.iter().copied());
+            self.settle().await.ok();
+        }
         let mut wait = FIRST_RETRY;
         loop {
             CrashPoint::OutboxBeforePublish.pass();

@@ -20,7 +20,8 @@ use metrics::{counter, histogram};
 use saga_core::{
     barrier::{Admission, Mark, admit},
     ids::{SagaId, Timestamp},
-    message::{Command, Direction, Fault},
+    message::{Command, Direction, Fault, Outcome},
+    mutant::{self, Mutant},
 };
 use serde_json::json;
 use std::{collections::HashSet, time::Duration};
@@ -127,7 +128,9 @@ impl<'a, S: ParticipantStore, H: BatchHandler<S::Connection>> Fold<'a, H, S> {
                 match command.direction {
                     Direction::Forward => {
                         begun.insert(RowKey::of(command, Direction::Forward));
-                        forward.is_none() && compensation.is_none()
+                        forward.is_none()
+                            && (compensation.is_none()
+                                || mutant::on(Mutant::ForgetRefusalByCompensation))
                     }
                     Direction::Compensation => {
                         let key = RowKey::of(command, Direction::Forward);
@@ -159,12 +162,16 @@ impl<'a, S: ParticipantStore, H: BatchHandler<S::Connection>> Fold<'a, H, S> {
                 self.saved(command, &RowKey::of(command, Direction::Compensation))
             }
             Admission::RefuseAndCompensateEmpty => {
-                self.refuse(forward_key);
+                if !mutant::on(Mutant::ForgetRefusalByCompensation) {
+                    self.refuse(forward_key);
+                }
                 Some(self.compensate_empty(command))
             }
             Admission::CompensateEmpty => Some(self.compensate_empty(command)),
             Admission::RefuseAndAnswerNotDone => {
-                self.refuse(forward_key);
+                if !mutant::on(Mutant::ForgetRefusalByResolve) {
+                    self.refuse(forward_key);
+                }
                 Some(PreparedReply::not_done(command, self.now))
             }
             Admission::AnswerNotDone => Some(PreparedReply::not_done(command, self.now)),
@@ -254,6 +261,12 @@ impl<'a, S: ParticipantStore, H: BatchHandler<S::Connection>> Fold<'a, H, S> {
             }
             Answer::Error { fault } => {
                 self.core.count(&command.command_type, "error");
+                if mutant::on(Mutant::SaveErrors) {
+                    let mut saved =
+                        reply::failure(format!("{}.error", command.command_type), &fault);
+                    saved.outcome = Outcome::Error;
+                    return Ok(Some(self.save(command, direction, Mark::Failed, saved)));
+                }
                 Some(PreparedReply::error(command, &fault, self.now))
             }
             Answer::CallOutside => {
@@ -285,6 +298,9 @@ impl<'a, S: ParticipantStore, H: BatchHandler<S::Connection>> Fold<'a, H, S> {
     }
 
     fn saved(&self, command: &Command, key: &RowKey) -> Option<PreparedReply> {
+        if mutant::on(Mutant::ForgetSavedReply) {
+            return None;
+        }
         let entry = self.barrier.get(key)?;
         Some(PreparedReply::saved(command, key.direction, entry))
     }

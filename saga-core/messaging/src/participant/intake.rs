@@ -2,7 +2,10 @@
 
 use super::{ParticipantConfig, storage::Opening};
 use crate::dead_letter::reason;
-use saga_core::message::{Command, Fault, IncomingRecord};
+use saga_core::{
+    message::{Command, Fault, IncomingRecord},
+    mutant::{self, Mutant},
+};
 use serde_json::Value;
 use tracing::warn;
 
@@ -139,7 +142,7 @@ pub(super) fn floor_of(command: &Command) -> Option<i64> {
 /// What a transaction's opening adds: no saga that may be forgotten, none from the future.
 pub(super) fn admit_age(command: &Command, opening: &Opening) -> Result<(), Refusal> {
     let began_ms = command.saga_id.created_at_ms().unwrap_or_default();
-    if began_ms < opening.own_floor_ms {
+    if began_ms < opening.own_floor_ms && !mutant::on(Mutant::IgnoreFloorOfCommands) {
         let detail = format!(
             "the saga began at {began_ms} ms, and what began before {} ms may be forgotten here",
             opening.own_floor_ms

@@ -4,6 +4,7 @@ use super::barrier::Entry;
 use saga_core::{
     ids::Timestamp,
     message::{Command, Direction, Fault, Outcome, OutgoingRecord, Reply, ReplyTo},
+    mutant::{self, Mutant},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,7 +32,11 @@ pub struct PreparedReply {
 
 impl PreparedReply {
     pub fn encode(&self, source: &str) -> OutgoingRecord {
-        self.reply.encode(&self.reply_to, source, self.at)
+        let mut record = self.reply.encode(&self.reply_to, source, self.at);
+        if mutant::on(Mutant::ReplyByKey) {
+            record.partition = None;
+        }
+        record
     }
 
     pub(super) fn new(

@@ -289,11 +289,12 @@ impl<'a> Run<'a> {
     /// A person has completed or skipped the step.
     fn was_settled(&self, name: &str) -> bool {
         let mut events = self.saga.log.iter().flat_map(|entry| &entry.events);
-        events.any(|event| match &event.kind {
-            LifecycleKind::StepCompleted { step } | LifecycleKind::StepSkipped { step } => {
-                step == name
-            }
-            _ => false,
+        events.any(|event| {
+            matches!(
+                &event.kind,
+                LifecycleKind::StepCompleted { step } | LifecycleKind::StepSkipped { step }
+                    if step == name
+            )
         })
     }
 
@@ -314,7 +315,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The direction of a step's commands that are answered by its forward handler.
+/// Attempts of a step's retry policy; 0 without such a command.
 pub fn attempts(definition: &SagaDefinition, step: &str, direction: Direction) -> u32 {
     let (_, step) = definition.step(step).expect("a step of the definition");
     let spec = match direction {

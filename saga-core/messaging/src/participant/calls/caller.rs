@@ -7,6 +7,7 @@ use crate::{
 };
 use futures_util::FutureExt;
 use metrics::histogram;
+use saga_core::mutant::{self, Mutant};
 use std::{panic::AssertUnwindSafe, sync::Arc};
 use tokio::{
     sync::mpsc,
@@ -22,7 +23,10 @@ pub(super) async fn call<C: Send + 'static>(
     limits: CallLimits,
     job: Job,
 ) -> Finished {
-    let key = job.idempotency_key();
+    let mut key = job.idempotency_key();
+    if mutant::on(Mutant::NewKeyForRepeat) {
+        key = format!("{key}/{:?}", Instant::now());
+    }
     let command = &job.command;
     let span = info_span!(
         "external_call",
