@@ -4,7 +4,7 @@ use super::{
     cluster::Cluster,
     member::{self, Member},
     observe::Trouble,
-    plan::{COPIES, Copy, Fault, Planned},
+    plan::{COPIES, Copy, Fault, Kind, Planned},
     proxy::Weather,
     records, store,
 };
@@ -12,13 +12,15 @@ use crate::Service;
 use anyhow::{Context, Result};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, RwLock},
     time::{Instant, sleep},
 };
 use tokio_util::task::TaskTracker;
 
 /// A storm of terminated sessions ends all of them this often.
 const STORM_PERIOD: Duration = Duration::from_millis(300);
+/// Longer than a session: who has just joined or left has done so.
+const SETTLING: Duration = Duration::from_secs(8);
 /// The third copy of a service, whose joining and leaving moves partitions.
 const GUEST: usize = COPIES;
 
@@ -28,6 +30,8 @@ pub struct Saboteur {
     trouble: Arc<Trouble>,
     /// Two faults of one thing come one after the other.
     locks: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// Held by all faults together, or by a takeover alone. Those who want it alone are not overtaken.
+    calm: RwLock<()>,
 }
 
 impl Saboteur {
@@ -36,6 +40,7 @@ impl Saboteur {
             cluster,
             trouble,
             locks: Mutex::default(),
+            calm: RwLock::new(()),
         })
     }
 
@@ -52,10 +57,33 @@ impl Saboteur {
     }
 
     async fn one(&self, planned: Planned) {
+        if planned.kind == Kind::Takeover {
+            return self.takeover(planned).await;
+        }
+        let _among_others = self.calm.read().await;
         let lock = self.lock(target(&planned.fault)).await;
         let _alone = lock.lock().await;
         let incident = self.trouble.begin(planned);
         let outcome = self.inflict(planned).await;
+        self.trouble.end(incident, outcome);
+    }
+
+    /// How long the other copy needs can only be measured when nothing else is wrong, and nothing is being made good.
+    async fn takeover(&self, planned: Planned) {
+        let _alone = self.calm.write().await;
+        let running = async {
+            for copy in Copy::all() {
+                self.cluster.ready(copy).await?;
+            }
+            anyhow::Ok(())
+        };
+        let outcome = running.await;
+        sleep(SETTLING).await;
+        let incident = self.trouble.begin(planned);
+        let outcome = match outcome {
+            Ok(()) => self.inflict(planned).await,
+            Err(error) => Err(error),
+        };
         self.trouble.end(incident, outcome);
     }
 
