@@ -35,6 +35,8 @@
 
 pub mod checker;
 mod cluster;
+#[cfg(test)]
+mod contract;
 pub mod faults;
 mod intake;
 mod log;

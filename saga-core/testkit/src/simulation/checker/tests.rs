@@ -15,8 +15,10 @@ use crate::simulation::{
 use saga_core::{
     definition::SagaDefinition,
     ids::{SagaId, Timestamp},
-    instance::{Cause, Position, SagaInstance, SagaStatus, StepState},
-    message::{Command, Direction, ReplyTo, Trace},
+    instance::{
+        Cause, LifecycleEvent, LifecycleKind, Position, SagaInstance, SagaStatus, StepState,
+    },
+    message::{Command, Direction, DuePart, Fault, ReplyTo, Trace},
     transition::{self, Outbound},
 };
 use saga_messaging::participant::storage::{Intent, IntentState, RowKey};
@@ -161,6 +163,23 @@ fn spoil(check: &str) -> History {
         "nothing_needless" => {
             let instance = bad.ended.get_mut(&saga()).unwrap();
             instance.cause = Some(Cause::of_saga("timed_out", "for no reason"));
+        }
+        "errors_end_their_own_attempt" => {
+            let instance = bad.ended.get_mut(&saga()).unwrap();
+            let part = DuePart {
+                step: "charge-payment".to_owned(),
+                direction: Direction::Forward,
+                attempt: 1,
+            };
+            instance.log[0].events.push(LifecycleEvent {
+                sequence: 9,
+                at: at(),
+                kind: LifecycleKind::StepErrored {
+                    part,
+                    fault: Fault::new("broken", "by nobody"),
+                    retry_at: None,
+                },
+            });
         }
         "bad_records_are_kept" => bad.bad.push(("saga.inputs".to_owned(), 0, 7)),
         "events_are_gapless" => bad.appended.retain(|one| one.sequence != Some(1)),

@@ -311,6 +311,16 @@ impl LogReader for SimReader {
     }
 }
 
+impl Drop for SimReader {
+    /// As the real one: it leaves, unless its process is dead and cannot.
+    fn drop(&mut self) {
+        if !self.closed && !self.process.is_dead() {
+            self.membership.commit(&self.process, &self.group);
+            self.process.world.broker.leave(&self.group, self.member());
+        }
+    }
+}
+
 fn saga_of(record: &IncomingRecord) -> Option<SagaId> {
     record.parsed(header::SAGA_ID).ok()
 }

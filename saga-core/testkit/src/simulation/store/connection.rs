@@ -1,6 +1,9 @@
 //! A participant's tables, and a transaction's own view of them.
 
-use super::database::{Database, LockKey, Session, away};
+use super::{
+    database::{Database, LockKey, Session, away},
+    outbox::row_lock,
+};
 use crate::simulation::{checker::history::Accepted, world::number_of};
 use async_trait::async_trait;
 use saga_core::{
@@ -116,6 +119,11 @@ impl SimConnection {
     pub(super) async fn statement(&self) -> Result<(), BatchError> {
         self.database.round_trip(self.session.process()).await?;
         self.session.check()
+    }
+
+    #[cfg(test)]
+    pub fn now(&self) -> Timestamp {
+        self.database.now()
     }
 
     /// Does, or undoes, what a command is about.
@@ -337,6 +345,9 @@ impl OutboxTx for SimConnection {
 
     async fn remove(&mut self, ids: &[i64]) -> Result<(), BatchError> {
         self.statement().await?;
+        for id in ids {
+            self.session.lock(row_lock(*id)).await?;
+        }
         self.sent.extend(ids);
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! The outbox's table, as the relay uses it.
 
-use super::{connection::ParticipantTables, database::Database};
+use super::{
+    connection::ParticipantTables,
+    database::{Database, LockKey},
+};
 use crate::simulation::process::Process;
 use async_trait::async_trait;
 use saga_messaging::{outbox::storage::OutboxStore, rule::BatchError};
@@ -19,12 +22,28 @@ impl SimOutbox {
             process: process.clone(),
         }
     }
+
+    /// A stager's transaction.
+    #[cfg(test)]
+    pub async fn begin(&self) -> Result<super::SimConnection, BatchError> {
+        let session = self.database.begin(&self.process).await?;
+        let database = Arc::clone(&self.database);
+        Ok(super::SimConnection::new(database, session))
+    }
+}
+
+/// Whoever removes a row, or claims it, has its lock.
+pub(super) fn row_lock(id: i64) -> LockKey {
+    ("outbox", id.to_string())
 }
 
 #[async_trait]
 impl OutboxStore for SimOutbox {
     async fn remove(&self, ids: &[i64]) -> Result<(), BatchError> {
         let session = self.database.begin(&self.process).await?;
+        for id in ids {
+            session.lock(row_lock(*id)).await?;
+        }
         self.database.before_commit(&session).await?;
         for id in ids {
             self.database.tables().outbox.remove(id);
@@ -42,10 +61,9 @@ impl OutboxStore for SimOutbox {
         let now = self.database.now();
         let claimed: Vec<(i64, Vec<u8>)> = {
             let mut tables = self.database.tables();
-            let due = tables
-                .outbox
-                .iter_mut()
-                .filter(|(_, row)| row.claimed_until < now);
+            let due = tables.outbox.iter_mut().filter(|(id, row)| {
+                row.claimed_until < now && session.try_lock(&row_lock(**id)).unwrap_or_default()
+            });
             due.take(limit)
                 .map(|(id, row)| {
                     row.claimed_until = now + lease;

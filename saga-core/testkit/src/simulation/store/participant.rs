@@ -38,6 +38,11 @@ impl SimParticipantStore {
         }
     }
 
+    #[cfg(test)]
+    pub fn database(&self) -> &Database<ParticipantTables> {
+        &self.database
+    }
+
     /// A transaction for whoever is no participant: the order service's intake.
     pub async fn begin(&self) -> Result<SimConnection, BatchError> {
         let session = self.database.begin(&self.process).await?;
