@@ -35,18 +35,18 @@ async fn every_participant_keeps_the_contract() {
         env.create_topics(&[(name, PARTITIONS), (&topic::dead_letters(name), 1)]).await;
     }
     let orders = started::<OrderService>(&env, "orders", "").await?;
-    conforms(&env, shipped_for("order", &orders)?, &[]).await?;
+    conforms(&env, &shipped_for("order", &orders)?, &[]).await?;
     orders.stop().await?;
 
     let inventory = started::<InventoryService>(&env, "inventory", "").await?;
-    conforms(&env, shipped_for("inventory", &inventory)?, &[NO_ERROR, NO_STARTED]).await?;
+    conforms(&env, &shipped_for("inventory", &inventory)?, &[NO_ERROR, NO_STARTED]).await?;
     inventory.stop().await?;
 
     let rules = "gateway.rules = [{ amount_minor = 1302, effect = \"error\", times = 1 }]";
     let payments = started::<PaymentService>(&env, "payments", rules).await?;
     let mut description = shipped_for("payment", &payments)?;
     description.set("erring_amount", "1302");
-    conforms(&env, description, &[NO_STARTED]).await?;
+    conforms(&env, &description, &[NO_STARTED]).await?;
     payments.stop().await?;
 
     let database = env.create_database("payment_node").await;
@@ -55,7 +55,7 @@ async fn every_participant_keeps_the_contract() {
     let mut description = Description::parse(&std::fs::read_to_string(directory().join("conformance.yaml"))?)?;
     description.set("database", &database);
     description.set("erring_amount", "1302");
-    let mut outcome = conforms(&env, description, &[NO_STARTED]).await;
+    let mut outcome = conforms(&env, &description, &[NO_STARTED]).await;
     if outcome.is_ok() {
         outcome = what_is_forgotten_does_not_run_again(&env, &node).await;
     }
@@ -107,10 +107,17 @@ const NO_ERROR: &str = "an error is not saved";
 async fn started<S: Service>(env: &TestEnv, database: &str, extra: &str) -> Result<Running> {
     let url = env.create_database(database).await;
     let brokers = env.brokers();
-    Running::start::<S>(&format!(
+    let running = Running::start::<S>(&format!(
         "postgres.url = \"{url}\"\nkafka.brokers = \"{brokers}\"\nlog.format = \"human\"\n{extra}"
     ))
-    .await
+    .await?;
+    let http = saga_testkit::http_client();
+    until("it is ready", PATIENCE, async || {
+        let ready = http.get(running.url("/health/ready")).send().await?;
+        ready.error_for_status().map(drop)
+    })
+    .await;
+    Ok(running)
 }
 
 fn shipped_for(name: &str, running: &Running) -> Result<Description> {
@@ -120,12 +127,12 @@ fn shipped_for(name: &str, running: &Running) -> Result<Description> {
 }
 
 /// Nothing fails, and nothing is left out that is not expected to be.
-async fn conforms(env: &TestEnv, description: Description, left_out: &[&str]) -> Result<()> {
+async fn conforms(env: &TestEnv, description: &Description, left_out: &[&str]) -> Result<()> {
     let kafka = KafkaConfig::plaintext(env.brokers());
     let mut wire = KafkaWire::open(kafka, &description.topic, topic::SAGA_INPUTS).await?;
-    let world = Described::new(&description)?;
+    let world = Described::new(description)?;
     let kit = Kit {
-        description: &description,
+        description,
         wire: &mut wire,
         world: &world,
         patience: Patience::default(),
