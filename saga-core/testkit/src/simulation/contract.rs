@@ -3,12 +3,17 @@
 use super::{
     log::{SimReader, SimWriter},
     process::Process,
-    store::{Database, ParticipantTables, SimConnection, SimOutbox, SimParticipantStore},
+    store::{
+        Database, ParticipantTables, SagaTables, SimConnection, SimOutbox, SimParticipantStore,
+        SimSagaStore,
+    },
     world::{Plan, World, saga_id},
 };
-use crate::contract::{log::LogBench, outbox::OutboxBench, participant::ParticipantBench};
+use crate::contract::{
+    log::LogBench, outbox::OutboxBench, participant::ParticipantBench, saga::SagaBench,
+};
 use async_trait::async_trait;
-use saga_core::message::Direction;
+use saga_core::{definition::SagaDefinition, message::Direction};
 use saga_messaging::rule::BatchError;
 use std::sync::{
     Arc, OnceLock,
@@ -140,4 +145,27 @@ mod log {
     use super::*;
 
     crate::log_contract!(Log::default(), #[tokio::test(start_paused = true)]);
+}
+
+struct Engine;
+
+#[async_trait]
+impl SagaBench for Engine {
+    type Store = SimSagaStore;
+
+    async fn store(&self, definition: &SagaDefinition) -> SimSagaStore {
+        let process = calm();
+        let mut tables = SagaTables::default();
+        tables
+            .definitions
+            .insert(definition.hash.clone(), definition.clone());
+        let database = Database::new(Arc::clone(&process.world), "saga", tables);
+        SimSagaStore::new(&database, &process)
+    }
+}
+
+mod saga {
+    use super::*;
+
+    crate::saga_store_contract!(Engine, #[tokio::test(start_paused = true)]);
 }

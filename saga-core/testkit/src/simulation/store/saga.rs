@@ -170,7 +170,8 @@ impl SimBatch {
             tables.end(row);
         }
         for row in &plan.actions {
-            tables.actions.insert(row.action.action_id, row.clone());
+            let id = row.action.action_id;
+            tables.actions.entry(id).or_insert_with(|| row.clone());
         }
         for settled in &plan.settled {
             if let Some(row) = tables.actions.get_mut(&settled.action_id) {
@@ -271,16 +272,9 @@ impl SagaBatch for SimBatch {
         self.start(&plan.starts).await?;
         self.match_versions(plan).await?;
         for row in &plan.actions {
+            // ON CONFLICT DO NOTHING: who was first decides.
             let key = ("operator_action", row.action.action_id.to_string());
             self.session.lock(key).await?;
-            if self
-                .database
-                .tables()
-                .actions
-                .contains_key(&row.action.action_id)
-            {
-                return Err(away("a rival has decided the action"));
-            }
         }
         self.database.before_commit(&self.session).await?;
         self.apply(plan);
