@@ -220,6 +220,7 @@ impl Cluster {
         let workload = Arc::clone(&self.workload);
         let handler = Handler {
             workload: Arc::clone(&workload),
+            process: process.clone(),
         };
         let calls = (name == CALLER).then(|| {
             let calls = Calls {

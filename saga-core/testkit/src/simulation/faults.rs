@@ -59,6 +59,10 @@ sites! {
     GatewayAnswerLost = "gateway's answer lost", 60_000;
     GatewaySlow = "gateway slow", 60_000;
     GatewayRefuses = "gateway refuses for a technical reason", 40_000;
+    /// An `error` of an attempt that would succeed another time, where not all is calm.
+    HandlerErrs = "handler errs by chance", 30_000;
+    /// As soon as the order is accepted, with the saga's first steps under way.
+    EarlyCancel = "customer cancels at once", 150_000;
     /// What the nemesis does; it is asked twice a second.
     Kill = "process killed", 20_000;
     Terminate = "rolling restart", 6_000;

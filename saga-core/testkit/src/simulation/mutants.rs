@@ -48,7 +48,12 @@ pub fn try_to_kill(mutant: Mutant, budget: Duration) -> Fate {
 /// The checks that may find a mutant; which of them does is the seed's business.
 pub fn killers(mutant: Mutant) -> &'static [&'static str] {
     match mutant {
-        Mutant::SkipBarrier => &["effects_exactly_once", "no_effect_after_compensation"],
+        // A call that is opened again and again never rests.
+        Mutant::SkipBarrier => &[
+            "effects_exactly_once",
+            "no_effect_after_compensation",
+            "comes_to_rest",
+        ],
         Mutant::ForgetSavedReply => &["nothing_needless", "every_saga_ends"],
         Mutant::SaveErrors | Mutant::SaveParkingFailures => &["every_saga_ends"],
         Mutant::ForgetRefusalByCompensation => &[
@@ -59,8 +64,9 @@ pub fn killers(mutant: Mutant) -> &'static [&'static str] {
         Mutant::ForgetRefusalByResolve => {
             &["pivot_decides", "effects_exactly_once", "replay_fixpoint"]
         }
-        Mutant::CompensatePendingEmpty
-        | Mutant::NewKeyForRepeat
+        // Its action is not refused either, should the call come to nothing.
+        Mutant::CompensatePendingEmpty => &["effects_exactly_once", "replay_fixpoint"],
+        Mutant::NewKeyForRepeat
         | Mutant::ForgetStarterRecord
         | Mutant::GiveUpCompensations => &["effects_exactly_once"],
         // Below the floor there is no partition: its batch can never be written.

@@ -313,6 +313,17 @@ impl Nemesis {
     }
 }
 
+/// A customer who has ordered may cancel at once.
+pub async fn change_of_mind(cluster: &Cluster, saga: SagaId, number: u64) {
+    let world = &cluster.world;
+    let who = format!("client-{number}");
+    if world.strikes(Site::EarlyCancel, &who) {
+        sleep(world.milliseconds(0, 1_500, "cancels", &who)).await;
+        world.history().meddled.insert(saga);
+        act(cluster, saga, ActionKind::Cancel, 2_000_000_000 + number);
+    }
+}
+
 /// Somebody asks for something.
 pub fn act(cluster: &Cluster, saga: SagaId, kind: ActionKind, number: u64) {
     let world = &cluster.world;

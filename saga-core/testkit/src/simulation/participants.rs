@@ -32,6 +32,7 @@ const MOST_REFUSALS: u32 = 2;
 /// Handles commands as the workload says.
 pub struct Handler {
     pub workload: Arc<Workload>,
+    pub process: Process,
 }
 
 impl Handler {
@@ -39,6 +40,11 @@ impl Handler {
         let behavior = self.workload.behavior(command);
         if command.attempt <= behavior.slow_until {
             sleep(behavior.slow).await;
+        }
+        if !self.workload.is_calm(command.saga_id) && self.process.strikes(Site::HandlerErrs) {
+            return Answer::Error {
+                fault: Fault::new("broken", "by chance"),
+            };
         }
         answer(command, behavior)
     }

@@ -106,7 +106,9 @@ fn begin(cluster: &Arc<Cluster>) -> Vec<JoinHandle<()>> {
             tokio::spawn(async move {
                 sleep(wait).await;
                 let order = Order::new(&cluster.world, &cluster.workload, number);
-                intake::place(cluster, order).await;
+                let saga = order.saga;
+                intake::place(Arc::clone(&cluster), order).await;
+                nemesis::change_of_mind(&cluster, saga, number).await;
             })
         })
         .collect()
