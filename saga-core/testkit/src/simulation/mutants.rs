@@ -66,9 +66,9 @@ pub fn killers(mutant: Mutant) -> &'static [&'static str] {
         }
         // Its action is not refused either, should the call come to nothing.
         Mutant::CompensatePendingEmpty => &["effects_exactly_once", "replay_fixpoint"],
-        Mutant::NewKeyForRepeat
-        | Mutant::ForgetStarterRecord
-        | Mutant::GiveUpCompensations => &["effects_exactly_once"],
+        Mutant::NewKeyForRepeat | Mutant::ForgetStarterRecord | Mutant::GiveUpCompensations => {
+            &["effects_exactly_once"]
+        }
         // Below the floor there is no partition: its batch can never be written.
         Mutant::IgnoreFloorOfCommands => &["forgetting_is_safe", "comes_to_rest"],
         Mutant::IgnoreFloorOfStarts => &["forgetting_is_safe", "bad_records_are_kept"],
@@ -77,7 +77,11 @@ pub fn killers(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AcceptOldErrors => &["errors_end_their_own_attempt"],
         Mutant::TimeOutQueued | Mutant::FireTimersUnread => &["nothing_needless"],
         Mutant::ForgetTimersOnTakeover => &["armed_timer"],
-        Mutant::CommitOffsetsFirst => &["pending_order_has_saga", "every_saga_ends"],
+        Mutant::CommitOffsetsFirst => &[
+            "pending_order_has_saga",
+            "every_saga_ends",
+            "bad_records_are_kept",
+        ],
         Mutant::ForgetRedeliveries => {
             &["every_saga_ends", "nothing_needless", "events_are_gapless"]
         }
