@@ -110,3 +110,82 @@ async fn read<T: DeserializeOwned>(url: String, response: Response) -> Result<T,
         Err(error) => Err(not_understood(error.to_string())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        task::JoinHandle,
+    };
+
+    /// Answers one request with this, and returns what was asked.
+    async fn server(answer: &'static str) -> (Url, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/gateway/", listener.local_addr().unwrap());
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = String::new();
+            while !request.contains("\r\n\r\n") {
+                let mut part = [0; 4_096];
+                let length = stream.read(&mut part).await.unwrap();
+                request.push_str(&String::from_utf8_lossy(&part[..length]));
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            request.to_lowercase()
+        });
+        (Url::parse(&url).unwrap(), asked)
+    }
+
+    async fn get(answer: &'static str, token: Option<&str>) -> (Result<Value, Failure>, String) {
+        let (url, asked) = server(answer).await;
+        let client = Client::new(url, token.map(str::to_owned)).unwrap();
+        let query = [("status", "parked")];
+        let found = client.get_with("/sagas", &query).await;
+        (found, asked.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_token_and_the_query_are_sent_below_the_bases_own_path() {
+        let ok = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n{\"a\": 1}";
+        let (found, asked) = get(ok, Some("secret")).await;
+        assert_eq!(found.unwrap(), json!({"a": 1}));
+        assert!(
+            asked.starts_with("get /gateway/sagas?status=parked http"),
+            "{asked}"
+        );
+        assert!(asked.contains("authorization: bearer secret"), "{asked}");
+        let (_, asked) = get(ok, None).await;
+        assert!(!asked.contains("authorization"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn a_problem_is_told_in_its_words_with_what_helps() {
+        let refused = "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/problem+json\r\ncontent-length: 48\r\n\r\n\
+                       {\"status\": 401, \"detail\": \"not the right token\"}";
+        let (found, _) = get(refused, None).await;
+        let failure = found.unwrap_err();
+        assert_eq!(failure.exit_status(), crate::failure::UNUSABLE);
+        let text = failure.to_string();
+        assert!(
+            text.contains("not the right token") && text.contains("--token-file"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_orchestrator_is_not_understood() {
+        for answer in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>",
+            "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n",
+        ] {
+            let (found, _) = get(answer, None).await;
+            assert!(
+                matches!(found, Err(Failure::Unintelligible { .. })),
+                "{found:?}"
+            );
+        }
+    }
+}

@@ -46,6 +46,8 @@ pub struct System {
     env: &'static TestEnv,
     database: String,
     definitions: PathBuf,
+    /// Configuration beyond what every test needs, as TOML.
+    more: String,
     /// The first one is asked.
     running: Vec<Running>,
     _alone: MutexGuard<'static, ()>,
@@ -63,6 +65,11 @@ struct Running {
 impl System {
     /// With a database of its own. What other tests left in the topics is of sagas that it does not know.
     pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same, with sections of configuration that only this test needs.
+    pub async fn start_with(more: &str) -> Self {
         let alone = ALONE.lock().await;
         let env = TestEnv::shared().await;
         env.create_topics(&[
@@ -84,6 +91,7 @@ impl System {
             env,
             database,
             definitions,
+            more: more.to_owned(),
             running: Vec::new(),
             _alone: alone,
         };
@@ -98,10 +106,11 @@ impl System {
             "definitions_dir = '{}'\n[log]\nfilter = 'error'\n[postgres]\nurl = '{}'\n\
              [kafka]\nbrokers = '{}'\n\
              [participants.packer]\ntopic = 'packer.commands'\ngroup = 'packer'\n\
-             [participants.sender]\ntopic = 'sender.commands'\ngroup = 'sender'\n",
+             [participants.sender]\ntopic = 'sender.commands'\ngroup = 'sender'\n{}",
             self.definitions.display(),
             self.database,
-            self.env.brokers()
+            self.env.brokers(),
+            self.more
         );
         let config = config::load::<Orchestrator>(None, Some(&overrides)).unwrap();
         saga_service::telemetry::init(&config.log).unwrap();

@@ -286,3 +286,42 @@ async fn the_exit_status_tells_a_refusal_from_wrong_usage_and_absence() {
     let problem = run.expect(2, &["cannot be reached"]).json();
     assert_eq!(problem["type"], "/problems/unreachable");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_changes_something_needs_the_token_and_looking_does_not() {
+    let mut system = System::start_with("[access]\ntoken = 'secret'\n").await;
+    let unknown = "01990000-0000-7000-8000-000000000001";
+    let bodies = [
+        ("retry", json!({"reason": "x"})),
+        ("cancel", json!({"reason": "x"})),
+        ("compensate", json!({"reason": "x"})),
+        ("complete", json!({"reason": "x", "step": "send"})),
+        ("skip", json!({"reason": "x", "step": "send"})),
+        ("abandon", json!({"reason": "x"})),
+    ];
+    let right = [("authorization", "Bearer secret")];
+    for (action, body) in bodies {
+        let path = format!("/sagas/{unknown}/{action}");
+        assert_eq!(system.post(&path, &[], &body).await.0, 401, "{action}");
+        assert_eq!(system.post(&path, &right, &body).await.0, 404, "{action}");
+    }
+    sagactl(&system, &["saga", "list"]).await.expect(0, &[]);
+    let abandon = ["saga", "abandon", unknown, "--reason", "x", "--yes"];
+    let with = async |more: &[&str]| {
+        let arguments: Vec<&str> = abandon.iter().chain(more).copied().collect();
+        sagactl(&system, &arguments).await
+    };
+    with(&[]).await.expect(2, &["needs the header", "--token"]);
+    with(&["--token", "wrong"])
+        .await
+        .expect(2, &["not the right one"]);
+    let file = std::env::temp_dir().join(format!("sagactl-token-{}", std::process::id()));
+    std::fs::write(&file, "secret\n").unwrap();
+    let path = file.to_str().unwrap();
+    with(&["--token-file", path]).await.expect(1, &["no saga"]);
+    std::fs::remove_file(&file).unwrap();
+    with(&["--token-file", path])
+        .await
+        .expect(2, &["the token file"]);
+    system.stop_orchestrator().await;
+}
