@@ -204,7 +204,11 @@ impl<S: SagaStore> Processor for Engine<S> {
         self.shared
             .timers()
             .read_to(record.partition, record.offset + 1);
-        Ok(vec![dead_letter(record, reason::CANNOT_BE_PROCESSED, &detail)])
+        Ok(vec![dead_letter(
+            record,
+            reason::CANNOT_BE_PROCESSED,
+            &detail,
+        )])
     }
 
     fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]) {

@@ -249,15 +249,19 @@ async fn a_rival_that_registers_the_same_definitions_first_is_no_conflict() {
         .unwrap();
     let ours = async { definition::register(pool, &sources).await };
     let commits = async {
-        until("ours waits for the rival", Duration::from_secs(10), || async {
-            sqlx::query_scalar::<_, bool>(
-                "SELECT EXISTS (SELECT FROM pg_stat_activity
+        until(
+            "ours waits for the rival",
+            Duration::from_secs(10),
+            || async {
+                sqlx::query_scalar::<_, bool>(
+                    "SELECT EXISTS (SELECT FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock')",
-            )
-            .fetch_one(database.store.reporting())
-            .await
-            .unwrap()
-        })
+                )
+                .fetch_one(database.store.reporting())
+                .await
+                .unwrap()
+            },
+        )
         .await;
         rival.commit().await.unwrap();
     };

@@ -291,7 +291,9 @@ const TAKEOVER: Duration = Duration::from_secs(10);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_orchestrators_sagas_move_again_within_ten_seconds() {
     let mut system = System::start().await;
-    let mut other = system.spawn_process(env!("CARGO_BIN_EXE_orchestrator")).await;
+    let mut other = system
+        .spawn_process(env!("CARGO_BIN_EXE_orchestrator"))
+        .await;
     let (packer, sender) = (
         system.participant("packer", yes),
         system.participant("sender", yes),

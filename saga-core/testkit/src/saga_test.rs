@@ -33,9 +33,7 @@ pub use words::{
 use saga_core::{
     definition::SagaDefinition,
     ids::{SagaId, Timestamp},
-    instance::{
-        ActionVerdict, Delivery, Phase, Position, SagaInstance, SagaStatus, StepState,
-    },
+    instance::{ActionVerdict, Delivery, Phase, Position, SagaInstance, SagaStatus, StepState},
     message::{
         ActionKind, Command, Direction, DuePart, Fault, OperatorAction, Outcome, Reply, StartSaga,
         TimerDue, TimerKind, Trace, Verdict,
@@ -384,7 +382,9 @@ impl SagaTest {
         if legal == expected {
             self
         } else {
-            self.fail(&format!("expected {expected:?} to be legal, found {legal:?}"))
+            self.fail(&format!(
+                "expected {expected:?} to be legal, found {legal:?}"
+            ))
         }
     }
 
