@@ -163,3 +163,6 @@ pub struct StagedBatch {
     records: Vec<OutgoingRecord>,
     settled: Settled,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
 //! The one rule over the real log: members come and go while their database is away every now and then.
 
-use crate::{Bench, SOON, text};
+use crate::{Bench, SOON, next_records, numbers, text};
 use async_trait::async_trait;
-use saga_core::message::{IncomingRecord, OutgoingRecord};
+use saga_core::message::{IncomingRecord, OutgoingRecord, header};
 use saga_messaging::{
     kafka::GroupOffsets,
-    log::{Delivered, LogError, TopicPartition},
+    log::{Delivered, LogError, LogReader, TopicPartition},
     rule::{self, BatchError, Processor, RuleSettings},
 };
 use saga_testkit::environment::until;
@@ -31,6 +31,8 @@ struct Member {
     world: Arc<Mutex<World>>,
     owned: BTreeSet<TopicPartition>,
     answers: String,
+    /// The text of a record whose answer is larger than a topic takes.
+    swells: Option<&'static str>,
 }
 
 impl Member {
@@ -40,7 +42,11 @@ impl Member {
             partition: Some(record.partition),
             key: record.key.clone().unwrap_or_default(),
             headers: Vec::new(),
-            payload: record.payload.clone().unwrap_or_default(),
+            payload: if self.swells == Some(text(record).as_str()) {
+                vec![b'x'; 1_500_000]
+            } else {
+                record.payload.clone().unwrap_or_default()
+            },
         }
     }
 }
@@ -69,7 +75,11 @@ impl Processor for Member {
         _why: &BatchError,
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
         self.world.lock().unwrap().rejected.insert(text(record));
-        Ok(vec![self.answer(record)])
+        let place = record.offset.to_string().into_bytes();
+        Ok(vec![OutgoingRecord {
+            headers: vec![(header::DEAD_LETTER_OFFSET.to_owned(), place)],
+            ..self.answer(record)
+        }])
     }
 
     fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]) {
@@ -94,12 +104,14 @@ fn start(
     bench: &Bench,
     answers: &str,
     world: &Arc<Mutex<World>>,
+    swells: Option<&'static str>,
 ) -> (CancellationToken, JoinHandle<Result<(), LogError>>) {
     let stop = CancellationToken::new();
     let member = Member {
         world: Arc::clone(world),
         owned: BTreeSet::new(),
         answers: answers.to_owned(),
+        swells,
     };
     let settings = RuleSettings {
         batch_limit: 20,
@@ -115,23 +127,10 @@ fn start(
     (stop, tokio::spawn(running))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_record_is_processed_or_rejected_whatever_happens_to_the_members() {
-    let bench = Bench::new("rule", 4).await;
-    let answers = Bench::new("answers", 4).await;
-    let world = Arc::new(Mutex::new(World::default()));
-    let mut members = Vec::new();
-    for wave in 0..4 {
-        members.push(start(&bench, &answers.topic, &world));
-        bench.publish(wave * 400..(wave + 1) * 400, 4).await;
-        if wave >= 2 {
-            let (stop, left) = members.remove(0);
-            stop.cancel();
-            left.await.unwrap().unwrap();
-        }
-    }
+/// Waits until the group has committed so many records of each partition.
+async fn all_committed(bench: &Bench, partitions: i32, records: i64) {
     let offsets = GroupOffsets::connect(&bench.config, &bench.group).unwrap();
-    let everything: BTreeMap<_, _> = (0..4).map(|partition| (partition, 400)).collect();
+    let everything: BTreeMap<_, _> = (0..partitions).map(|n| (n, records)).collect();
     until("every offset is committed", SOON, async || {
         let committed = offsets
             .committed(&bench.topic)
@@ -144,6 +143,24 @@ async fn every_record_is_processed_or_rejected_whatever_happens_to_the_members()
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_is_processed_or_rejected_whatever_happens_to_the_members() {
+    let bench = Bench::new("rule", 4).await;
+    let answers = Bench::new("answers", 4).await;
+    let world = Arc::new(Mutex::new(World::default()));
+    let mut members = Vec::new();
+    for wave in 0..4 {
+        members.push(start(&bench, &answers.topic, &world, None));
+        bench.publish(wave * 400..(wave + 1) * 400, 4).await;
+        if wave >= 2 {
+            let (stop, left) = members.remove(0);
+            stop.cancel();
+            left.await.unwrap().unwrap();
+        }
+    }
+    all_committed(&bench, 4, 400).await;
     for (stop, member) in members {
         stop.cancel();
         member.await.unwrap().unwrap();
@@ -153,4 +170,37 @@ async fn every_record_is_processed_or_rejected_whatever_happens_to_the_members()
     assert!(world.done.is_disjoint(&world.rejected));
     // Offsets 1, 98, 195, 292 and 389 of each partition.
     assert_eq!(world.rejected.len(), 4 * 5);
+}
+
+/// Its input is rejected alone, with a letter that fits; the partition goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_its_topic_does_not_take_stops_nobody() {
+    let bench = Bench::new("swelling", 1).await;
+    let answers = Bench::new("answers", 1).await;
+    let world = Arc::new(Mutex::new(World::default()));
+    bench.publish(2..42, 1).await;
+    let (stop, member) = start(&bench, &answers.topic, &world, Some("20"));
+    all_committed(&bench, 1, 40).await;
+    stop.cancel();
+    member.await.unwrap().unwrap();
+    // The record at offset 1 cannot be processed at all.
+    let rejected: Vec<String> = world.lock().unwrap().rejected.iter().cloned().collect();
+    assert_eq!(rejected, ["20", "3"]);
+    let mut reader = answers.reader();
+    let mut missing: BTreeSet<String> = numbers(2..42).into_iter().collect();
+    while !missing.is_empty() {
+        for record in next_records(&mut reader, 100).await {
+            let pointer = record.payload.is_none();
+            if pointer {
+                assert_eq!(
+                    record.header(header::DEAD_LETTER_OFFSET).unwrap(),
+                    Some("18")
+                );
+                missing.remove("20");
+            } else {
+                missing.remove(&text(&record));
+            }
+        }
+    }
+    reader.close().await;
 }

@@ -1,0 +1,118 @@
+//! The relay over a table and a log in memory.
+
+use super::{
+    storage::{OutboxStore, OutboxTx},
+    *,
+};
+use crate::log::{Delivered, LogWriter};
+use async_trait::async_trait;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicI64, AtomicUsize},
+};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long the log takes for one publish.
+const PUBLISH_TIME: Duration = Duration::from_millis(10);
+/// Far above the four sweeps that are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Tables {
+    rows: Mutex<BTreeMap<i64, Vec<u8>>>,
+    next: AtomicI64,
+    sweeps: AtomicUsize,
+}
+
+#[derive(Clone, Default)]
+struct Memory(Arc<Tables>);
+
+#[async_trait]
+impl OutboxTx for Memory {
+    async fn insert(
+        &mut self,
+        _count: usize,
+        records: &[u8],
+        _lease: Duration,
+    ) -> Result<i64, BatchError> {
+        let id = self.0.next.fetch_add(1, Ordering::SeqCst);
+        self.0.rows.lock().unwrap().insert(id, records.to_vec());
+        Ok(id)
+    }
+
+    async fn remove(&mut self, ids: &[i64]) -> Result<(), BatchError> {
+        OutboxStore::remove(self, ids).await
+    }
+}
+
+#[async_trait]
+impl OutboxStore for Memory {
+    async fn remove(&self, ids: &[i64]) -> Result<(), BatchError> {
+        let mut rows = self.0.rows.lock().unwrap();
+        rows.retain(|id, _| !ids.contains(id));
+        Ok(())
+    }
+
+    async fn claim(
+        &self,
+        _limit: usize,
+        _lease: Duration,
+    ) -> Result<Vec<(i64, Vec<u8>)>, BatchError> {
+        self.0.sweeps.fetch_add(1, Ordering::SeqCst);
+        Ok(Vec::new())
+    }
+
+    async fn abandoned(&self) -> Result<u64, BatchError> {
+        Ok(0)
+    }
+}
+
+#[async_trait]
+impl LogWriter for Memory {
+    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+        sleep(PUBLISH_TIME).await;
+        let at = Delivered {
+            partition: 0,
+            offset: 0,
+        };
+        Ok(vec![at; records.len()])
+    }
+}
+
+fn record() -> OutgoingRecord {
+    OutgoingRecord {
+        topic: "t".to_owned(),
+        partition: None,
+        key: Vec::new(),
+        headers: Vec::new(),
+        payload: Vec::new(),
+    }
+}
+
+/// What a crash left behind must not wait for a quiet hour.
+#[tokio::test]
+async fn a_constant_stream_of_batches_does_not_keep_the_sweep_from_its_work() {
+    let memory = Memory::default();
+    let stop = CancellationToken::new();
+    let settings = RelaySettings {
+        sweep: PUBLISH_TIME * 2,
+        ..RelaySettings::default()
+    };
+    let (outbox, relay, running) =
+        Relay::new(memory.clone(), memory.clone(), settings, stop.clone());
+    let running = tokio::spawn(running);
+    let swept = async {
+        while memory.0.sweeps.load(Ordering::SeqCst) < 4 {
+            let mut tx = memory.clone();
+            let staged = outbox.stage(&mut tx, &[record()]).await.unwrap();
+            relay.publish_soon(staged);
+            // There is always one more than the relay has taken.
+            sleep(PUBLISH_TIME / 10).await;
+        }
+    };
+    timeout(PATIENCE, swept).await.expect("the sweep starves");
+    stop.cancel();
+    running.await.unwrap();
+    assert!(memory.0.rows.lock().unwrap().is_empty(), "sent rows stay");
+}
