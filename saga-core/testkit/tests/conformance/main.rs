@@ -4,10 +4,14 @@
 mod contract;
 mod fake;
 
-use fake::{Broken, Does, Fake};
+use fake::{
+    Broken,
+    Does::{self, AnswerAnew, AnswerError, AnswerNotDone, Run, RunAgain},
+    Fake,
+};
 use saga_core::{
     barrier::Mark,
-    message::Direction::{Compensation, Forward, Resolve},
+    message::Direction::{self, Compensation, Forward, Resolve},
 };
 use saga_testkit::conformance::{CASES, Description, Kit, Patience, Report};
 use std::time::Duration;
@@ -65,10 +69,10 @@ async fn a_participant_that_keeps_every_rule_passes_every_case() {
 }
 
 /// A cell of the barrier's table that is wrong.
-fn cell(
+const fn cell(
     forward: Option<Mark>,
     compensation: Option<Mark>,
-    arriving: saga_core::message::Direction,
+    arriving: Direction,
     does: Does,
 ) -> Broken {
     Broken::Cell {
@@ -79,186 +83,187 @@ fn cell(
     }
 }
 
-/// Every rule, broken, with the case that must say so.
-fn rules() -> Vec<(Broken, &'static str)> {
-    let mut rules = vec![
-        (
-            Broken::WrongReplyType,
-            "an action is answered with its reply type",
-        ),
-        (Broken::NoCloudEvent, "a reply is a CloudEvent"),
-        (
-            Broken::ForgetsStep,
-            "a reply echoes saga, step and direction",
-        ),
-        (
-            Broken::ForgetsCorrelation,
-            "a reply echoes the correlation id and the trace",
-        ),
-        (Broken::NeedsTrace, "a command needs no trace"),
-        (
-            Broken::RefusesNewHeaders,
-            "headers that are new are ignored",
-        ),
-        (
-            Broken::PartitionByKey,
-            "a reply goes to the partition that the command names",
-        ),
-        (
-            Broken::FaultWithoutMessage,
-            "a fault has a code and a message",
-        ),
-        (Broken::SavesAttempt, "the attempt is echoed, not saved"),
-        (Broken::KeepsFailedWrites, "a failure leaves no effect"),
-        (
-            Broken::SavesEveryFailure,
-            "a failure that is not to be saved is not",
-        ),
-        (Broken::SavesErrors, "an error is not saved"),
-        (Broken::IgnoresStep, "steps of one saga are told apart"),
-        (
-            Broken::CompensatesNothing,
-            "a compensation undoes the action",
-        ),
-        (
-            Broken::SavesCompensationFailure,
-            "a failure of a compensation is not saved",
-        ),
-        (
-            Broken::StarterUnknown,
-            "the starter's step can be compensated",
-        ),
-        (
-            Broken::ReadsOncePerBatch(Compensation),
-            "an action and its compensation in one batch end undone",
-        ),
-        (
-            Broken::ReadsOncePerBatch(Forward),
-            "a compensation and its action in one batch end refused",
-        ),
-        (
-            Broken::ReadsOncePerBatch(Resolve),
-            "a resolve right behind its action hears of it",
-        ),
-        (
-            Broken::AnswersAtMost(100),
-            "every command of a large batch is answered",
-        ),
-        (
-            Broken::NeverCommits,
-            "offsets are committed once the work is done",
-        ),
-        (
-            Broken::SilentOnUnknown,
-            "an unknown command is answered error",
-        ),
-        (
-            Broken::SilentOnBadPayload,
-            "a payload that makes no sense is answered",
-        ),
-        (
-            Broken::NoDeadLetters,
-            "a record that cannot be read becomes a dead letter",
-        ),
-        (
-            Broken::StopsAtBadRecord,
-            "a bad record does not stop the commands behind it",
-        ),
-    ];
-    rules.extend(cells());
-    rules
-}
+const DONE: Option<Mark> = Some(Mark::Done);
+const FAILED: Option<Mark> = Some(Mark::Failed);
+const REFUSED: Option<Mark> = Some(Mark::Refused);
 
-fn cells() -> Vec<(Broken, &'static str)> {
-    use Does::{AnswerAnew, AnswerError, AnswerNotDone, Run, RunAgain};
-    let (done, failed, refused) = (Some(Mark::Done), Some(Mark::Failed), Some(Mark::Refused));
-    vec![
-        (
-            cell(done, None, Forward, RunAgain),
-            "a duplicate has no second effect",
-        ),
-        (
-            cell(done, None, Forward, AnswerAnew),
-            "a duplicate gets the saved answer",
-        ),
-        (cell(failed, None, Forward, Run), "a failure is saved"),
-        (
-            cell(done, done, Compensation, RunAgain),
-            "a duplicate of a compensation has no second effect",
-        ),
-        (
-            cell(done, done, Compensation, AnswerAnew),
-            "a duplicate of a compensation gets the saved answer",
-        ),
-        (
-            cell(None, None, Compensation, AnswerError),
-            "a compensation of nothing succeeds and does nothing",
-        ),
-        (
-            cell(None, None, Compensation, RunAgain),
-            "a compensation of nothing succeeds and does nothing",
-        ),
-        (
-            cell(refused, done, Forward, Run),
-            "an action after its compensation is refused",
-        ),
-        (
-            cell(refused, done, Compensation, AnswerAnew),
-            "an empty compensation is repeated as it was",
-        ),
-        (
-            cell(failed, None, Compensation, AnswerError),
-            "a compensation of a failure succeeds and does nothing",
-        ),
-        (
-            cell(failed, None, Compensation, RunAgain),
-            "a compensation of a failure succeeds and does nothing",
-        ),
-        (
-            cell(failed, done, Forward, Run),
-            "a failure stays one after its compensation",
-        ),
-        (
-            cell(failed, done, Resolve, AnswerNotDone),
-            "a failure stays one after its compensation",
-        ),
-        (
-            cell(done, done, Forward, RunAgain),
-            "an action that was compensated is not done again",
-        ),
-        (
-            cell(None, None, Resolve, AnswerError),
-            "a resolve of nothing answers not_done",
-        ),
-        (
-            cell(refused, None, Forward, Run),
-            "an action after a resolve is refused",
-        ),
-        (
-            cell(refused, None, Resolve, AnswerError),
-            "a resolve of nothing is repeated as it was",
-        ),
-        (
-            cell(refused, None, Compensation, AnswerError),
-            "a compensation after a resolve succeeds and does nothing",
-        ),
-        (
-            cell(done, None, Resolve, AnswerNotDone),
-            "a resolve of what was done gets the action's answer",
-        ),
-        (
-            cell(failed, None, Resolve, AnswerNotDone),
-            "a resolve of a failure gets the action's answer",
-        ),
-        (
-            cell(refused, done, Resolve, AnswerError),
-            "a resolve after an empty compensation answers not_done",
-        ),
-        (
-            cell(done, done, Resolve, AnswerNotDone),
-            "a resolve of what was compensated gets the action's answer",
-        ),
-    ]
+/// Every rule, broken, with the case that must say so.
+const RULES: &[(Broken, &str)] = &[
+    (
+        Broken::WrongReplyType,
+        "an action is answered with its reply type",
+    ),
+    (Broken::NoCloudEvent, "a reply is a CloudEvent"),
+    (
+        Broken::ForgetsStep,
+        "a reply echoes saga, step and direction",
+    ),
+    (
+        Broken::ForgetsCorrelation,
+        "a reply echoes the correlation id and the trace",
+    ),
+    (Broken::NeedsTrace, "a command needs no trace"),
+    (
+        Broken::RefusesNewHeaders,
+        "headers that are new are ignored",
+    ),
+    (
+        Broken::PartitionByKey,
+        "a reply goes to the partition that the command names",
+    ),
+    (
+        Broken::FaultWithoutMessage,
+        "a fault has a code and a message",
+    ),
+    (Broken::SavesAttempt, "the attempt is echoed, not saved"),
+    (Broken::KeepsFailedWrites, "a failure leaves no effect"),
+    (
+        Broken::SavesEveryFailure,
+        "a failure that is not to be saved is not",
+    ),
+    (Broken::SavesErrors, "an error is not saved"),
+    (Broken::IgnoresStep, "steps of one saga are told apart"),
+    (
+        Broken::CompensatesNothing,
+        "a compensation undoes the action",
+    ),
+    (
+        Broken::SavesCompensationFailure,
+        "a failure of a compensation is not saved",
+    ),
+    (
+        Broken::StarterUnknown,
+        "the starter's step can be compensated",
+    ),
+    (
+        Broken::ReadsOncePerBatch(Compensation),
+        "an action and its compensation in one batch end undone",
+    ),
+    (
+        Broken::ReadsOncePerBatch(Forward),
+        "a compensation and its action in one batch end refused",
+    ),
+    (
+        Broken::ReadsOncePerBatch(Resolve),
+        "a resolve right behind its action hears of it",
+    ),
+    (
+        Broken::AnswersAtMost(100),
+        "every command of a large batch is answered",
+    ),
+    (
+        Broken::NeverCommits,
+        "offsets are committed once the work is done",
+    ),
+    (
+        Broken::SilentOnUnknown,
+        "an unknown command is answered error",
+    ),
+    (
+        Broken::SilentOnBadPayload,
+        "a payload that makes no sense is answered",
+    ),
+    (
+        Broken::NoDeadLetters,
+        "a record that cannot be read becomes a dead letter",
+    ),
+    (
+        Broken::StopsAtBadRecord,
+        "a bad record does not stop the commands behind it",
+    ),
+];
+
+/// The same for the cells of the barrier's table.
+const CELLS: &[(Broken, &str)] = &[
+    (
+        cell(DONE, None, Forward, RunAgain),
+        "a duplicate has no second effect",
+    ),
+    (
+        cell(DONE, None, Forward, AnswerAnew),
+        "a duplicate gets the saved answer",
+    ),
+    (cell(FAILED, None, Forward, Run), "a failure is saved"),
+    (
+        cell(DONE, DONE, Compensation, RunAgain),
+        "a duplicate of a compensation has no second effect",
+    ),
+    (
+        cell(DONE, DONE, Compensation, AnswerAnew),
+        "a duplicate of a compensation gets the saved answer",
+    ),
+    (
+        cell(None, None, Compensation, AnswerError),
+        "a compensation of nothing succeeds and does nothing",
+    ),
+    (
+        cell(None, None, Compensation, RunAgain),
+        "a compensation of nothing succeeds and does nothing",
+    ),
+    (
+        cell(REFUSED, DONE, Forward, Run),
+        "an action after its compensation is refused",
+    ),
+    (
+        cell(REFUSED, DONE, Compensation, AnswerAnew),
+        "an empty compensation is repeated as it was",
+    ),
+    (
+        cell(FAILED, None, Compensation, AnswerError),
+        "a compensation of a failure succeeds and does nothing",
+    ),
+    (
+        cell(FAILED, None, Compensation, RunAgain),
+        "a compensation of a failure succeeds and does nothing",
+    ),
+    (
+        cell(FAILED, DONE, Forward, Run),
+        "a failure stays one after its compensation",
+    ),
+    (
+        cell(FAILED, DONE, Resolve, AnswerNotDone),
+        "a failure stays one after its compensation",
+    ),
+    (
+        cell(DONE, DONE, Forward, RunAgain),
+        "an action that was compensated is not done again",
+    ),
+    (
+        cell(None, None, Resolve, AnswerError),
+        "a resolve of nothing answers not_done",
+    ),
+    (
+        cell(REFUSED, None, Forward, Run),
+        "an action after a resolve is refused",
+    ),
+    (
+        cell(REFUSED, None, Resolve, AnswerError),
+        "a resolve of nothing is repeated as it was",
+    ),
+    (
+        cell(REFUSED, None, Compensation, AnswerError),
+        "a compensation after a resolve succeeds and does nothing",
+    ),
+    (
+        cell(DONE, None, Resolve, AnswerNotDone),
+        "a resolve of what was done gets the action's answer",
+    ),
+    (
+        cell(FAILED, None, Resolve, AnswerNotDone),
+        "a resolve of a failure gets the action's answer",
+    ),
+    (
+        cell(REFUSED, DONE, Resolve, AnswerError),
+        "a resolve after an empty compensation answers not_done",
+    ),
+    (
+        cell(DONE, DONE, Resolve, AnswerNotDone),
+        "a resolve of what was compensated gets the action's answer",
+    ),
+];
+
+fn rules() -> impl Iterator<Item = &'static (Broken, &'static str)> {
+    RULES.iter().chain(CELLS)
 }
 
 #[tokio::test]
@@ -266,7 +271,7 @@ async fn a_participant_that_breaks_one_rule_fails_exactly_its_case() {
     let mut wrong = Vec::new();
     for (broken, case) in rules() {
         let report = tried(Some(broken.clone())).await;
-        if failed(&report) != [case] {
+        if failed(&report) != [*case] {
             wrong.push(format!("{broken:?}: {:?}, not {case:?}", failed(&report)));
         }
     }
@@ -276,7 +281,7 @@ async fn a_participant_that_breaks_one_rule_fails_exactly_its_case() {
 #[test]
 fn every_case_is_shown_to_be_able_to_fail() {
     for case in CASES {
-        let shown = rules().iter().any(|(_, expected)| *expected == case.name);
+        let shown = rules().any(|(_, expected)| *expected == case.name);
         assert!(shown, "nothing breaks '{}'", case.name);
     }
 }
