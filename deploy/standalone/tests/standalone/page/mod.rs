@@ -431,6 +431,7 @@ async fn what_waits_says_why_and_a_restart_shows_nothing_twice() -> Result<()> {
     let mut page = Page::open("waits", saga).await?;
     let queued = what_is_not_picked_up_says_so(&page).await?;
     what_needs_a_person_says_so_until_it_is_helped(&page).await?;
+    what_an_operator_gives_up_is_marked(&page).await?;
     after_a_restart_it_goes_on(&mut page, &queued).await?;
     page.saga.stop(libc::SIGTERM).await
 }
@@ -484,15 +485,8 @@ async fn what_needs_a_person_says_so_until_it_is_helped(page: &Page) -> Result<(
     )
     .await;
     page.screenshot("waiting").await?;
-    let retry = page.saga.orchestrator_url(&format!("/sagas/{id}/retry"));
     let reason = json!({"reason": "the gateway is whole again"});
-    page.saga
-        .http
-        .post(retry)
-        .json(&reason)
-        .send()
-        .await?
-        .error_for_status()?;
+    page.ask(&id, "retry", reason).await?;
     let card = page.card(&id, "compensated").await;
     assert_eq!(
         card["steps"],
@@ -501,6 +495,33 @@ async fn what_needs_a_person_says_so_until_it_is_helped(page: &Page) -> Result<(
             ["reserve-stock", "failed"]
         ])
     );
+    Ok(())
+}
+
+/// Nobody runs the participant, so its compensation is skipped; the rest is undone.
+async fn what_an_operator_gives_up_is_marked(page: &Page) -> Result<()> {
+    let order = saga_service::clock::new_id();
+    let items = json!([{"productId": SHELF, "quantity": 1, "unitPriceMinor": 100}]);
+    let input = json!({"orderId": order, "items": items});
+    let id = page.start_saga("ship", "parcel 18", input).await?;
+    let shipping = |state: &str| {
+        format!(
+            "return document.querySelector('.card[data-saga=\"{id}\"] [data-step=ship-parcel]')?.dataset.state === '{state}'"
+        )
+    };
+    page.until("it waits for its parcel", &shipping("queued"))
+        .await;
+    let reason = json!({"reason": "the customer has moved"});
+    page.ask(&id, "compensate", reason).await?;
+    page.card(&id, "compensating").await;
+    let skip = json!({"reason": "nobody recalls it", "step": "ship-parcel", "compensation": true});
+    page.ask(&id, "skip", skip).await?;
+    let card = page.card(&id, "abandoned").await;
+    assert_eq!(
+        card["steps"],
+        json!([["reserve-stock", "compensated"], ["ship-parcel", "kept"]])
+    );
+    assert_eq!(card["why"], "abandoned: nobody recalls it");
     Ok(())
 }
 

@@ -139,6 +139,14 @@ impl Page {
         self.browser.screenshot(&path).await
     }
 
+    /// An operator's action.
+    pub async fn ask(&self, id: &str, action: &str, body: Value) -> Result<()> {
+        let url = self.saga.orchestrator_url(&format!("/sagas/{id}/{action}"));
+        let answer = self.saga.http.post(url).json(&body).send().await?;
+        answer.error_for_status()?;
+        Ok(())
+    }
+
     pub async fn start_saga(&self, definition: &str, key: &str, input: Value) -> Result<String> {
         let body = json!({"definition": definition, "businessKey": key, "input": input});
         let url = self.saga.orchestrator_url("/sagas");
