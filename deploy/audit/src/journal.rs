@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, path::Path};
 use uuid::Uuid;
 
 /// One line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum JournalEntry {
     /// An order was answered 201.

@@ -321,4 +321,5 @@ fn an_action_after_the_end_is_refused_by_the_status_it_found() {
         (code.as_str(), message.as_str()),
         ("ended", "the saga has ended: completed")
     );
+    assert!(legal.is_empty(), "{legal:?}");
 }

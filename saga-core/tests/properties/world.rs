@@ -72,7 +72,7 @@ pub enum Move {
 #[derive(Clone, Debug)]
 enum Input {
     Start,
-    Other(EventBody),
+    Other(Box<EventBody>),
 }
 
 /// More rounds than any saga of a kind world needs.
@@ -241,7 +241,7 @@ impl World {
             }
             (None, Input::Other(_)) => {}
             (Some(saga), Input::Start) => self.not_applied(saga, position),
-            (Some(saga), Input::Other(body)) => self.apply(saga, position, body),
+            (Some(saga), Input::Other(body)) => self.apply(saga, position, *body),
         }
     }
 
@@ -373,7 +373,7 @@ impl World {
     fn answered(&mut self, replies: Vec<Reply>) {
         let inputs = replies
             .into_iter()
-            .map(|reply| Input::Other(EventBody::CommandReplied(reply)));
+            .map(|reply| Input::Other(Box::new(EventBody::CommandReplied(reply))));
         self.inputs.extend(inputs);
     }
 
@@ -416,7 +416,8 @@ impl World {
             verdict: verdict.unwrap_or(truth),
             trace: Trace::default(),
         };
-        self.inputs.push(Input::Other(EventBody::TimerFired(due)));
+        self.inputs
+            .push(Input::Other(Box::new(EventBody::TimerFired(due))));
     }
 
     /// A command that is nowhere was consumed, or it was lost in a crash whose redelivery will send it again.
@@ -448,7 +449,8 @@ impl World {
             verdict: Verdict::Unknown,
             trace: Trace::default(),
         };
-        self.inputs.push(Input::Other(EventBody::TimerFired(due)));
+        self.inputs
+            .push(Input::Other(Box::new(EventBody::TimerFired(due))));
     }
 
     fn step(&self, nth: usize) -> String {
@@ -468,7 +470,7 @@ impl World {
             trace: Trace::default(),
         };
         self.inputs
-            .push(Input::Other(EventBody::ActionAsked(action)));
+            .push(Input::Other(Box::new(EventBody::ActionAsked(action))));
     }
 
     /// The liveness phase: nothing is lost any more, everyone answers with success, operators retry.

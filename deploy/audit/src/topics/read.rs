@@ -7,6 +7,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::BorrowedMessage,
+    metadata::MetadataPartition,
 };
 use std::{
     collections::BTreeMap,
@@ -42,7 +43,7 @@ pub fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Audi
     if partitions.is_empty() {
         return Err(AuditError::NoTopic(topic.to_owned()));
     }
-    Ok(partitions.iter().map(|partition| partition.id()).collect())
+    Ok(partitions.iter().map(MetadataPartition::id).collect())
 }
 
 fn failed(topic: &str, source: KafkaError) -> AuditError {

@@ -53,14 +53,14 @@ impl PartitionAlarm {
     /// As [`look_at`](Self::look_at).
     pub fn look_at_sql(&self, error: &sqlx::Error) {
         if is_missing_partition(error) {
-            self.raise(error.to_string());
+            self.raise(&error.to_string());
         }
     }
 
-    fn raise(&self, why: String) {
+    fn raise(&self, why: &str) {
         counter!("saga_missing_partition_total", "table" => self.table).increment(1);
         gauge!("saga_partition_missing", "table" => self.table).set(1.0);
-        let first = self.missing().replace(why.clone()).is_none();
+        let first = self.missing().replace(why.to_owned()).is_none();
         if first {
             error!(
                 table = self.table,

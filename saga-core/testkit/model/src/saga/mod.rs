@@ -278,12 +278,11 @@ impl Decisions<'_> {
 
     /// The step is known not to be done, now and for ever.
     fn not_done(saga: &mut Saga, step: usize, state: State) {
-        match saga.steps[step].settling.take() {
-            Some(settlement) => Self::settle(saga, step, settlement),
-            None => {
-                saga.steps[step].state = state;
-                Self::begin_compensation(saga);
-            }
+        if let Some(settlement) = saga.steps[step].settling.take() {
+            Self::settle(saga, step, settlement);
+        } else {
+            saga.steps[step].state = state;
+            Self::begin_compensation(saga);
         }
     }
 
