@@ -48,7 +48,11 @@ impl Names {
             let (name, rest) = piece.split_at(end);
             match self.value(name)? {
                 Value::String(value) => filled.push_str(value),
-                other => filled.push_str(&other.to_string()),
+                other @ (Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::Array(_)
+                | Value::Object(_)) => filled.push_str(&other.to_string()),
             }
             filled.push_str(rest);
         }

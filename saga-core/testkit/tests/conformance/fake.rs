@@ -118,11 +118,6 @@ impl Fake {
         Ledger(Some(Arc::clone(&self.effects)))
     }
 
-    /// Shows nothing.
-    pub fn blind_world(&self) -> Ledger {
-        Ledger(None)
-    }
-
     fn is(&self, broken: &Broken) -> bool {
         self.broken.as_ref() == Some(broken)
     }
@@ -432,7 +427,7 @@ fn take(queue: &mut VecDeque<IncomingRecord>, key: &str) -> Option<IncomingRecor
 
 #[async_trait]
 impl Wire for Fake {
-    fn reply_topic(&self) -> &str {
+    fn reply_topic(&self) -> &'static str {
         "saga.inputs"
     }
 
@@ -478,6 +473,13 @@ impl Wire for Fake {
 
 /// What the fake has done, as the kit sees it.
 pub struct Ledger(Option<Effects>);
+
+impl Ledger {
+    /// Shows nothing.
+    pub fn blind() -> Self {
+        Self(None)
+    }
+}
 
 #[async_trait]
 impl World for Ledger {
