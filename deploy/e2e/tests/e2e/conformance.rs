@@ -138,14 +138,12 @@ async fn conforms(env: &TestEnv, description: &Description, left_out: &[&str]) -
         patience: Patience::default(),
     };
     let report: Report = kit.run(|_| {}).await?;
-    for result in report.failed() {
-        anyhow::bail!(
-            "{}: {}: {:#?}",
-            description.participant,
-            result.case,
-            result
-        );
-    }
+    let failed: Vec<_> = report.failed().collect();
+    ensure!(
+        failed.is_empty(),
+        "{}: {failed:#?}",
+        description.participant
+    );
     for result in report.skipped() {
         let compensates = description.commands.iter().any(|command| {
             command.command_type == result.command && command.compensation.is_some()
