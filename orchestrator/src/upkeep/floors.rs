@@ -38,6 +38,7 @@ pub struct Seen {
 
 impl Floors {
     /// Neither ever falls, whatever the clock does.
+    #[must_use]
     pub fn raised(self, seen: Seen) -> Self {
         let first = self.starts_from_ms == 0;
         let reach_ms = match seen.retention_ms {
