@@ -378,9 +378,13 @@ fn a_pivot_that_is_too_large_to_be_sent_can_be_corrected_or_turned_back() {
         .expect(command("inventory.release"));
 }
 
+type Situation = (&'static str, fn() -> SagaTest);
+/// An action on a step, by its name.
+type OnStep = (&'static str, fn(String) -> ActionKind);
+
 /// Situations of `place-order`, and the code with which each action is answered in each. Where an action is about a
 /// step, the columns are the starter's, a compensatable one, the pivot, and a retriable one.
-const SITUATIONS: [(&str, fn() -> SagaTest); 12] = [
+const SITUATIONS: [Situation; 12] = [
     ("reserving", reserving),
     ("reserve backing off", || {
         reserving().reply(error("database", "gone away"))
@@ -435,7 +439,7 @@ fn table() -> String {
         for (action, kind) in whole {
             lines.push(format!("{name} | {action} | {}", verdict_of(&saga, kind)));
         }
-        let of_step: [(&str, fn(String) -> ActionKind); 4] = [
+        let of_step: [OnStep; 4] = [
             ("retry step", |step| ActionKind::Retry {
                 step: Some(step),
                 input: None,
