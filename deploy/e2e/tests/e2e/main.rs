@@ -10,10 +10,10 @@ mod node;
 mod orders;
 mod own_saga;
 mod parking;
+mod poison;
+mod retention;
 
 use saga_e2e::System;
-mod retention;
-mod poison;
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_saga-e2e-service");
