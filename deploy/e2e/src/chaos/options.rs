@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent_and_can_be_repeated() {
-        Options::command().debug_assert();
+        <Options as CommandFactory>::command().debug_assert();
         let line = ["chaos", "--minutes", "1", "--without", "kill,poison"];
         let options = Options::parse_from(line);
         let command = options.command(7);
