@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(alarm.health(), Ok(()));
         alarm.look_at(&BatchError::Retry(Box::new(sqlx::Error::PoolTimedOut)));
         assert_eq!(alarm.health(), Ok(()));
-        alarm.raise("no partition of relation \"inbox\" found for row".to_owned());
+        alarm.raise("no partition of relation \"inbox\" found for row");
         // Whoever waits for it is woken, also if it was raised before.
         alarm.clone().raised().await;
         let told = alarm.health().unwrap_err();
