@@ -74,7 +74,7 @@ async fn run(database: &Database, saga: SagaId) -> (IncomingRecord, IncomingReco
 fn reasons(outputs: &[OutgoingRecord]) -> Vec<String> {
     outputs
         .iter()
-        .filter(|record| record.topic.ends_with(".dlq"))
+        .filter(|record| record.topic.strip_suffix(".dlq").is_some())
         .map(|record| text(record, header::DEAD_LETTER_REASON))
         .collect()
 }

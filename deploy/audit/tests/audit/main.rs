@@ -1,6 +1,8 @@
 //! Every check fails on what it is for: a system that adds up is broken in one place at a time, on a real Postgres and a
 //! real Kafka, and exactly that is reported.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod cases;
 mod world;
 

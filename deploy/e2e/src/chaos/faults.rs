@@ -65,7 +65,7 @@ impl Saboteur {
         let _alone = lock.lock().await;
         let incident = self.trouble.begin(planned);
         let outcome = self.inflict(planned).await;
-        self.trouble.end(incident, outcome);
+        self.trouble.end(incident, &outcome);
     }
 
     /// How long the other copy needs can only be measured when nothing else is wrong, and nothing is being made good.
@@ -84,7 +84,7 @@ impl Saboteur {
             Ok(()) => self.inflict(planned).await,
             Err(error) => Err(error),
         };
-        self.trouble.end(incident, outcome);
+        self.trouble.end(incident, &outcome);
     }
 
     async fn lock(&self, target: String) -> Arc<Mutex<()>> {
@@ -218,9 +218,12 @@ fn target(fault: &Fault) -> String {
         Fault::Kill(copy) | Fault::Freeze(copy) => copy.to_string(),
         Fault::Rebalance(service) => format!("guest of {}", service.name()),
         Fault::RollingRestart => "rolling restart".to_owned(),
-        Fault::BrokerRestart | Fault::BrokerKill | Fault::BrokerPause => "kafka".to_owned(),
-        // Both write into Kafka.
-        Fault::Poison { .. } | Fault::Replay { .. } => "kafka".to_owned(),
+        // The last two write into Kafka.
+        Fault::BrokerRestart
+        | Fault::BrokerKill
+        | Fault::BrokerPause
+        | Fault::Poison { .. }
+        | Fault::Replay { .. } => "kafka".to_owned(),
         Fault::PostgresRestart | Fault::PostgresPause | Fault::TerminateBackends => {
             "postgres".to_owned()
         }

@@ -85,11 +85,11 @@ impl Trouble {
         number
     }
 
-    pub fn end(&self, number: usize, outcome: Result<()>) {
+    pub fn end(&self, number: usize, outcome: &Result<()>) {
         let mut state = self.state();
         let what = state.active.remove(&number).unwrap_or_default();
         state.last_end = Instant::now();
-        if let Err(error) = &outcome {
+        if let Err(error) = outcome {
             state.failed.push(format!("{what}: {error:#}"));
         }
         drop(state);

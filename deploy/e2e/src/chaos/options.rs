@@ -83,10 +83,10 @@ impl Options {
             self.minutes, self.clients, self.rate, self.partitions
         );
         if !self.only.is_empty() {
-            command.push_str(&format!(" --only {}", names(&self.only)));
+            command = format!("{command} --only {}", names(&self.only));
         }
         if !self.without.is_empty() {
-            command.push_str(&format!(" --without {}", names(&self.without)));
+            command = format!("{command} --without {}", names(&self.without));
         }
         command
     }

@@ -280,7 +280,7 @@ fn link(copy: Copy, random: &mut Random) -> Link {
 mod tests {
     use super::*;
 
-    const LENGTH: Duration = Duration::from_mins(60);
+    const LENGTH: Duration = Duration::from_hours(1);
 
     #[test]
     fn a_seed_makes_one_plan() {

@@ -1,5 +1,7 @@
 //! The command line against a running orchestrator: what it prints, what it does, and how it ends.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod dlq;
 #[expect(dead_code, reason = "the orchestrator's own tests need more of it")]
 #[path = "../../../tests/servers/system.rs"]

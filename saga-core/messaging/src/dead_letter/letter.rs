@@ -178,8 +178,8 @@ mod tests {
     }
 
     /// Compressed, such a record stands in a topic with a limit of a few kilobytes.
-    fn check_cut(huge: IncomingRecord, whole_bytes: usize) {
-        let letter = dead_letter(&huge, "bad_payload", "huge");
+    fn check_cut(huge: &IncomingRecord, whole_bytes: usize) {
+        let letter = dead_letter(huge, "bad_payload", "huge");
         let size = letter.key.len() + letter.payload.len() + size_of(&letter.headers);
         assert!(size <= LETTER_LIMIT_BYTES, "{size}");
         assert_eq!(
@@ -213,17 +213,17 @@ mod tests {
             payload: Some(vec![b'a'; 10 * MIB]),
             ..small.clone()
         };
-        check_cut(payload, 10 * MIB + framing);
+        check_cut(&payload, 10 * MIB + framing);
         let key = IncomingRecord {
             key: Some(vec![b'a'; 10 * MIB]),
             ..small.clone()
         };
-        check_cut(key, 10 * MIB + 1 + framing);
+        check_cut(&key, 10 * MIB + 1 + framing);
         let mut headers = small;
         headers
             .headers
             .insert(0, (String::new(), vec![b'a'; 10 * MIB]));
-        check_cut(headers, 10 * MIB + 1 + HEADER_FRAMING_BYTES + framing);
+        check_cut(&headers, 10 * MIB + 1 + HEADER_FRAMING_BYTES + framing);
     }
 
     #[test]

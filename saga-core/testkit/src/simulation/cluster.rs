@@ -163,7 +163,7 @@ impl Cluster {
             Role::Orchestrator => running.shared = Some(self.launch_orchestrator(process)),
             Role::Participant(name) => self.launch_participant(name, process),
             Role::Intake => {
-                running.intake = Some(Intake::begin(process, &self.participants["order"]))
+                running.intake = Some(Intake::begin(process, &self.participants["order"]));
             }
         }
         running

@@ -24,8 +24,10 @@ use uuid::Uuid;
 const WHO: &str = "nemesis";
 const INTERVAL: Duration = Duration::from_millis(500);
 
+type Blow = fn(&Nemesis);
+
 /// Twice a second, each of these has its chance.
-const BLOWS: [(Site, fn(&Nemesis)); 17] = [
+const BLOWS: [(Site, Blow); 17] = [
     (Site::Kill, Nemesis::kill),
     (Site::Terminate, Nemesis::terminate),
     (Site::Freeze, Nemesis::freeze),

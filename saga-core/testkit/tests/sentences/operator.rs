@@ -1,5 +1,7 @@
 //! What operators may ask for: each action by its own sentence, and then every action in every situation.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use crate::order;
 use saga_core::{instance::ActionVerdict, message::ActionKind, transition::legal_actions};
 use saga_testkit::saga_test::{
