@@ -7,6 +7,7 @@
 pub mod chaos;
 pub mod client;
 pub mod process;
+pub mod serve;
 pub mod system;
 pub mod topics;
 

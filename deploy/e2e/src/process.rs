@@ -1,5 +1,6 @@
 //! A service as a child process: started, stopped, killed, started again on the same port.
 
+use crate::serve::SERVICE_VARIABLE;
 use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeMap,
@@ -92,7 +93,7 @@ impl Process {
 
     pub fn name(&self) -> &str {
         self.environment
-            .get("SAGA_E2E_SERVICE")
+            .get(SERVICE_VARIABLE)
             .map_or("?", String::as_str)
     }
 

@@ -1,6 +1,6 @@
 //! The whole system under test.
 
-use crate::process::Process;
+use crate::{process::Process, serve::SERVICE_VARIABLE};
 use anyhow::{Context, Result};
 use saga_testkit::environment::{TestEnv, until};
 use std::{
@@ -167,7 +167,7 @@ impl System {
     fn process(&self, service: Service, binary: &Path) -> Process {
         let set = |key: &str| format!("{}__{key}", service.prefix());
         let mut environment: BTreeMap<String, String> = [
-            ("SAGA_E2E_SERVICE".to_owned(), service.name().to_owned()),
+            (SERVICE_VARIABLE.to_owned(), service.name().to_owned()),
             (set("POSTGRES__URL"), self.databases[&service].clone()),
             (set("KAFKA__BROKERS"), self.env.brokers()),
             (

@@ -2,17 +2,14 @@
 //! the processes that it hurts.
 
 use clap::Parser;
-use saga_e2e::chaos::{self, Options};
+use saga_e2e::{
+    chaos::{self, Options},
+    serve::named_service,
+};
 use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
-    match std::env::var("SAGA_E2E_SERVICE").as_deref() {
-        Ok("orchestrator") => saga_service::main::<orchestrator::Orchestrator>(),
-        Ok("order-svc") => saga_service::main::<order_svc::OrderService>(),
-        Ok("inventory-svc") => saga_service::main::<inventory_svc::InventoryService>(),
-        Ok("payment-svc") => saga_service::main::<payment_svc::PaymentService>(),
-        Ok(_) | Err(_) => run(&Options::parse()),
-    }
+    named_service().unwrap_or_else(|| run(&Options::parse()))
 }
 
 fn run(options: &Options) -> ExitCode {

@@ -15,7 +15,7 @@ use super::{
     proxy::{Proxy, Weather},
     store,
 };
-use crate::Service;
+use crate::{Service, serve::SERVICE_VARIABLE};
 use anyhow::{Context, Result, bail};
 use saga_audit::Sources;
 use saga_messaging::kafka::{KafkaConfig, TopicSpec, ensure_topics};
@@ -159,7 +159,7 @@ impl Cluster {
             &format!(":{postgres}/"),
         );
         let mut environment: BTreeMap<String, String> = [
-            ("SAGA_E2E_SERVICE".to_owned(), name.to_owned()),
+            (SERVICE_VARIABLE.to_owned(), name.to_owned()),
             set("POSTGRES__URL", database),
             set(
                 "KAFKA__BROKERS",

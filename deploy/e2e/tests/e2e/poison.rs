@@ -50,6 +50,17 @@ struct Poison {
     record: OutgoingRecord,
 }
 
+impl Poison {
+    /// A line of a table.
+    fn of((kind, reason, record): (&'static str, &'static str, OutgoingRecord)) -> Self {
+        Self {
+            kind,
+            reason,
+            record,
+        }
+    }
+}
+
 const DAY: Duration = Duration::from_hours(24);
 
 fn now_ms() -> u64 {
@@ -175,12 +186,7 @@ fn of_any_topic(good: &dyn Fn(SagaId, Value) -> OutgoingRecord) -> Vec<Poison> {
             good(id_at(now_ms() + 2 * day_ms), json!({})),
         ),
     ];
-    let poison = |(kind, reason, record)| Poison {
-        kind,
-        reason,
-        record,
-    };
-    kinds.into_iter().map(poison).collect()
+    kinds.into_iter().map(Poison::of).collect()
 }
 
 /// `known` is a saga that has begun.
@@ -216,11 +222,7 @@ fn of_inputs(known: SagaId) -> Vec<Poison> {
             good(SagaId(Uuid::new_v4()), json!({})),
         ),
     ];
-    all.extend(further.map(|(kind, reason, record)| Poison {
-        kind,
-        reason,
-        record,
-    }));
+    all.extend(further.map(Poison::of));
     all
 }
 
@@ -256,11 +258,7 @@ fn of_commands(topic: &str, command_type: &str) -> Vec<Poison> {
             good(SagaId(Uuid::new_v4()), json!({})),
         ),
     ];
-    all.extend(further.map(|(kind, reason, record)| Poison {
-        kind,
-        reason,
-        record,
-    }));
+    all.extend(further.map(Poison::of));
     all
 }
 
