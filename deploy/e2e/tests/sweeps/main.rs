@@ -1,0 +1,132 @@
+//! Sweeps on real servers: over every shipped definition, every single thing that can go wrong, one saga for each, and
+//! behind each a clean slate.
+//!
+//! Real are Kafka, Postgres, the orchestrator as a process, and the participants' library on databases of their own.
+//! Scripted are the participants' handlers ([`participants`]), which fail and err as a saga's script says, and the way
+//! between them and the orchestrator ([`relay`]), on which a script lets messages pass twice, late, or not at all. The
+//! definitions are the shipped ones but for their times ([`definitions`]): hundreds of sagas are under way at once, and
+//! the slowest of them, ten silent attempts, decides how long it takes.
+//!
+//! The same sweep without servers, of thousands of sagas in a moment, is `saga-core/testkit/tests/sweeps`.
+
+mod cases;
+mod definitions;
+mod participants;
+mod relay;
+mod run;
+mod script;
+mod slate;
+mod stage;
+mod stories;
+
+use anyhow::Result;
+use futures_util::future::join_all;
+use saga_core::ids::SagaId;
+use saga_e2e::System;
+use script::Case;
+use slate::Slate;
+use stage::Stage;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_saga-e2e-service");
+/// Fewer would mean that a table is empty.
+const CASES: usize = 500;
+
+/// What has ended, and what was not as it must be.
+#[derive(Default)]
+struct Sweep {
+    ended: Vec<(Case, SagaId)>,
+    failures: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_goes_wrong_with_a_shipped_definition_it_ends_as_it_must_and_leaves_a_clean_slate()
+-> Result<()> {
+    let (system, _guard) = System::alone(BINARY).await;
+    let hurried = definitions::hurried();
+    let stage = Stage::set(system, &hurried).await?;
+    let mut sweep = Sweep::default();
+
+    // First what is disturbed later, for its messages; then everything else at once.
+    let definitions = || hurried.iter().map(|hurried| &hurried.definition);
+    let bases: Vec<Case> = definitions().flat_map(cases::bases).collect();
+    let sagas = sweep.run(&stage, bases.clone()).await?;
+    let mut all: Vec<Case> = definitions().flat_map(cases::all).collect();
+    for (base, saga) in bases.iter().zip(sagas) {
+        all.extend(cases::disturbed(base, &stage.relay.seen(saga)));
+    }
+    sweep.run(&stage, all).await?;
+
+    stage.quiet().await?;
+    let slate = stage.slate().await?;
+    sweep.check(&stage, &slate);
+    slate.check_outside()?;
+    sweep.check_rest(&stage).await;
+    // Whatever was sent comes once more, long after: nothing may come of it.
+    let replayed = stage.replay().await?;
+    stage.quiet().await?;
+    if stage.slate().await? != slate {
+        sweep
+            .failures
+            .push("a replay of every message has had effects".to_owned());
+    }
+    sweep.check_rest(&stage).await;
+    stage.strike().await?;
+
+    let (count, failures) = (sweep.ended.len(), &sweep.failures);
+    println!("{count} sagas have ended, {replayed} messages came once more");
+    assert!(count >= CASES, "only {count} sagas");
+    assert!(
+        failures.is_empty(),
+        "{} of {count} cases:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+    Ok(())
+}
+
+impl Sweep {
+    /// Runs all of these at once.
+    async fn run(&mut self, stage: &Stage, cases: Vec<Case>) -> Result<Vec<SagaId>> {
+        let sagas = stage.start(&cases).await?;
+        let running = cases.iter().zip(&sagas);
+        let outcomes = join_all(running.map(|(case, saga)| run::run(stage, case, *saga))).await;
+        for ((case, saga), outcome) in cases.into_iter().zip(&sagas).zip(outcomes) {
+            if let Err(error) = outcome {
+                self.fail(stage, &case, *saga, &error);
+            }
+            self.ended.push((case, *saga));
+        }
+        Ok(sagas)
+    }
+
+    /// What the participants hold of each saga.
+    fn check(&mut self, stage: &Stage, slate: &Slate) {
+        for (case, saga) in std::mem::take(&mut self.ended) {
+            let story = stage.stories.follow(saga);
+            let outcome = slate.check(&case, saga, &story.borrow());
+            if let Err(error) = outcome {
+                self.fail(stage, &case, saga, &error);
+            }
+            self.ended.push((case, saga));
+        }
+    }
+
+    /// What the orchestrator holds of all of them, and what nobody could read.
+    async fn check_rest(&mut self, stage: &Stage) {
+        let ended = self.ended.iter();
+        let ended = ended
+            .map(|(case, saga)| (saga.0, case.end.as_str()))
+            .collect();
+        if let Err(error) = stage.check_nothing_is_left(&ended).await {
+            self.failures.push(format!("  {error:#}"));
+        }
+    }
+
+    fn fail(&mut self, stage: &Stage, case: &Case, saga: SagaId, error: &anyhow::Error) {
+        let story = stage.stories.follow(saga);
+        let told = story.borrow().text();
+        let name = &case.name;
+        self.failures
+            .push(format!("  {name} ({saga}): {error:#}\n{told}"));
+    }
+}

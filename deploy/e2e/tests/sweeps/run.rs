@@ -1,0 +1,141 @@
+//! One saga from its start to its end, with the person who looks after it.
+
+use super::{
+    script::{Act, Case, Wish},
+    stage::Stage,
+    stories::Story,
+};
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::future::try_join_all;
+use saga_core::{
+    ids::SagaId,
+    instance::ActionVerdict,
+    message::{ActionKind, ActionName},
+};
+use std::time::Duration;
+use tokio::{sync::watch, time::timeout};
+
+/// The slowest case, ten silent attempts, takes half a minute; this is far above, so that only a saga that stands still
+/// runs into it, also on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Runs the case's saga to its end, and lets arrive what was kept of it.
+pub async fn run(stage: &Stage, case: &Case, saga: SagaId) -> Result<()> {
+    let mut story = stage.stories.follow(saga);
+    let outcome = timeout(PATIENCE, follow(stage, case, saga, &mut story)).await;
+    stage.end(case, saga).await?;
+    match outcome {
+        Err(_) => bail!("it has not ended"),
+        Ok(parked) => check(stage, case, saga, &story.borrow(), parked?),
+    }
+}
+
+/// Yields how often a person let it try again.
+async fn follow(
+    stage: &Stage,
+    case: &Case,
+    saga: SagaId,
+    story: &mut watch::Receiver<Story>,
+) -> Result<usize> {
+    for act in &case.acts {
+        perform(stage, saga, story, act)
+            .await
+            .with_context(|| format!("{act:?}"))?;
+    }
+    let (mut seen, mut retried) = (0, 0);
+    loop {
+        let parks = {
+            let resting = story
+                .wait_for(|story| {
+                    story.end().is_some() || (story.is_parked() && story.parks() > seen)
+                })
+                .await?;
+            if resting.end().is_some() {
+                return Ok(retried);
+            }
+            resting.parks()
+        };
+        seen = parks;
+        match stage.ask(saga, &ActionKind::retry()).await? {
+            ActionVerdict::Accepted => retried += 1,
+            // The saga is ahead of what is told of it: somebody else, or a late reply, was faster.
+            ActionVerdict::Refused { code, .. } if code == "not_parked" || code == "ended" => {}
+            other @ (ActionVerdict::Pending | ActionVerdict::Refused { .. }) => {
+                bail!("a retry of a parked saga: {other:?}")
+            }
+        }
+    }
+}
+
+async fn perform(
+    stage: &Stage,
+    saga: SagaId,
+    story: &mut watch::Receiver<Story>,
+    act: &Act,
+) -> Result<()> {
+    match act {
+        Act::Await {
+            sent: (step, direction),
+            done,
+            undone,
+        } => {
+            let is_there = |story: &Story| {
+                story.has_sent(step, *direction)
+                    && done.iter().all(|step| story.has_done(step))
+                    && undone.iter().all(|step| story.has_undone(step))
+            };
+            story.wait_for(is_there).await?;
+        }
+        Act::AwaitParked { done } => {
+            let is_there =
+                |story: &Story| story.is_parked() && done.iter().all(|step| story.has_done(step));
+            story.wait_for(is_there).await?;
+        }
+        Act::Ask(wishes) => {
+            try_join_all(wishes.iter().map(|wish| ask(stage, saga, wish))).await?;
+            let is_told = |story: &Story| wishes.iter().all(|wish| story.has_decided(wish));
+            story.wait_for(is_told).await?;
+        }
+        Act::LetGo => stage.relay.let_go(saga).await?,
+    }
+    Ok(())
+}
+
+async fn ask(stage: &Stage, saga: SagaId, wish: &Wish) -> Result<()> {
+    let found = stage.ask(saga, &wish.kind).await?;
+    ensure!(
+        found == wish.verdict,
+        "{:?} was answered {found:?}, not {:?}",
+        wish.kind,
+        wish.verdict
+    );
+    Ok(())
+}
+
+fn check(stage: &Stage, case: &Case, saga: SagaId, story: &Story, parked: usize) -> Result<()> {
+    ensure!(
+        story.end() == Some(case.end) && case.parked.allows(parked),
+        "it is {:?} after {parked} retries by hand, and was to be {:?} after {:?}",
+        story.end(),
+        case.end,
+        case.parked
+    );
+    if let Some(fault) = &story.fault {
+        bail!("its events are not gapless: {fault}");
+    }
+    let script = &case.script;
+    let intervenes = script.mishap.is_some() || script.silence.is_some() || script.held.is_some();
+    ensure!(
+        !intervenes || stage.relay.interventions(saga) > 0,
+        "what was to go wrong never did"
+    );
+    Ok(())
+}
+
+/// Whether a wish that was granted may leave something behind.
+pub fn may_leave(kind: &ActionKind) -> bool {
+    match kind {
+        ActionKind::Skip { compensation, .. } => *compensation,
+        other => other.name() == ActionName::Abandon,
+    }
+}
