@@ -24,6 +24,7 @@ use saga_service::{
     health::HealthRegistry,
     lifecycle::{DRAIN_DEADLINE, Shutdown},
     postgres,
+    startup::Startup,
 };
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -50,7 +51,13 @@ impl Service for InventoryService {
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<()> {
         metric::describe(metric::HELP);
-        let pools = postgres::pools(&config.postgres, Self::NAME).await?;
+        let mut startup = Startup::new(&config.http, Self::NAME, &listener, &shutdown);
+        let servers = [postgres::server(&config.postgres)];
+        let connect = || postgres::pools(&config.postgres, Self::NAME);
+        let Some(pools) = startup.until(&servers, connect).await? else {
+            return Ok(());
+        };
+        startup.end().await;
         let mut health = HealthRegistry::default();
         let checked = pools.store.clone();
         health.register("postgres", move || postgres::health(checked.clone()));
@@ -61,8 +68,9 @@ impl Service for InventoryService {
             pool: pools.store.clone(),
             reporting: pools.reporting,
         }));
+        let ready = health.readiness("kafka");
         let stop = shutdown.soft.clone();
-        let participant = participant::run(config.clone(), pools.store, alarm, stop);
+        let participant = participant::run(config.clone(), pools.store, alarm, ready, stop);
         shutdown.spawn_vital("the participant", participant);
         saga_service::http::serve(
             &config.http,

@@ -30,10 +30,16 @@ use saga_messaging::{
     rule::{self, RuleSettings},
 };
 use saga_service::{
-    Service, health::HealthRegistry, lifecycle::Shutdown, postgres, postgres::Pools,
+    Service,
+    health::HealthRegistry,
+    lifecycle::Shutdown,
+    postgres,
+    postgres::Pools,
+    startup::{Server, Startup},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use thiserror::Error;
+use tokio::{net::TcpListener, sync::Mutex};
 use tracing::info;
 
 /// A letter is younger than its saga, by at most this.
@@ -61,15 +67,19 @@ impl Service for Orchestrator {
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
         telemetry::describe();
-        let mut parts = Parts::make(&config, &shutdown).await?;
-        parts
-            .upkeep
-            .before_start()
-            .await
-            .map_err(|error| anyhow::anyhow!(error))?;
+        let mut startup = Startup::new(&config.http, Self::NAME, &listener, &shutdown);
+        let Some(parts) = Parts::make(&config, &mut startup, &shutdown).await? else {
+            return Ok(());
+        };
+        startup.end().await;
         parts.serve(config, listener, shutdown).await
     }
 }
+
+/// Why [`Upkeep::before_start`] could not be done.
+#[derive(Debug, Error)]
+#[error("what nothing can run without is not there")]
+struct Unprepared(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 /// Everything that runs, made but not started.
 struct Parts {
@@ -82,14 +92,49 @@ struct Parts {
 }
 
 impl Parts {
-    async fn make(config: &Config, shutdown: &Shutdown) -> anyhow::Result<Self> {
-        let Pools {
-            store: pool,
-            reporting,
-        } = postgres::pools(&config.postgres, Orchestrator::NAME).await?;
-        let store = PgStore::new(pool.clone(), reporting);
-        check_topics(config).await?;
-        let shared = Arc::new(load_definitions(config, &store).await?);
+    /// Waits for the servers that it needs; `None` if it shall stop instead.
+    async fn make(
+        config: &Config,
+        startup: &mut Startup<'_>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Option<Self>> {
+        let sources = read_definitions(config)?;
+        let both = [
+            postgres::server(&config.postgres),
+            Server::kafka(&config.kafka.brokers, kafka::is_away),
+        ];
+        let (postgres, kafka) = both.split_at(1);
+        let connect = || connect(config);
+        let Some(store) = startup.until(postgres, connect).await? else {
+            return Ok(None);
+        };
+        // Before definitions are registered: until topics are put right, they may still be changed.
+        let check = || check_topics(config);
+        if startup.until(kafka, check).await?.is_none() {
+            return Ok(None);
+        }
+        let load = || load_definitions(config, &sources, &store);
+        let Some(shared) = startup.until(postgres, load).await? else {
+            return Ok(None);
+        };
+        let shared = Arc::new(shared);
+        let mut parts = Self::assemble(config, store, shared, shutdown)?;
+        let upkeep = Mutex::new(&mut parts.upkeep);
+        let prepare = || async {
+            let prepared = upkeep.lock().await.before_start().await;
+            prepared.map_err(|error| Unprepared(error).into())
+        };
+        let prepared = startup.until(&both, prepare).await?;
+        Ok(prepared.map(|()| parts))
+    }
+
+    fn assemble(
+        config: &Config,
+        store: PgStore,
+        shared: Arc<Shared>,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let pool = store.pool().clone();
         let groups: BTreeSet<&str> = config
             .participants
             .0
@@ -284,14 +329,28 @@ fn requirements(config: &Config) -> Vec<TopicRequirement> {
         .collect()
 }
 
-/// Reads, checks, registers, and then holds whatever is registered: sagas may be pinned to it.
-async fn load_definitions(config: &Config, store: &PgStore) -> anyhow::Result<Shared> {
+async fn connect(config: &Config) -> anyhow::Result<PgStore> {
+    let Pools { store, reporting } = postgres::pools(&config.postgres, Orchestrator::NAME).await?;
+    Ok(PgStore::new(store, reporting))
+}
+
+/// What is wrong with definitions in themselves is said before any server is asked.
+fn read_definitions(config: &Config) -> Result<Vec<registry::Source>, RegistryError> {
     let sources = registry::read(
         config.shipped_definitions,
         config.definitions_dir.as_deref(),
     )?;
     registry::check_participants(&sources, |name| config.participants.get(name).is_some())?;
-    store::definition::register(store.pool(), &sources).await?;
+    Ok(sources)
+}
+
+/// Registers, and then holds whatever is registered: sagas may be pinned to it.
+async fn load_definitions(
+    config: &Config,
+    sources: &[registry::Source],
+    store: &PgStore,
+) -> anyhow::Result<Shared> {
+    store::definition::register(store.pool(), sources).await?;
     let shared = Shared::new(config.engine_settings(), Registry::default());
     for definition in store::definition::all(store.reporting()).await? {
         refuse_unreachable(config, store, &definition).await?;
@@ -333,6 +392,7 @@ async fn refuse_unreachable(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use saga_messaging::{kafka::admin::TopicCheckError, log::LogError};
     use saga_service::config::load;
 
     #[test]
@@ -362,5 +422,21 @@ mod tests {
             off.iter().all(|(_, at_most, _)| at_most.is_none()),
             "{off:?}"
         );
+    }
+    #[test]
+    fn a_server_that_goes_away_during_the_start_is_known_whoever_meets_it() {
+        let check = |error: anyhow::Error, kafka: bool, postgres: bool| {
+            assert_eq!(error.chain().any(kafka::is_away), kafka, "{error:#}");
+            assert_eq!(error.chain().any(postgres::is_away), postgres, "{error:#}");
+        };
+        let broker = LogError::Unavailable("it restarts".into());
+        check(Unprepared(Box::new(broker)).into(), true, false);
+        let broker = LogError::Unavailable("it restarts".into());
+        check(TopicCheckError::Log(broker).into(), true, false);
+        let database = || Box::new(sqlx::Error::PoolTimedOut);
+        check(Unprepared(database()).into(), false, true);
+        check(RegistryError::Store(database()).into(), false, true);
+        let topics = TopicCheckError::Problems(Vec::new());
+        check(topics.into(), false, false);
     }
 }

@@ -80,6 +80,10 @@ impl ServiceConfig for Config {
         &self.log
     }
 
+    fn postgres(&self) -> Option<&PostgresConfig> {
+        Some(&self.postgres)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let fail = |message: String| Err(ConfigError(message));
         if let Err(error) = self.kafka.validate() {

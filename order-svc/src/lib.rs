@@ -38,9 +38,9 @@ use saga_contracts::topic::ORCHESTRATOR_GROUP;
 use saga_log::SagaLog;
 use saga_messaging::{
     batcher::Batcher,
-    kafka::{GroupOffsets, KafkaWriter},
+    kafka::{self, GroupOffsets, KafkaConfig, KafkaWriter},
     outbox::{Outbox, Relay, RelaySettings},
-    participant::inbox,
+    participant::{ParticipantConfig, approve_topics, inbox},
     partition::PartitionAlarm,
 };
 use saga_service::{
@@ -48,7 +48,8 @@ use saga_service::{
     health::{HealthRegistry, Readiness},
     http::serve,
     lifecycle::Shutdown,
-    postgres::{self, Pools},
+    postgres::{self, Pools, PostgresConfig},
+    startup::{Server, Startup, until},
 };
 use sqlx::PgPool;
 use std::sync::Arc;
@@ -96,13 +97,17 @@ impl Service for OrderService {
 /// Runs until the shutdown, then drains in the order in which work flows: requests, batches, messages.
 async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> anyhow::Result<()> {
     metric::describe();
-    let Pools {
+    let mut startup = Startup::new(&config.http, OrderService::NAME, &listener, shutdown);
+    let servers = [postgres::server(&config.postgres)];
+    let prepare = || prepare(&config.postgres);
+    let Some(Pools {
         store: pool,
         reporting,
-    } = postgres::pools(&config.postgres, OrderService::NAME).await?;
-    inbox::ensure_partitions(&pool, PARTITIONS_AHEAD_DAYS)
-        .await
-        .context("the barrier's partitions could not be made")?;
+    }) = startup.until(&servers, prepare).await?
+    else {
+        return Ok(());
+    };
+    startup.end().await;
     let writer = KafkaWriter::connect(&config.kafka).context("kafka")?;
     // The relay stops last: what was accepted while draining still goes out.
     let stop_relay = CancellationToken::new();
@@ -128,7 +133,7 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
     let lag = upkeep::watch_lag(app.inputs_lag.clone(), offsets, shutdown.soft.clone());
     shutdown.spawn("inputs lag", lag);
     let mut health = health(pool, writer.clone(), alarm.clone());
-    let ready = health.readiness();
+    let ready = health.readiness("kafka");
     let participant = start_beside(config, &app, writer, (ready, alarm), shutdown);
     let api = http::router(Arc::clone(&app));
     serve(
@@ -151,6 +156,14 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
     }
 }
 
+async fn prepare(config: &PostgresConfig) -> anyhow::Result<Pools> {
+    let pools = postgres::pools(config, OrderService::NAME).await?;
+    inbox::ensure_partitions(&pools.store, PARTITIONS_AHEAD_DAYS)
+        .await
+        .context("the barrier's partitions could not be made")?;
+    Ok(pools)
+}
+
 /// Starts what runs beside the requests, and returns the participant, which others must not outlive.
 fn start_beside(
     config: &Config,
@@ -161,19 +174,44 @@ fn start_beside(
 ) -> JoinHandle<()> {
     let stop = || shutdown.soft.clone();
     let pool = || app.pool.clone();
-    let count = upkeep::watch_partitions(app.partitions.clone(), writer, ready, stop());
+    let count = upkeep::watch_partitions(app.partitions.clone(), writer.clone(), stop());
     shutdown.spawn("partition count", count);
     shutdown.spawn("upkeep", upkeep::tend_database(pool(), stop()));
     let (waiters, stop_waiting, wait_pool) = (Arc::clone(&app.waiters), stop(), pool());
     shutdown.spawn("waiting requests", async move {
         waiters.run(wait_pool, stop_waiting).await;
     });
+    let participant = participant::settings(config, alarm);
+    let kafka = config.kafka.clone();
+    let consuming = consume(participant, kafka, Arc::clone(app), writer, ready, stop());
+    // Without it, orders are taken and never end: better to stop, and be started again, than to pretend.
+    shutdown.spawn_vital("the participant", consuming)
+}
+
+/// Waits for the broker, and is ready to take orders then; consumes what follows from them until `stop`. Topics that are
+/// not as they must be end it.
+async fn consume(
+    mut participant: ParticipantConfig,
+    kafka: KafkaConfig,
+    app: Arc<App>,
+    writer: KafkaWriter,
+    ready: Readiness,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let servers = [Server::kafka(&kafka.brokers, kafka::is_away)];
+    let look = || async {
+        approve_topics(&participant, &kafka).await?;
+        Ok(upkeep::count_partitions(&app.partitions, &writer).await?)
+    };
+    if until(&servers, &ready, &stop, look).await?.is_none() {
+        return Ok(());
+    }
+    ready.ready();
+    participant.topics = None;
     let handler = OrderParticipant {
         waiters: Arc::clone(&app.waiters),
     };
-    let consuming = participant::run(config.clone(), handler, pool(), alarm, stop());
-    // Without it, orders are taken and never end: better to stop, and be started again, than to pretend.
-    shutdown.spawn_vital("the participant", consuming)
+    participant::run(participant, handler, app.pool.clone(), kafka, stop).await
 }
 
 fn health(pool: PgPool, writer: KafkaWriter, alarm: PartitionAlarm) -> HealthRegistry {

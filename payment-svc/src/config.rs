@@ -58,6 +58,10 @@ impl ServiceConfig for Config {
         &self.log
     }
 
+    fn postgres(&self) -> Option<&PostgresConfig> {
+        Some(&self.postgres)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         self.kafka
             .validate()

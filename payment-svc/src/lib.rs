@@ -29,7 +29,8 @@ use saga_service::{
     Service,
     health::HealthRegistry,
     lifecycle::{DRAIN_DEADLINE, Shutdown},
-    postgres,
+    postgres::{self, Pools, PostgresConfig},
+    startup::Startup,
 };
 use sqlx::PgPool;
 use std::sync::Arc;
@@ -57,21 +58,27 @@ impl Service for PaymentService {
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<()> {
         metric::describe(metric::HELP);
-        let pools = postgres::pools(&config.postgres, Self::NAME).await?;
-        // The gateway is another company: it has connections of its own.
-        let gateway = postgres::store_pool(&config.postgres, "payment-svc simulated gateway")
-            .await
-            .context("connecting to Postgres")?;
-        let ledger = Ledger::new(gateway);
+        let mut startup = Startup::new(&config.http, Self::NAME, &listener, &shutdown);
+        let servers = [postgres::server(&config.postgres)];
+        let connect = || connect(&config.postgres);
+        let Some((pools, ledger)) = startup.until(&servers, connect).await? else {
+            return Ok(());
+        };
+        startup.end().await;
         let alarm = inbox::alarm();
-        let health = health(&config, &pools.store, alarm.clone());
+        let mut health = health(&config, &pools.store, alarm.clone());
         let api = http::router(Arc::new(http::App {
             pool: pools.store.clone(),
             reporting: pools.reporting,
         }));
-        let soft = shutdown.soft.clone();
-        let gateway = ledger.clone();
-        let participant = participant::run(config.clone(), gateway, pools.store, alarm, soft);
+        let participant = participant::run(
+            config.clone(),
+            ledger.clone(),
+            pools.store,
+            alarm,
+            health.readiness("kafka"),
+            shutdown.soft.clone(),
+        );
         shutdown.spawn_vital("the participant", participant);
         saga_service::http::serve(
             &config.http,
@@ -86,6 +93,15 @@ impl Service for PaymentService {
         ledger.drain().await;
         Ok(())
     }
+}
+
+/// The gateway is another company: it has connections of its own.
+async fn connect(config: &PostgresConfig) -> Result<(Pools, Ledger)> {
+    let pools = postgres::pools(config, PaymentService::NAME).await?;
+    let gateway = postgres::store_pool(config, "payment-svc simulated gateway")
+        .await
+        .context("connecting to Postgres")?;
+    Ok((pools, Ledger::new(gateway)))
 }
 
 fn health(config: &Config, pool: &PgPool, alarm: PartitionAlarm) -> HealthRegistry {

@@ -1,14 +1,12 @@
 //! What goes on beside the requests: the partition count, forgotten keys, and how many orders are pending.
 
 use crate::store;
-use async_trait::async_trait;
 use metrics::gauge;
 use saga_contracts::topic;
 use saga_messaging::{
     kafka::{GroupOffsets, KafkaWriter},
     log::LogError,
 };
-use saga_service::health::Readiness;
 use sqlx::PgPool;
 use std::{
     sync::{
@@ -56,23 +54,8 @@ impl InputsLag {
     }
 }
 
-/// Where the count comes from.
-#[async_trait]
-pub trait CountPartitions: Send + Sync {
-    async fn count(&self) -> Result<i32, LogError>;
-}
-
-#[async_trait]
-impl CountPartitions for KafkaWriter {
-    async fn count(&self) -> Result<i32, LogError> {
-        self.refresh_partition_count(topic::SAGA_INPUTS).await
-    }
-}
-
 /// A flood is felt within this.
 const LAG_EVERY: Duration = Duration::from_secs(1);
-/// Between two tries while the count is not known.
-const FIRST_COUNT: Duration = Duration::from_millis(500);
 /// Partitions are added by hand, and rarely.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 const PENDING_EVERY: Duration = Duration::from_secs(5);
@@ -82,33 +65,36 @@ const FORGET_LIMIT: i64 = 10_000;
 /// The count of pending orders stops here, so that a backlog does not make itself worse.
 const PENDING_BOUND: i64 = 100_000;
 
-/// Keeps the partition count; once it is known, orders can be taken.
+/// Once the count is known, orders can be taken.
+pub async fn count_partitions(
+    partitions: &Partitions,
+    writer: &KafkaWriter,
+) -> Result<(), LogError> {
+    let count = writer.refresh_partition_count(topic::SAGA_INPUTS).await?;
+    partitions.set(count);
+    Ok(())
+}
+
+/// Keeps the partition count.
 pub async fn watch_partitions(
     partitions: Partitions,
-    source: impl CountPartitions,
-    ready: Readiness,
+    writer: KafkaWriter,
     stop: CancellationToken,
 ) {
     loop {
-        match source.count().await {
-            Ok(count) => {
-                partitions.set(count);
-                ready.ready();
-            }
-            Err(error) => warn!(
+        let counted = tokio::select! {
+            () = stop.cancelled() => return,
+            counted = async {
+                tokio::time::sleep(COUNT_EVERY).await;
+                count_partitions(&partitions, &writer).await
+            } => counted,
+        };
+        if let Err(error) = counted {
+            warn!(
                 error = &error as &dyn std::error::Error,
                 messaging.kafka.topic = topic::SAGA_INPUTS,
                 "the partitions cannot be counted"
-            ),
-        }
-        let pause = if partitions.get().is_some() {
-            COUNT_EVERY
-        } else {
-            FIRST_COUNT
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            );
         }
     }
 }
@@ -116,7 +102,12 @@ pub async fn watch_partitions(
 /// Keeps the lag of `saga.inputs`.
 pub async fn watch_lag(lag: InputsLag, offsets: GroupOffsets, stop: CancellationToken) {
     loop {
-        match inputs_lag(&offsets).await {
+        // A broker that is away takes its time to say so.
+        let looked = tokio::select! {
+            () = stop.cancelled() => return,
+            looked = inputs_lag(&offsets) => looked,
+        };
+        match looked {
             Ok(records) => lag.set(records),
             Err(error) => {
                 lag.set(0);

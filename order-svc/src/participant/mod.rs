@@ -11,6 +11,7 @@ use saga_contracts::{
     topic,
 };
 use saga_messaging::{
+    kafka::KafkaConfig,
     participant::{self, ParticipantConfig},
     partition::PartitionAlarm,
 };
@@ -18,28 +19,26 @@ use sqlx::PgPool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Runs until `stop`. A broker that is away is waited for; topics that are not as they must be end it.
-pub async fn run(
-    config: Config,
-    handler: OrderParticipant,
-    pool: PgPool,
-    alarm: PartitionAlarm,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+/// What it is, and what its topics must be like.
+pub fn settings(config: &Config, alarm: PartitionAlarm) -> ParticipantConfig {
     let mut participant =
         ParticipantConfig::new("order", topic::ORDER_COMMANDS, topic::ORDER_GROUP)
             .compensation_reply(ORDER_CANCEL, ORDER_CANCELLED)
             .with_settings(&config.participant)
             .with_partition_alarm(alarm);
     SOURCE.clone_into(&mut participant.source);
-    participant::run(
-        participant,
-        Arc::new(handler),
-        None,
-        pool,
-        config.kafka,
-        stop,
-    )
-    .await
-    .context("order.commands cannot be consumed")
+    participant
+}
+
+/// Runs until `stop`.
+pub async fn run(
+    participant: ParticipantConfig,
+    handler: OrderParticipant,
+    pool: PgPool,
+    kafka: KafkaConfig,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    participant::run(participant, Arc::new(handler), None, pool, kafka, stop)
+        .await
+        .context("order.commands cannot be consumed")
 }

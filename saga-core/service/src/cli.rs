@@ -5,11 +5,14 @@
 //! ```
 //!
 //! Signal handlers come before everything that takes time, so that the start can be interrupted, and the listener before
-//! the migrations, so that a taken port is said at once.
+//! the migrations, so that a taken port is said at once. A database that is away is waited for, see [`crate::startup`]; only
+//! the `migrate` subcommand, which somebody waits for, fails instead.
 
 use crate::{
     Service, ServiceConfig, config,
     lifecycle::{DRAIN_DEADLINE, Shutdown},
+    postgres,
+    startup::Startup,
     telemetry,
 };
 use anyhow::{Context, bail};
@@ -75,11 +78,18 @@ async fn serve<S: Service>(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let listener = bind(config.http().listen, "--listen", &listen_variable::<S>()).await?;
-    let prepared = if check_only {
-        interruptible(&shutdown, S::check_migrations(&config)).await?
-    } else {
-        interruptible(&shutdown, S::migrate(&config)).await?
-    };
+    let servers = Vec::from_iter(config.postgres().map(postgres::server));
+    let mut startup = Startup::new(config.http(), S::NAME, &listener, &shutdown);
+    let prepared = startup
+        .until(&servers, || async {
+            if check_only {
+                S::check_migrations(&config).await
+            } else {
+                S::migrate(&config).await
+            }
+        })
+        .await?;
+    startup.end().await;
     if prepared.is_none() {
         return Ok(());
     }

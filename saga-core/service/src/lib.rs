@@ -1,5 +1,5 @@
 //! How a process of this project runs: configuration, command line, telemetry, HTTP shell, health, Postgres pools,
-//! shutdown. A service implements [`Service`]; its `main` is `saga_service::main::<TheService>()`. The standalone
+//! start, shutdown. A service implements [`Service`]; its `main` is `saga_service::main::<TheService>()`. The standalone
 //! mode runs the same services in one process.
 
 pub mod cli;
@@ -9,6 +9,7 @@ pub mod health;
 pub mod http;
 pub mod lifecycle;
 pub mod postgres;
+pub mod startup;
 pub mod telemetry;
 
 use lifecycle::Shutdown;
@@ -46,6 +47,10 @@ pub trait Service: Send + Sync + 'static {
 pub trait ServiceConfig: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
     fn http(&self) -> &http::HttpConfig;
     fn log(&self) -> &telemetry::LogConfig;
+    /// The database of [`Service::migrate`], which a start waits for.
+    fn postgres(&self) -> Option<&postgres::PostgresConfig> {
+        None
+    }
     /// Checks across fields; the message names both.
     fn check(&self) -> Result<(), config::ConfigError>;
 }

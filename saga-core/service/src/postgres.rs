@@ -1,16 +1,29 @@
 //! Postgres pools and migrations.
 
-use crate::config::{Secret, mask_url, masked_url};
+mod away;
+
+pub use away::is_away;
+
+use crate::{
+    config::{Secret, mask_url, masked_url},
+    startup::Server,
+};
 use anyhow::Context;
 use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    Connection, PgPool,
+    ConnectOptions, Connection, PgPool,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    str::FromStr,
+    time::Duration,
+};
 use thiserror::Error;
+use tokio::time::timeout;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +33,15 @@ pub struct PostgresConfig {
     pub url: Secret,
     pub max_connections: u32,
     pub connect_timeout_ms: u64,
+}
+
+/// The database, for a start that waits for it.
+pub fn server(config: &PostgresConfig) -> Server {
+    Server {
+        name: "postgres",
+        place: mask_url(config.url.expose()),
+        is_away,
+    }
 }
 
 /// A connection that was idle for longer is asked whether it still lives before it is used; one in steady use is not,
@@ -98,9 +120,11 @@ async fn pool(
     settings: &'static str,
 ) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(config.url.expose())?.application_name(name);
+    let patience = Duration::from_millis(config.connect_timeout_ms);
+    reach(&options, patience).await?;
     PgPoolOptions::new()
         .max_connections(config.max_connections)
-        .acquire_timeout(Duration::from_millis(config.connect_timeout_ms))
+        .acquire_timeout(patience)
         .test_before_acquire(false)
         .before_acquire(|connection, metadata| {
             async move { Ok(metadata.idle_for < TRUST_IDLE || connection.ping().await.is_ok()) }
@@ -117,6 +141,21 @@ async fn pool(
         })
         .connect_with(options)
         .await
+}
+
+/// Connects once. A pool tries for as long as it may, and then only says that it did; this says at once what is wrong.
+async fn reach(options: &PgConnectOptions, patience: Duration) -> Result<(), sqlx::Error> {
+    let attempt = async { options.connect().await?.close().await };
+    let late = |_| Err(io::Error::from(ErrorKind::TimedOut).into());
+    match timeout(patience, attempt).await.unwrap_or_else(late) {
+        // Over TCP no file is needed but what the address names: a certificate, which does not come by waiting.
+        Err(sqlx::Error::Io(error))
+            if error.kind() == ErrorKind::NotFound && options.get_socket().is_none() =>
+        {
+            Err(sqlx::Error::Configuration(error.into()))
+        }
+        result => result,
+    }
 }
 
 /// Says whether the database answers, for `/health`.

@@ -49,6 +49,14 @@ impl From<Refusal> for LogError {
     }
 }
 
+/// Whether `error` says that the brokers are away, so that waiting may help. For one of a chain.
+pub fn is_away(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(
+        error.downcast_ref::<LogError>(),
+        Some(LogError::Unavailable(_))
+    )
+}
+
 /// `what` is the topic or group concerned.
 pub(super) fn classify(error: KafkaError, what: &str) -> LogError {
     if let KafkaError::MessageConsumptionFatal(_) = error {
@@ -96,4 +104,28 @@ pub(super) fn is_login(code: Option<RDKafkaErrorCode>) -> bool {
         code,
         Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_that_are_away_may_come_back_and_a_refusal_stays() {
+        let check = |code: RDKafkaErrorCode, away: bool| {
+            let error = classify(KafkaError::MetadataFetch(code), "saga.inputs");
+            assert_eq!(is_away(&error), away, "{code}");
+        };
+        check(RDKafkaErrorCode::BrokerTransportFailure, true);
+        check(RDKafkaErrorCode::AllBrokersDown, true);
+        check(RDKafkaErrorCode::OperationTimedOut, true);
+        check(RDKafkaErrorCode::Resolve, true);
+        check(RDKafkaErrorCode::LeaderNotAvailable, true);
+        check(RDKafkaErrorCode::UnknownTopicOrPartition, false);
+        check(RDKafkaErrorCode::TopicAuthorizationFailed, false);
+        check(RDKafkaErrorCode::SaslAuthenticationFailed, false);
+        check(RDKafkaErrorCode::Fatal, false);
+        let refused = Refusal::NotAdmitted("not with this certificate".to_owned());
+        assert!(!is_away(&LogError::from(refused)));
+    }
 }

@@ -34,7 +34,7 @@ mod writer;
 
 pub use admin::{TopicProblem, TopicRequirement, TopicSpec, check_topics, ensure_topics, health};
 pub use config::{KafkaConfig, KafkaConfigError, SaslMechanism, Secret, SecurityProtocol};
-pub use error::Refusal;
+pub use error::{Refusal, is_away};
 pub use loss::{LossWatch, Lost};
 pub use offsets::GroupOffsets;
 pub use partition::home_partition;

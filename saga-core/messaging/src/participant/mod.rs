@@ -47,6 +47,7 @@ pub use handler::{Answer, BatchHandler, CommandHandler, HandlerError};
 pub use payload::read_payload;
 pub use per_command::PerCommand;
 pub use settings::{ParticipantSettings, ParticipantSettingsError, TopicExpectations};
+pub use topics::approve_topics;
 pub use upkeep::BarrierUpkeep;
 
 use crate::{
@@ -84,12 +85,10 @@ pub async fn run<H: BatchHandler>(
     kafka: KafkaConfig,
     shutdown: CancellationToken,
 ) -> Result<(), LogError> {
-    if let Some(expected) = config.topics {
-        tokio::select! {
-            biased;
-            approved = topics::approve(&config, expected, &kafka) => approved?,
-            () = shutdown.cancelled() => return Ok(()),
-        }
+    tokio::select! {
+        biased;
+        approved = topics::wait(&config, &kafka) => approved?,
+        () = shutdown.cancelled() => return Ok(()),
     }
     let upkeep = BarrierUpkeep::new(
         pool.clone(),

@@ -12,30 +12,35 @@ use tracing::warn;
 /// Between two looks at a broker that is away.
 const BROKER_RETRY: Duration = Duration::from_secs(1);
 
-/// Returns when all topics that the participant reads or writes are as expected. A broker that is away is waited for;
-/// topics that are not as they must be are refused.
-pub(super) async fn approve(
+/// Looks once whether all topics that the participant reads or writes are as [`ParticipantConfig::topics`] expects. For
+/// a service that waits for the broker in its own way; [`run`](super::run) then need not look.
+pub async fn approve_topics(
     config: &ParticipantConfig,
-    expected: TopicExpectations,
     kafka: &KafkaConfig,
 ) -> Result<(), LogError> {
-    let required = required(config, expected);
+    let Some(expected) = config.topics else {
+        return Ok(());
+    };
+    match check_topics(kafka, &required(config, expected)).await {
+        Ok(()) => Ok(()),
+        Err(TopicCheckError::Log(error)) => Err(error),
+        Err(problems @ TopicCheckError::Problems(_)) => Err(LogError::Refused(Box::new(problems))),
+    }
+}
+
+/// Returns when all topics are approved. A broker that is away is waited for; topics that are not as they must be are
+/// refused.
+pub(super) async fn wait(config: &ParticipantConfig, kafka: &KafkaConfig) -> Result<(), LogError> {
     loop {
-        match check_topics(kafka, &required).await {
-            Err(TopicCheckError::Log(error @ LogError::Unavailable(_))) => {
+        match approve_topics(config, kafka).await {
+            Err(error @ LogError::Unavailable(_)) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "waiting for the broker"
                 );
                 tokio::time::sleep(BROKER_RETRY).await;
             }
-            Err(TopicCheckError::Log(error @ (LogError::Refused(_) | LogError::TooLarge(_)))) => {
-                return Err(error);
-            }
-            Err(problems @ TopicCheckError::Problems(_)) => {
-                return Err(LogError::Refused(Box::new(problems)));
-            }
-            Ok(()) => return Ok(()),
+            approved => return approved,
         }
     }
 }

@@ -14,13 +14,17 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{HeaderName, HeaderValue, Method, header},
-    middleware::{from_fn, from_fn_with_state},
+    middleware::{from_fn, from_fn_with_state, map_response},
+    response::Response,
+    routing::{MethodRouter, any},
     serve::ListenerExt,
 };
 use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
 
 pub use access::{AccessConfig, AccessGuard, require_token};
 pub use context::{CORRELATION_ID, RequestContext, TRACEPARENT};
@@ -49,7 +53,7 @@ const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 pub async fn serve(
     config: &HttpConfig,
     listener: TcpListener,
-    api: utoipa_axum::router::OpenApiRouter,
+    api: OpenApiRouter,
     title: &str,
     health: HealthRegistry,
     shutdown: Shutdown,
@@ -58,29 +62,79 @@ pub async fn serve(
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
+    tracing::info!(%address, "listening");
+    let stop = shutdown.soft.clone();
+    answer(listener, app, stop, shutdown.hard).await
+}
+
+/// Serves health and metrics, and says of everything else that the service is starting, until `stop`. Each answer
+/// closes its connection, so that no client is still connected here when the service itself answers.
+pub(crate) async fn serve_start(
+    config: &HttpConfig,
+    listener: TcpListener,
+    title: &str,
+    health: HealthRegistry,
+    shutdown: Shutdown,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let starting = any(shell::starting);
+    let app = assemble(
+        config,
+        OpenApiRouter::new(),
+        title,
+        health,
+        &shutdown,
+        starting,
+    )?;
+    let app = app.layer(map_response(async |mut response: Response| {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        response
+    }));
+    answer(listener, app, stop, shutdown.hard).await
+}
+
+/// Until `stop`, and until every request in hand is answered.
+async fn answer(
+    listener: TcpListener,
+    app: Router,
+    stop: CancellationToken,
+    hard: CancellationToken,
+) -> anyhow::Result<()> {
     // Small answers would otherwise wait for the client's delayed acknowledgement.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
     });
-    tracing::info!(%address, "listening");
     let serving = axum::serve(listener, app)
-        .with_graceful_shutdown(shutdown.soft.clone().cancelled_owned())
+        .with_graceful_shutdown(stop.cancelled_owned())
         .into_future();
     tokio::select! {
         result = serving => result.context("the HTTP server failed"),
-        () = shutdown.hard.cancelled() => Ok(()),
+        () = hard.cancelled() => Ok(()),
     }
 }
 
 /// The whole application, for [`serve`] and for tests that need no socket.
 pub fn router(
     config: &HttpConfig,
-    api: utoipa_axum::router::OpenApiRouter,
+    api: OpenApiRouter,
     title: &str,
     health: HealthRegistry,
     shutdown: &Shutdown,
+) -> anyhow::Result<Router> {
+    let otherwise = any(shell::nothing_here);
+    assemble(config, api, title, health, shutdown, otherwise)
+}
+
+fn assemble(
+    config: &HttpConfig,
+    api: OpenApiRouter,
+    title: &str,
+    health: HealthRegistry,
+    shutdown: &Shutdown,
+    otherwise: MethodRouter,
 ) -> anyhow::Result<Router> {
     let system = system::System {
         health,
@@ -102,7 +156,7 @@ pub fn router(
     // The last layer added is the first that a request meets.
     let mut app = routes
         .merge(docs)
-        .fallback(shell::nothing_here)
+        .fallback_service(otherwise)
         // The shell's own limit has read the body before axum's could.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(shell::catch_panics))

@@ -31,7 +31,7 @@ const DISCARD_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Plain-text errors of libraries are short; more would be no message.
 const TEXT_LIMIT_BYTES: usize = 4096;
-/// When a request that took too long may be tried again.
+/// When a request that took too long, or came too early, may be tried again.
 const RETRY_AFTER_SECONDS: u64 = 2;
 
 #[derive(Clone)]
@@ -270,6 +270,14 @@ pub(super) async fn end_streams(
 /// Answers paths that no route has; [`as_problems`] makes it a problem.
 pub(super) async fn nothing_here() -> StatusCode {
     StatusCode::NOT_FOUND
+}
+
+/// Answers paths that no route has as long as the service waits for its servers.
+pub(super) async fn starting() -> Problem {
+    Problem::unavailable(
+        "the service is starting; /health/ready says what it waits for",
+        RETRY_AFTER_SECONDS,
+    )
 }
 
 #[cfg(test)]

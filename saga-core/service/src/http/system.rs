@@ -1,7 +1,7 @@
 //! The endpoints that every service has: health, metrics, API docs.
 
 use crate::{
-    health::{Dependency, DependencyStatus, HealthRegistry},
+    health::{Awaited, Dependency, DependencyStatus, HealthRegistry},
     lifecycle::Shutdown,
     telemetry,
 };
@@ -40,8 +40,20 @@ enum ServiceState {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 struct ServiceStatus {
     status: ServiceState,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waiting_for: Vec<Awaited>,
+}
+
+impl From<ServiceState> for ServiceStatus {
+    fn from(status: ServiceState) -> Self {
+        Self {
+            status,
+            waiting_for: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,9 +93,7 @@ async fn health(State(system): State<System>) -> impl IntoResponse {
 #[utoipa::path(get, path = "/health/live", tag = "system",
     responses((status = 200, description = "It does", body = ServiceStatus)))]
 async fn live() -> impl IntoResponse {
-    Json(ServiceStatus {
-        status: ServiceState::Live,
-    })
+    Json(ServiceStatus::from(ServiceState::Live))
 }
 
 /// Whether requests should be sent here.
@@ -92,17 +102,22 @@ async fn live() -> impl IntoResponse {
     path = "/health/ready",
     tag = "system",
     responses((status = 200, description = "They should", body = ServiceStatus),
-              (status = 503, description = "It is starting or draining", body = ServiceStatus))
+              (status = 503, description = "It is draining, or starting: then with what it waits for", body = ServiceStatus))
 )]
 async fn ready(State(system): State<System>) -> impl IntoResponse {
+    let waiting = system.health.waiting();
     let (code, status) = if system.shutdown.soft.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, ServiceState::Draining)
-    } else if system.health.is_ready() {
+    } else if waiting.is_none() {
         (StatusCode::OK, ServiceState::Ready)
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, ServiceState::Starting)
     };
-    (code, Json(ServiceStatus { status }))
+    let status = ServiceStatus {
+        waiting_for: waiting.unwrap_or_default(),
+        ..status.into()
+    };
+    (code, Json(status))
 }
 
 /// Metrics in Prometheus' text format.

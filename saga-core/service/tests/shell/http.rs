@@ -354,15 +354,18 @@ async fn health_tells_which_dependency_is_down() {
 #[tokio::test]
 async fn ready_means_told_so_and_not_draining() {
     let mut health = HealthRegistry::default();
-    let readiness = health.readiness();
+    let readiness = health.readiness("kafka");
     let server = Server::start(health).await;
     let starting = server.get("/health/ready").await;
     assert_eq!(starting.status(), 503);
     let starting: Value = starting.json().await.expect("JSON");
-    assert_eq!(starting["status"], "starting");
+    assert_eq!(
+        starting,
+        json!({"status": "starting", "waitingFor": [{"name": "kafka"}]})
+    );
     readiness.ready();
     assert_eq!(server.get("/health/ready").await.status(), 200);
-    readiness.not_ready();
+    readiness.waits_for(Vec::new());
     assert_eq!(server.get("/health/ready").await.status(), 503);
 }
 

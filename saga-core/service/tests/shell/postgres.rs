@@ -9,6 +9,10 @@ use sqlx::{
     PgPool,
     migrate::{Migration, MigrationType, Migrator},
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 async fn database() -> PostgresConfig {
     let server = TestEnv::postgres_only().await;
@@ -139,4 +143,40 @@ async fn an_unreachable_database_is_named_without_its_password() {
         "{text}"
     );
     assert!(!text.contains("hunter2"), "{text}");
+}
+
+/// A server that takes connections and answers the request for TLS with `answer`, or drops them.
+async fn impostor(answer: &'static [u8], parameters: &str) -> PostgresConfig {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 8];
+            stream.read_exact(&mut request).await.expect("a request");
+            stream.write_all(answer).await.expect("an answer");
+        }
+    });
+    PostgresConfig {
+        url: Secret::new(format!(
+            "postgres://shop:hunter2@{address}/shop{parameters}"
+        )),
+        max_connections: 1,
+        connect_timeout_ms: 20_000,
+    }
+}
+
+#[tokio::test]
+async fn a_balancer_that_drops_connections_has_no_database_behind_it_yet() {
+    let config = impostor(b"", "").await;
+    let error = postgres::store_pool(&config, "shop").await;
+    let error = error.expect_err("nobody answers");
+    assert!(postgres::is_away(&error), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_missing_does_not_come_by_waiting() {
+    let config = impostor(b"S", "?sslmode=verify-full&sslrootcert=/nonexistent.pem").await;
+    let error = postgres::store_pool(&config, "shop").await;
+    let error = error.expect_err("there is no such file");
+    assert!(!postgres::is_away(&error), "{error:?}");
 }
