@@ -12,6 +12,7 @@ mod own_saga;
 mod parking;
 mod poison;
 mod retention;
+mod startup;
 
 use saga_e2e::System;
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};

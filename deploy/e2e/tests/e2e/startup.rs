@@ -1,0 +1,232 @@
+//! Services that are started before their servers, or beside a server that restarts.
+
+use crate::{BINARY, e2e};
+use anyhow::{Context, Result, ensure};
+use saga_contracts::topic;
+use saga_e2e::{Service, process::Process, serve::SERVICE_VARIABLE, system::PATIENCE};
+use saga_service::config::environment_prefix;
+use saga_testkit::environment::{Server, TestEnv, until};
+use serde_json::Value;
+use std::{collections::BTreeMap, fs, process::Command, time::Duration};
+
+/// Nothing listens there.
+const NOWHERE: &str = "127.0.0.1:1";
+/// A stop is to end a wait, and not to outlast it: below the 20 s that a drain may take.
+const PROMPTLY: Duration = Duration::from_secs(10);
+
+/// A service without anything of the harness's system.
+struct Starting {
+    process: Process,
+    port: u16,
+    password: String,
+}
+
+impl Starting {
+    fn spawn(service: Service, postgres_url: &str, brokers: &str) -> Result<Self> {
+        Self::spawn_with(service, postgres_url, brokers, &[])
+    }
+
+    fn spawn_with(
+        service: Service,
+        postgres_url: &str,
+        brokers: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
+        let port = saga_servers::free_port();
+        let prefix = environment_prefix(service.name());
+        let mut environment: BTreeMap<String, String> = [
+            (SERVICE_VARIABLE.to_owned(), service.name().to_owned()),
+            (format!("{prefix}__POSTGRES__URL"), postgres_url.to_owned()),
+            (format!("{prefix}__KAFKA__BROKERS"), brokers.to_owned()),
+            (format!("{prefix}_LISTEN"), format!("127.0.0.1:{port}")),
+            (format!("{prefix}__LOG__FORMAT"), "json".to_owned()),
+        ]
+        .into();
+        for (name, value) in more {
+            environment.insert(format!("{prefix}{name}"), (*value).to_owned());
+        }
+        let mut process = Process {
+            binary: BINARY.into(),
+            environment,
+            log: std::env::temp_dir().join(format!("saga-startup-{port}.log")),
+            child: None,
+        };
+        process.spawn()?;
+        let (credentials, _) = postgres_url.rsplit_once('@').context("credentials")?;
+        let (_, password) = credentials.rsplit_once(':').context("a password")?;
+        Ok(Self {
+            process,
+            port,
+            password: password.to_owned(),
+        })
+    }
+
+    async fn ask(&self, path: &str) -> Result<(u16, Value)> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let answer = saga_testkit::http_client().get(url).send().await?;
+        Ok((answer.status().as_u16(), answer.json().await?))
+    }
+
+    /// Waits until it says that it waits for `server`, which the log has to say too.
+    async fn waits_for(&mut self, server: &str) -> Result<()> {
+        let what = format!("{} waits for {server}", self.process.name());
+        until(&what, PATIENCE, async || {
+            let (status, ready) = self.ask("/health/ready").await?;
+            let awaited = &ready["waitingFor"][0];
+            ensure!(
+                status == 503 && awaited["name"] == server && awaited["detail"].is_string(),
+                "{status} {ready}\n{}",
+                self.process.tail()
+            );
+            anyhow::Ok(())
+        })
+        .await;
+        assert_eq!(self.ask("/health/live").await?.0, 200);
+        let (status, health) = self.ask("/health").await?;
+        assert_eq!((status, &health["status"]), (503, &"down".into()));
+        let log = fs::read_to_string(&self.process.log)?;
+        ensure!(log.contains(&format!("waiting for {server}")), "{log}");
+        ensure!(log.contains("retry_in_ms"), "{log}");
+        ensure!(!log.contains(&self.password), "{log}");
+        let ended = self.process.ended();
+        ensure!(ended.is_none(), "{ended:?}");
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let what = format!("{} is ready", self.process.name());
+        until(&what, PATIENCE, async || {
+            let (status, ready) = self.ask("/health/ready").await?;
+            ensure!(status == 200, "{ready}\n{}", self.process.tail());
+            anyhow::Ok(())
+        })
+        .await;
+        assert_eq!(self.ask("/health").await?.0, 200);
+        Ok(())
+    }
+
+    /// Its exit status.
+    async fn ended(&mut self, limit: Duration) -> Option<i32> {
+        let what = format!("{} ends", self.process.name());
+        let process = &mut self.process;
+        let mut exited = None;
+        until(&what, limit, || {
+            exited = process.exited();
+            let ended = exited.ok_or_else(|| process.tail()).map(drop);
+            async move { ended }
+        })
+        .await;
+        exited.and_then(|status| status.code())
+    }
+
+    /// SIGTERM, which ends it cleanly and at once.
+    async fn stops(&mut self) -> Result<()> {
+        let child = self.process.child.as_ref().context("it runs")?;
+        let kill = Command::new("kill").arg(child.id().to_string()).status()?;
+        ensure!(kill.success());
+        let code = self.ended(PROMPTLY).await;
+        ensure!(code == Some(0), "{code:?}\n{}", self.process.tail());
+        Ok(())
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        // Of a test that failed: there is nobody to tell.
+        self.process.kill().ok();
+        fs::remove_file(&self.process.log).ok();
+    }
+}
+
+e2e! {
+async fn services_wait_for_their_servers_and_go_on_when_they_come() {
+    let env = TestEnv::exclusive().await;
+    for topic in topic::ALL {
+        env.create_topics(&[(topic, 2), (&topic::dead_letters(topic), 1)]).await;
+    }
+    let mut urls = Vec::new();
+    for service in Service::ALL {
+        urls.push(env.create_role_and_database(service.name()).await);
+    }
+    env.stop(Server::Postgres).await;
+    env.stop(Server::Kafka).await;
+    let mut services = Vec::new();
+    for (service, url) in Service::ALL.into_iter().zip(&urls) {
+        services.push(Starting::spawn(service, url, &env.brokers())?);
+    }
+    for service in &mut services {
+        service.waits_for("postgres").await?;
+        let (status, problem) = service.ask("/anything").await?;
+        assert_eq!((status, &problem["type"]), (503, &"/problems/unavailable".into()));
+    }
+    env.start(Server::Postgres).await;
+    for service in &mut services {
+        service.waits_for("kafka").await?;
+    }
+    env.start(Server::Kafka).await;
+    for service in &mut services {
+        service.ready().await?;
+    }
+    for service in &mut services {
+        service.stops().await?;
+    }
+    Ok(())
+}
+}
+
+e2e! {
+async fn a_stop_ends_the_wait_for_a_database() {
+    let url = format!("postgres://saga:hunter2@{NOWHERE}/saga");
+    let mut services = Vec::new();
+    for service in Service::ALL {
+        services.push(Starting::spawn(service, &url, NOWHERE)?);
+    }
+    for service in &mut services {
+        service.waits_for("postgres").await?;
+        service.stops().await?;
+    }
+    Ok(())
+}
+}
+
+e2e! {
+async fn a_stop_ends_the_wait_for_a_broker() {
+    let postgres = TestEnv::postgres_only().await;
+    let mut services = Vec::new();
+    for service in Service::ALL {
+        let url = postgres.create_role_and_database(service.name()).await;
+        services.push(Starting::spawn(service, &url, NOWHERE)?);
+    }
+    for service in &mut services {
+        service.waits_for("kafka").await?;
+        service.stops().await?;
+    }
+    Ok(())
+}
+}
+
+e2e! {
+async fn what_waiting_cannot_heal_ends_the_start() {
+    let postgres = TestEnv::postgres_only().await;
+    let url = postgres.create_role_and_database("refused").await;
+    let (server, _) = url.rsplit_once('/').context("a database")?;
+    let (credentials, place) = url.rsplit_once('@').context("credentials")?;
+    let (role, _) = credentials.rsplit_once(':').context("a password")?;
+    let cases = [
+        (format!("{role}:wrong@{place}"), "auto", "password authentication failed"),
+        (format!("{server}/nonesuch"), "auto", "database \"nonesuch\" does not exist"),
+        (url.clone(), "check", "start with --migrate=auto"),
+    ];
+    for (url, migrate, expected) in cases {
+        for service in Service::ALL {
+            let more = [("_MIGRATE", migrate)];
+            let mut refused = Starting::spawn_with(service, &url, NOWHERE, &more)?;
+            let code = refused.ended(PATIENCE).await;
+            let said = refused.process.tail();
+            ensure!(code == Some(1) && said.contains(expected), "{code:?}: {said}");
+            ensure!(!said.contains("waiting for"), "{said}");
+        }
+    }
+    Ok(())
+}
+}
