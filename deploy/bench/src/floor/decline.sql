@@ -1,0 +1,67 @@
+-- A hundred sagas from the order to its cancellation because the payment is declined: five transactions in the services,
+-- five in the orchestrator. See confirm.sql.
+
+-- order-svc takes the orders in.
+BEGIN;
+INSERT INTO orders SELECT n, n % 1000, 150000, 0 FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+INSERT INTO order_inbox SELECT n, 0, 1, repeat('r', 60) FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+COMMIT;
+
+-- orchestrator: started, reserve sent.
+BEGIN;
+INSERT INTO saga SELECT n, 1, now(), decode(repeat('ab', 400), 'hex') FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+COMMIT;
+
+-- inventory-svc: reserve.
+BEGIN;
+UPDATE stock s SET available = available - u.pieces, reserved = reserved + u.pieces
+  FROM (SELECT (n * 7919 % 1000)::int AS product, count(*) AS pieces FROM generate_series(:base::bigint, :base::bigint + 99) AS n
+        GROUP BY 1 ORDER BY 1) AS u WHERE s.product = u.product;
+INSERT INTO reservation SELECT n, (n * 7919 % 1000)::int, 1, 0 FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+INSERT INTO inventory_inbox SELECT n, 1, 1, repeat('r', 60) FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+COMMIT;
+
+-- orchestrator: reserved, charge sent.
+BEGIN;
+UPDATE saga SET version = version + 1, due = now(), state = decode(repeat('ac', 400), 'hex')
+  WHERE id BETWEEN :base::bigint AND :base::bigint + 99;
+COMMIT;
+
+-- payment-svc: declined, and that is saved.
+BEGIN;
+INSERT INTO payment SELECT n, 150000, 2 FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+INSERT INTO payment_inbox SELECT n, 2, 2, repeat('r', 60) FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+COMMIT;
+
+-- orchestrator: declined, release sent.
+BEGIN;
+UPDATE saga SET version = version + 1, due = now(), state = decode(repeat('ad', 400), 'hex')
+  WHERE id BETWEEN :base::bigint AND :base::bigint + 99;
+COMMIT;
+
+-- inventory-svc: release.
+BEGIN;
+UPDATE stock s SET available = available + u.pieces, reserved = reserved - u.pieces
+  FROM (SELECT (n * 7919 % 1000)::int AS product, count(*) AS pieces FROM generate_series(:base::bigint, :base::bigint + 99) AS n
+        GROUP BY 1 ORDER BY 1) AS u WHERE s.product = u.product;
+UPDATE reservation SET state = 2 WHERE saga BETWEEN :base::bigint AND :base::bigint + 99;
+INSERT INTO inventory_inbox SELECT n, 3, 1, repeat('r', 60) FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+COMMIT;
+
+-- orchestrator: released, cancel sent.
+BEGIN;
+UPDATE saga SET version = version + 1, due = now(), state = decode(repeat('ae', 400), 'hex')
+  WHERE id BETWEEN :base::bigint AND :base::bigint + 99;
+COMMIT;
+
+-- order-svc: cancel.
+BEGIN;
+UPDATE orders SET status = 2 WHERE id BETWEEN :base::bigint AND :base::bigint + 99;
+INSERT INTO order_inbox SELECT n, 4, 1, repeat('r', 60) FROM generate_series(:base::bigint, :base::bigint + 99) AS n;
+COMMIT;
+
+-- orchestrator: cancelled; ended.
+BEGIN;
+WITH ended AS (DELETE FROM saga WHERE id BETWEEN :base::bigint AND :base::bigint + 99 RETURNING id, state)
+INSERT INTO saga_history SELECT id, now(), state FROM ended;
+COMMIT;

@@ -1,0 +1,223 @@
+//! Orders on their way: who was accepted when, and whose end has been seen. The client writes the one, the watch the other,
+//! from threads of their own, and either may be first.
+
+use super::tally::{Accepted, Outcome, Tally};
+use crate::scenario::Kind;
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// What came back for an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Accepted(Uuid),
+    PushedBack,
+    Refused,
+    Unknown,
+}
+
+/// A terminal event.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    pub saga: Uuid,
+    pub outcome: Outcome,
+    pub at_us: u64,
+}
+
+/// See the module.
+pub struct Flight {
+    origin: Instant,
+    ledger: Mutex<Ledger>,
+    /// Sent, and neither turned away nor ended.
+    open: AtomicI64,
+    /// Sagas have ended, or orders were turned away.
+    pub moved: Notify,
+}
+
+#[derive(Default)]
+struct Ledger {
+    tally: Tally,
+    waiting: HashMap<Uuid, Accepted>,
+    /// Ended before their 201 was read; also, ends that were told twice, and those of orders whose answer got lost.
+    unclaimed: HashMap<Uuid, Ended>,
+}
+
+impl Flight {
+    pub fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            ledger: Mutex::default(),
+            open: AtomicI64::new(0),
+            moved: Notify::new(),
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Nothing panics while it is half-changed.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Microseconds of the run's clock.
+    pub fn now_us(&self) -> u64 {
+        self.us(Instant::now())
+    }
+
+    pub fn us(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.origin).as_micros() as u64
+    }
+
+    /// When this time of the run's clock is.
+    pub fn instant(&self, us: u64) -> Instant {
+        self.origin + Duration::from_micros(us)
+    }
+
+    /// A new stage, measured within `window`.
+    pub fn begin(&self, began_us: u64, window: Range<u64>) {
+        let mut ledger = self.ledger();
+        ledger.tally = Tally::new(began_us, window);
+        ledger.waiting.clear();
+        ledger.unclaimed.clear();
+        self.open.store(0, Ordering::Relaxed);
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.ledger().tally.clone()
+    }
+
+    pub fn open(&self) -> i64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub fn sending(&self, intended_us: u64) {
+        self.ledger().tally.sending(intended_us, self.now_us());
+    }
+
+    /// Takes a place in flight.
+    pub fn enter(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self, count: i64) {
+        self.open.fetch_sub(count, Ordering::Relaxed);
+        self.moved.notify_one();
+    }
+
+    pub fn answered(&self, kind: Kind, intended_us: u64, answer: Answer) {
+        let mut ledger = self.ledger();
+        let not_accepted = &mut ledger.tally.not_accepted;
+        match answer {
+            Answer::Accepted(saga) => {
+                let order = Accepted {
+                    kind,
+                    intended_us,
+                    answered_us: self.now_us(),
+                };
+                ledger.tally.accepted(&order);
+                let Some(ended) = ledger.unclaimed.remove(&saga) else {
+                    ledger.waiting.insert(saga, order);
+                    return;
+                };
+                ledger.tally.ended(saga, &order, ended.outcome, ended.at_us);
+            }
+            Answer::PushedBack => not_accepted.pushed_back += 1,
+            Answer::Refused => not_accepted.refused += 1,
+            Answer::Unknown => not_accepted.unknown += 1,
+        }
+        drop(ledger);
+        self.leave(1);
+    }
+
+    pub fn ended(&self, all: &[Ended]) {
+        let mut left = 0;
+        let mut ledger = self.ledger();
+        for ended in all {
+            match ledger.waiting.remove(&ended.saga) {
+                Some(order) => {
+                    ledger
+                        .tally
+                        .ended(ended.saga, &order, ended.outcome, ended.at_us);
+                    left += 1;
+                }
+                None => {
+                    ledger.unclaimed.insert(ended.saga, *ended);
+                }
+            }
+        }
+        drop(ledger);
+        if left > 0 {
+            self.leave(left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flight() -> Flight {
+        let flight = Flight::new();
+        flight.begin(0, 0..u64::MAX);
+        flight
+    }
+
+    fn ended(saga: Uuid) -> Ended {
+        Ended {
+            saga,
+            outcome: Outcome::Completed,
+            at_us: 7,
+        }
+    }
+
+    #[test]
+    fn an_order_counts_once_whichever_of_answer_and_end_is_seen_first() {
+        let check = |answer_first: bool| {
+            let (flight, saga) = (flight(), Uuid::new_v4());
+            flight.enter();
+            let answer = || flight.answered(Kind::Confirmed, 0, Answer::Accepted(saga));
+            if answer_first {
+                answer();
+                assert_eq!(flight.open(), 1);
+                flight.ended(&[ended(saga)]);
+            } else {
+                flight.ended(&[ended(saga)]);
+                assert_eq!(flight.open(), 1);
+                answer();
+            }
+            assert_eq!(flight.open(), 0);
+            let tally = flight.tally();
+            assert_eq!(tally.orders[&Kind::Confirmed].ended_as_expected, 1);
+            assert_eq!(tally.missing(), 0);
+        };
+        check(true);
+        check(false);
+    }
+
+    #[test]
+    fn an_end_that_is_told_twice_counts_once() {
+        let (flight, saga) = (flight(), Uuid::new_v4());
+        flight.enter();
+        flight.answered(Kind::Confirmed, 0, Answer::Accepted(saga));
+        flight.ended(&[ended(saga), ended(saga)]);
+        flight.ended(&[ended(saga)]);
+        assert_eq!(flight.open(), 0);
+        assert_eq!(flight.tally().orders[&Kind::Confirmed].ended_as_expected, 1);
+    }
+
+    #[test]
+    fn who_is_turned_away_makes_room() {
+        for answer in [Answer::PushedBack, Answer::Refused, Answer::Unknown] {
+            let flight = flight();
+            flight.enter();
+            flight.answered(Kind::Confirmed, 0, answer);
+            assert_eq!(flight.open(), 0, "{answer:?}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The load generator: orders over HTTP, and the ends of their sagas.
+//!
+//! ```text
+//!  schedule ─▶ client ──POST /orders──▶ order-svc        saga.events ─▶ watch
+//!                 │ intended, accepted                                    │ ended
+//!                 └──────────────────▶ flight ◀───────────────────────────┘
+//!                                        └─▶ tally: latencies, ends by kind, throughput by second
+//! ```
+
+mod answer;
+mod client;
+mod flight;
+mod latency;
+mod schedule;
+mod tally;
+mod watch;
+
+pub use client::{Client, Load};
+pub use flight::Flight;
+pub use latency::{Latency, Percentiles};
+pub use schedule::Schedule;
+#[cfg(test)]
+pub use tally::Outcome;
+pub use tally::{NotAccepted, Orders, Second, Tally};
+pub use watch::{Events, Watch};

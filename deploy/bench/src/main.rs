@@ -1,0 +1,56 @@
+//! How fast the whole of it is, and what a saga costs.
+//!
+//! ```text
+//!  options ─▶ run ─▶ system: Postgres, Kafka, four services, each a process
+//!               ├──▶ scenario: what is ordered, and how it must end
+//!               ├──▶ stage: load (client, watch) and measure (CPU, memory, write-ahead log, bytes), at the same time
+//!               ├──▶ floor: what the machine allows for the same sagas
+//!               ├──▶ check: what stands in the databases adds up
+//!               └──▶ report: JSON, a table, plots
+//! ```
+//!
+//! With `SAGA_E2E_SERVICE` set it is that service: this is how it starts what it measures.
+
+mod check;
+mod floor;
+mod kafka;
+mod load;
+mod measure;
+mod options;
+mod progress;
+mod report;
+mod run;
+mod scenario;
+mod stage;
+mod system;
+
+use clap::Parser;
+use options::{Command, Options};
+use saga_e2e::serve::named_service;
+use std::{process::ExitCode, time::Duration};
+
+/// After everything has been stopped, how long a thread of the load generator may still run.
+const ABANDON_LIMIT: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    named_service().unwrap_or_else(|| measure(&Options::parse()))
+}
+
+fn measure(options: &Options) -> ExitCode {
+    let Command::Run(options) = &options.command;
+    let outcome = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(run::run(options));
+            runtime.shutdown_timeout(ABANDON_LIMIT);
+            outcome
+        });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            progress::say(&format!("saga-bench: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What a stage costs: counters before and after, and the most that was seen in between.
+
+mod kafka;
+mod machine;
+mod postgres;
+mod probe;
+mod proc;
+
+pub use machine::Machine;
+pub use postgres::describe as describe_postgres;
+pub use probe::{Cost, LOAD_GENERATOR, Memory, Probe, Snapshot};
+pub use proc::Watched;

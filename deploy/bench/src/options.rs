@@ -1,0 +1,223 @@
+//! The command line.
+
+use crate::scenario::Scenario;
+use clap::{Args, Parser, Subcommand};
+use std::{path::PathBuf, time::Duration};
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  every accepted order ended as its scenario expects, and all sums add up; no figure fails a run
+  1  a result is broken: something was lost, compensated needlessly, or does not add up
+  2  wrong usage, the system could not be started, the time limit was reached, or it was interrupted";
+
+/// Measures the real services, each as a process of its own, on a real Kafka and a real Postgres.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "saga-bench", version, max_term_width = 100, after_help = EXIT_STATUS)]
+pub struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    Run(RunOptions),
+}
+
+/// Starts everything, measures the scenarios, checks that nothing was lost, and writes what came of it.
+///
+/// For each scenario: saturation (closed loop with more and more orders in flight, until throughput gains nothing), then
+/// latency in an open loop at fixed rates. Nothing else should run on the machine; how much of it others took is measured
+/// and reported.
+///
+/// Services read their own environment variables here, too: ORDER_SVC__INTAKE__WINDOW_MS=1 measures that.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXIT_STATUS)]
+pub struct RunOptions {
+    /// Only these scenarios; all of them if not given
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    pub scenario: Vec<Scenario>,
+
+    /// How long each stage is measured
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+
+    /// How long each stage runs before it is measured
+    #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub warm_up: u64,
+
+    /// How long the idle stage is measured: at five orders a second, percentiles need time
+    #[arg(long, default_value_t = 40, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub idle_seconds: u64,
+
+    /// Orders in flight of the steps that look for saturation
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        default_value = "500,1000,2000,4000,8000"
+    )]
+    pub in_flight: Vec<u64>,
+
+    /// Open-loop rates, in orders a second, beside 30 % and 70 % of saturation and idle
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        default_value = "2000"
+    )]
+    pub rates: Vec<u64>,
+
+    /// Partitions of each topic
+    #[arg(long, default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..=1_000))]
+    pub partitions: i32,
+
+    /// Arrivals and orders follow from it
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Use these brokers (host:port, separated by commas) instead of a private Kafka. The topics are made, and removed at
+    /// the end; a topic that is there already is not touched, and stops the start
+    #[arg(long, env = "SAGA_KAFKA_BROKERS", value_name = "LIST")]
+    pub kafka_brokers: Option<String>,
+
+    /// Use this Postgres instead of a private one: a superuser's URL. Databases are made, and removed at the end; one that
+    /// is there already is not touched, and stops the start
+    #[arg(
+        long,
+        env = "SAGA_POSTGRES_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub postgres_url: Option<String>,
+
+    /// Setting of the private Postgres, over the bench's own. May be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub postgres_set: Vec<(String, String)>,
+
+    /// Broker property of the private Kafka, over its own. May be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub kafka_set: Vec<(String, String)>,
+
+    /// Where the private servers keep their data while they run; a new directory below the temporary one if not given. It
+    /// should be on the disk that matters
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Results and logs are put here
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub out: PathBuf,
+
+    /// Measure no floor
+    #[arg(long)]
+    pub without_floor: bool,
+
+    /// Seconds instead of minutes: whether results are right, not how fast they come. What CI runs
+    #[arg(long)]
+    pub smoke: bool,
+
+    /// After this, everything is stopped, and the run has failed
+    #[arg(long, default_value_t = 60, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=10_080))]
+    pub time_limit: u64,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err(format!("'{text}' is not NAME=VALUE")),
+    }
+}
+
+/// How long each part of a stage takes, after what `--smoke` makes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    pub warm_up: Duration,
+    pub measured: Duration,
+    pub idle_measured: Duration,
+    pub in_flight: Vec<u64>,
+    pub rates: Vec<u64>,
+    pub floor: Duration,
+}
+
+/// Of a smoke test.
+const SMOKE_SECONDS: u64 = 2;
+const SMOKE_IN_FLIGHT: u64 = 500;
+
+impl RunOptions {
+    pub fn scenarios(&self) -> Vec<Scenario> {
+        let wanted =
+            |scenario: &Scenario| self.scenario.is_empty() || self.scenario.contains(scenario);
+        Scenario::ALL.into_iter().filter(wanted).collect()
+    }
+
+    pub fn pace(&self) -> Pace {
+        let seconds = Duration::from_secs;
+        if self.smoke {
+            return Pace {
+                warm_up: seconds(1),
+                measured: seconds(SMOKE_SECONDS),
+                idle_measured: seconds(SMOKE_SECONDS),
+                in_flight: vec![SMOKE_IN_FLIGHT],
+                rates: Vec::new(),
+                floor: seconds(SMOKE_SECONDS),
+            };
+        }
+        Pace {
+            warm_up: seconds(self.warm_up),
+            measured: seconds(self.seconds),
+            idle_measured: seconds(self.idle_seconds),
+            in_flight: self.in_flight.clone(),
+            rates: self.rates.clone(),
+            floor: seconds(self.seconds),
+        }
+    }
+
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.time_limit * 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(arguments: &[&str]) -> RunOptions {
+        let all = ["saga-bench", "run"].iter().chain(arguments);
+        let Command::Run(options) = Options::try_parse_from(all).expect("options").command;
+        options
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn without_names_every_scenario_runs_and_with_them_only_these() {
+        assert_eq!(parse(&[]).scenarios(), Scenario::ALL);
+        assert_eq!(
+            parse(&["--scenario", "hot-product,decline"]).scenarios(),
+            [Scenario::Decline, Scenario::HotProduct]
+        );
+    }
+
+    #[test]
+    fn a_smoke_test_takes_seconds_whatever_else_is_asked_for() {
+        let pace = parse(&["--smoke", "--seconds", "600"]).pace();
+        assert_eq!(pace.measured, Duration::from_secs(SMOKE_SECONDS));
+        assert_eq!(pace.in_flight.len(), 1);
+    }
+
+    #[test]
+    fn a_setting_has_a_name_and_a_value() {
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(setting(text).ok(), expected, "{text}");
+        };
+        check("fsync=off", Some(("fsync", "off")));
+        check("a=b=c", Some(("a", "b=c")));
+        check("a=", Some(("a", "")));
+        check("=a", None);
+        check("a", None);
+    }
+}

@@ -1,0 +1,330 @@
+//! One run: the system is started, the scenarios are measured one after the other, and everything is stopped, whatever
+//! happened.
+
+use crate::{
+    check::{self, Accepted},
+    floor::{self, Floor},
+    kafka,
+    load::{Flight, Tally, Watch},
+    measure::{Machine, describe_postgres},
+    options::{Pace, RunOptions},
+    progress::{say, update},
+    report::{Report, ScenarioReport, Servers, StageReport},
+    scenario::{PIECES, Scenario, Shop},
+    stage::{Bench, Offer, Plan, Stage},
+    system::{self, System},
+};
+use anyhow::{Context, Result, anyhow, bail};
+use saga_service::lifecycle::Shutdown;
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+
+/// More orders in flight that bring less than this are not worth their latency: saturation is found.
+const GAIN_MIN: f64 = 1.05;
+const IDLE_PER_SECOND: f64 = 5.0;
+/// Of saturation.
+const SHARES: [(f64, &str); 2] = [(0.3, "30 %"), (0.7, "70 %")];
+/// A given rate above this share of saturation shows nothing but a queue.
+const RATE_SHARE_MAX: f64 = 0.9;
+/// Before anything is measured: consumers join their groups, the broker compiles itself.
+const SETTLING: Duration = Duration::from_secs(10);
+const SETTLING_SMOKE: Duration = Duration::from_secs(3);
+const SETTLING_IN_FLIGHT: u64 = 200;
+
+/// Whether every result is right.
+pub async fn run(options: &RunOptions) -> Result<bool> {
+    // Before anything is started, so that Ctrl-C stops it cleanly at any moment.
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    saga_servers::install_crypto_provider();
+    let logs = options.out.join("logs");
+    fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
+    let directory = system::data_directory(options.data_dir.as_deref())?;
+    let mut system = None;
+    let outcome = tokio::select! {
+        outcome = measure(options, &directory, &logs, &mut system) => outcome,
+        () = shutdown.soft.cancelled() => Err(anyhow!("interrupted")),
+        () = tokio::time::sleep(options.limit()) => {
+            Err(anyhow!("the time limit of {} minutes is reached", options.time_limit))
+        }
+    };
+    update("  stopping");
+    let stopped = match &mut system {
+        Some(system) => system.stop().await,
+        None => Ok(()),
+    };
+    let report = outcome?;
+    stopped?;
+    fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
+    report.write(&options.out)?;
+    say(&format!("\n{}", report.table()));
+    say(&format!("written to {}", options.out.display()));
+    Ok(report.mistakes.is_empty())
+}
+
+async fn measure(
+    options: &RunOptions,
+    directory: &Path,
+    logs: &Path,
+    place: &mut Option<System>,
+) -> Result<Report> {
+    let machine = Machine::look(directory)?;
+    update("  starting Postgres and Kafka");
+    let system = place.insert(System::start(options, directory.to_owned(), logs.to_owned()).await?);
+    system.provide(options.partitions).await?;
+    update("  starting the services");
+    system.start_services().await?;
+    let (postgres, settings) = describe_postgres(&system.url_of("postgres")).await?;
+    let servers = Servers {
+        postgres,
+        postgres_settings: settings.into_iter().collect(),
+        kafka: system.kafka_version(),
+        partitions: options.partitions,
+    };
+    let flight = Arc::new(Flight::new());
+    let watch = Watch::start(&system.brokers, Arc::clone(&flight))?;
+    let probe = system.probe().await?;
+    let mut bench = Bench {
+        system,
+        flight,
+        watch,
+        probe,
+        seed: options.seed,
+        stages: 0,
+    };
+    let stages = options.pace();
+    let mut report = Report {
+        machine,
+        servers,
+        scenarios: Vec::new(),
+        mistakes: Vec::new(),
+    };
+    settle(&mut bench, options.smoke).await?;
+    for scenario in options.scenarios() {
+        let measurement = Measurement::new(&mut bench, &stages, scenario).await?;
+        let (found, wrong) = measurement.all(!options.without_floor).await?;
+        let wrong = wrong.into_iter();
+        report
+            .mistakes
+            .extend(wrong.map(|what| format!("{}: {what}", scenario.name())));
+        report.scenarios.push(found);
+    }
+    Ok(report)
+}
+
+async fn settle(bench: &mut Bench<'_>, smoke: bool) -> Result<()> {
+    let shop = Arc::new(Shop::new(Scenario::Confirm));
+    bench.system.restock(&shop.products, PIECES).await?;
+    let plan = Plan {
+        name: "settling".to_owned(),
+        offer: Offer::InFlight(SETTLING_IN_FLIGHT),
+        warm_up: Duration::ZERO,
+        measured: if smoke { SETTLING_SMOKE } else { SETTLING },
+    };
+    bench.stage(&shop, plan).await?;
+    Ok(())
+}
+
+/// One scenario, as far as it has come.
+struct Measurement<'a, 'b> {
+    bench: &'a mut Bench<'b>,
+    pace: &'a Pace,
+    shop: Arc<Shop>,
+    /// Of the topics, before the scenario.
+    ends: BTreeMap<&'static str, i64>,
+    accepted: Accepted,
+    stages: Vec<StageReport>,
+    mistakes: Vec<String>,
+}
+
+impl<'a, 'b> Measurement<'a, 'b> {
+    async fn new(bench: &'a mut Bench<'b>, pace: &'a Pace, scenario: Scenario) -> Result<Self> {
+        say(scenario.name());
+        let shop = Arc::new(Shop::new(scenario));
+        bench.system.restock(&shop.products, PIECES).await?;
+        bench.system.restock(&shop.sold_out, 0).await?;
+        let brokers = bench.system.brokers.clone();
+        let ends =
+            tokio::task::spawn_blocking(move || kafka::ends(&kafka::consumer(&brokers)?)).await??;
+        Ok(Self {
+            bench,
+            pace,
+            shop,
+            ends,
+            accepted: Accepted::default(),
+            stages: Vec::new(),
+            mistakes: Vec::new(),
+        })
+    }
+
+    async fn all(mut self, with_floor: bool) -> Result<(ScenarioReport, Vec<String>)> {
+        let saturation_a_second = self.saturation().await?;
+        if saturation_a_second <= 0.0 {
+            bail!("{}: no saga ended", self.shop.scenario().name());
+        }
+        for (share, name) in SHARES {
+            self.open_loop(
+                name.to_owned(),
+                share * saturation_a_second,
+                self.pace.measured,
+            )
+            .await?;
+        }
+        for rate in self.pace.rates.clone() {
+            let rate = rate as f64;
+            if rate <= RATE_SHARE_MAX * saturation_a_second {
+                self.open_loop(format!("{rate}/s"), rate, self.pace.measured)
+                    .await?;
+            }
+        }
+        self.open_loop("idle".to_owned(), IDLE_PER_SECOND, self.pace.idle_measured)
+            .await?;
+        update("  checking that everything adds up");
+        let wrong = check::scenario(self.bench.system, &self.shop, &self.accepted).await?;
+        self.mistakes.extend(wrong);
+        for mistake in &self.mistakes {
+            say(&format!("  BROKEN: {mistake}"));
+        }
+        let floor = if with_floor {
+            self.floor(saturation_a_second).await?
+        } else {
+            None
+        };
+        let report = ScenarioReport {
+            scenario: self.shop.scenario(),
+            saturation_a_second,
+            floor,
+            stages: self.stages,
+        };
+        Ok((report, self.mistakes))
+    }
+
+    async fn floor(&mut self, saturation_a_second: f64) -> Result<Option<Floor>> {
+        let scenario = self.shop.scenario();
+        if !floor::is_measured(scenario) {
+            return Ok(None);
+        }
+        update("  measuring the floor");
+        let sagas = self.accepted.orders.values().sum();
+        let ends = std::mem::take(&mut self.ends);
+        let found =
+            floor::measure(self.bench.system, scenario, ends, sagas, self.pace.floor).await?;
+        if let Some(floor) = &found {
+            say(&format!(
+                "  floor {:.0} sagas/s: Postgres alone {:.0} ({}), Kafka alone {:.0} ({:.1} records a saga); reached {:.0} %",
+                floor.together,
+                floor.sql,
+                floor.sql_by,
+                floor.log,
+                floor.records_a_saga,
+                100.0 * saturation_a_second / floor.together,
+            ));
+        }
+        Ok(found)
+    }
+
+    /// With more and more orders in flight, until that gains nothing.
+    async fn saturation(&mut self) -> Result<f64> {
+        let mut best: f64 = 0.0;
+        for in_flight in self.pace.in_flight.clone() {
+            let name = format!("{in_flight} in flight");
+            let stage = self
+                .stage(name, Offer::InFlight(in_flight), self.pace.measured)
+                .await?;
+            let found = stage.sagas_a_second();
+            let enough = found < best * GAIN_MIN;
+            best = best.max(found);
+            if enough {
+                break;
+            }
+        }
+        Ok(best)
+    }
+
+    async fn open_loop(&mut self, name: String, per_second: f64, measured: Duration) -> Result<()> {
+        self.stage(name, Offer::Rate { per_second }, measured)
+            .await?;
+        Ok(())
+    }
+
+    async fn stage(&mut self, name: String, offer: Offer, measured: Duration) -> Result<Stage> {
+        let plan = Plan {
+            name,
+            offer,
+            warm_up: self.pace.warm_up,
+            measured,
+        };
+        let stage = self.bench.stage(&self.shop, plan).await?;
+        self.accepted.add(&stage.tally);
+        let wrong = mistakes(&stage.tally, stage.drained.is_some()).into_iter();
+        self.mistakes
+            .extend(wrong.map(|what| format!("{}: {what}", stage.plan.name)));
+        self.stages.push(StageReport::new(&stage));
+        Ok(stage)
+    }
+}
+
+/// What a stage shows by itself, whatever the databases say.
+fn mistakes(tally: &Tally, drained: bool) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !drained || tally.missing() > 0 {
+        wrong.push(format!(
+            "{} accepted orders have not ended",
+            tally.missing()
+        ));
+    }
+    if tally.not_accepted.refused > 0 {
+        wrong.push(format!(
+            "{} orders were refused that should have been accepted",
+            tally.not_accepted.refused
+        ));
+    }
+    for (saga, kind, outcome) in &tally.wrong {
+        wrong.push(format!(
+            "saga {saga} was to be {}, and is {outcome:?}",
+            kind.name()
+        ));
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{load::Outcome, scenario::Kind};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_stage_that_lost_something_is_broken() {
+        let check = |spoil: fn(&mut Tally), drained: bool, expected: Option<&str>| {
+            let mut tally = Tally::default();
+            spoil(&mut tally);
+            let found = mistakes(&tally, drained);
+            match expected {
+                Some(text) => assert!(found.iter().any(|one| one.contains(text)), "{found:?}"),
+                None => assert!(found.is_empty(), "{found:?}"),
+            }
+        };
+        check(|_| (), true, None);
+        check(|_| (), false, Some("have not ended"));
+        check(
+            |tally| tally.orders.entry(Kind::Confirmed).or_default().accepted = 1,
+            true,
+            Some("1 accepted"),
+        );
+        check(
+            |tally| tally.not_accepted.refused = 2,
+            true,
+            Some("2 orders were refused"),
+        );
+        check(
+            |tally| {
+                tally
+                    .wrong
+                    .push((Uuid::nil(), Kind::Confirmed, Outcome::Compensated));
+            },
+            true,
+            Some("and is Compensated"),
+        );
+        // To be turned away because the system is busy is what an overload must come to.
+        check(|tally| tally.not_accepted.pushed_back = 9, true, None);
+    }
+}

@@ -1,0 +1,279 @@
+//! The system that is measured: Postgres and Kafka, and the four services, each a process of its own.
+//!
+//! The services are this very program, started with the name of a service in its environment, so that what is measured is
+//! what was built with it.
+
+mod services;
+mod settings;
+
+pub use settings::database;
+
+use crate::{
+    kafka,
+    measure::{LOAD_GENERATOR, Probe, Watched},
+    options::RunOptions,
+};
+use anyhow::{Context, Result, bail, ensure};
+use saga_contracts::topic;
+use saga_e2e::{process::Process, system::Service};
+use saga_messaging::kafka::{KafkaConfig, TopicSpec, ensure_topics};
+use saga_servers::{KafkaOptions, KafkaServer, PostgresOptions, PostgresServer, free_port};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+const POSTGRES_PORT: u16 = 5432;
+
+/// Starts one after the other, and is stopped in the other order.
+pub struct System {
+    pub brokers: String,
+    /// The superuser's, of the database `postgres`.
+    superuser_url: reqwest::Url,
+    pub http: reqwest::Client,
+    directory: PathBuf,
+    logs: PathBuf,
+    postgres: Option<PostgresServer>,
+    kafka: Option<KafkaServer>,
+    ports: BTreeMap<Service, u16>,
+    processes: BTreeMap<Service, Process>,
+}
+
+impl System {
+    /// Servers, databases and topics; no service yet.
+    pub async fn start(options: &RunOptions, directory: PathBuf, logs: PathBuf) -> Result<Self> {
+        let (postgres, kafka) = tokio::try_join!(
+            start_postgres(options, directory.join("postgres")),
+            start_kafka(options, directory.join("kafka")),
+        )?;
+        let superuser_url = match (&postgres, &options.postgres_url) {
+            (Some(server), _) => server.superuser_url("postgres"),
+            (None, Some(url)) => url.clone(),
+            (None, None) => bail!("neither a private Postgres nor a given one"),
+        };
+        let brokers = match (&kafka, &options.kafka_brokers) {
+            (Some(server), _) => server.brokers(),
+            (None, Some(brokers)) => brokers.clone(),
+            (None, None) => bail!("neither a private Kafka nor a given one"),
+        };
+        Ok(Self {
+            brokers,
+            superuser_url: superuser_url
+                .parse()
+                .context("--postgres-url is not a URL")?,
+            http: saga_testkit::http_client(),
+            directory,
+            logs,
+            postgres,
+            kafka,
+            ports: Service::ALL.map(|service| (service, free_port())).into(),
+            processes: BTreeMap::new(),
+        })
+    }
+
+    /// Databases and topics.
+    pub async fn provide(&self, partitions: i32) -> Result<()> {
+        let mut superuser = self.connect("postgres").await?;
+        for service in Service::ALL {
+            // Names are the services' own.
+            let statement = format!(
+                "CREATE DATABASE \"{}\" TEMPLATE template0 ENCODING 'UTF8'",
+                database(service)
+            );
+            sqlx::raw_sql(AssertSqlSafe(statement))
+                .execute(&mut superuser)
+                .await
+                .with_context(|| format!("making the database {}", database(service)))?;
+        }
+        superuser.close().await?;
+        self.refuse_used_topics()?;
+        let specs: Vec<TopicSpec> = topic::ALL
+            .into_iter()
+            .flat_map(|topic| {
+                [
+                    TopicSpec::new(topic, partitions),
+                    TopicSpec::dead_letters_of(topic),
+                ]
+            })
+            .collect();
+        ensure_topics(&KafkaConfig::plaintext(&self.brokers), &specs).await?;
+        Ok(())
+    }
+
+    /// Somebody's sagas would be taken for ours, and ours for somebody's.
+    fn refuse_used_topics(&self) -> Result<()> {
+        if self.kafka.is_some() {
+            return Ok(());
+        }
+        let records = kafka::ends(&kafka::consumer(&self.brokers)?)?;
+        ensure!(
+            records.values().all(|count| *count == 0),
+            "the brokers of --kafka-brokers have topics of this system with records in them"
+        );
+        Ok(())
+    }
+
+    pub async fn connect(&self, database: &str) -> Result<PgConnection> {
+        PgConnection::connect(&self.url_of(database))
+            .await
+            .with_context(|| format!("connecting to the database {database}"))
+    }
+
+    pub fn url_of(&self, database: &str) -> String {
+        let mut url = self.superuser_url.clone();
+        url.set_path(database);
+        url.into()
+    }
+
+    /// What is measured beside the load.
+    pub async fn probe(&self) -> Result<Probe> {
+        let watched = |name: &str, pid: u32, with_children: bool| Watched {
+            name: name.to_owned(),
+            pid,
+            with_children,
+        };
+        let mut all = vec![watched(LOAD_GENERATOR, std::process::id(), false)];
+        if let Some(pid) = self.postgres.as_ref().and_then(PostgresServer::pid) {
+            all.push(watched("Postgres", pid, true));
+        }
+        if let Some(pid) = self.kafka.as_ref().and_then(KafkaServer::pid) {
+            all.push(watched("Kafka", pid, false));
+        }
+        for (service, process) in &self.processes {
+            if let Some(child) = &process.child {
+                all.push(watched(service.name(), child.id(), false));
+            }
+        }
+        let databases = Service::ALL.map(database).to_vec();
+        let kafka_data = self
+            .kafka
+            .as_ref()
+            .map(|_| self.directory.join("kafka/data"));
+        Probe::new(&self.url_of("postgres"), all, databases, kafka_data).await
+    }
+
+    pub fn address(&self, service: Service) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[&service]))
+    }
+
+    pub fn url(&self, service: Service, path: &str) -> String {
+        format!("http://{}{path}", self.address(service))
+    }
+
+    /// A program of the private Postgres's own installation.
+    pub fn postgres_program(&self, name: &str) -> Option<PathBuf> {
+        let pid = self.postgres.as_ref()?.pid()?;
+        let server = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        Some(server.parent()?.join(name))
+    }
+
+    /// How Postgres's own clients find a database; not on their command line, which everybody can read.
+    pub fn libpq_environment(&self, database: &str) -> Vec<(&'static str, String)> {
+        let url = &self.superuser_url;
+        vec![
+            ("PGHOST", url.host_str().unwrap_or_default().to_owned()),
+            ("PGPORT", url.port().unwrap_or(POSTGRES_PORT).to_string()),
+            ("PGUSER", url.username().to_owned()),
+            ("PGPASSWORD", url.password().unwrap_or_default().to_owned()),
+            ("PGDATABASE", database.to_owned()),
+        ]
+    }
+
+    /// A file that goes with the run.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Of the private Kafka, by the jar that it runs from.
+    pub fn kafka_version(&self) -> String {
+        let version = self.kafka.as_ref().and_then(|kafka| {
+            let command =
+                std::fs::read_to_string(format!("/proc/{}/cmdline", kafka.pid()?)).ok()?;
+            let jars = command
+                .split('\0')
+                .find_map(|argument| argument.strip_suffix("/*"))?;
+            let names = std::fs::read_dir(jars).ok()?.flatten();
+            names
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .find_map(|name| {
+                    Some(
+                        name.strip_prefix("kafka_2.13-")?
+                            .strip_suffix(".jar")?
+                            .to_owned(),
+                    )
+                })
+        });
+        version.unwrap_or_else(|| "unknown".to_owned())
+    }
+
+    /// Services drain while the servers still answer. What was made in a given server is removed.
+    pub async fn stop(&mut self) -> Result<()> {
+        let services = self.stop_services();
+        let removed = self.remove_what_we_made().await;
+        if let Some(kafka) = self.kafka.take() {
+            kafka.stop().await;
+        }
+        if let Some(postgres) = self.postgres.take() {
+            postgres.stop().await;
+        }
+        services.and(removed)
+    }
+
+    async fn remove_what_we_made(&self) -> Result<()> {
+        if self.postgres.is_none() {
+            let mut superuser = self.connect("postgres").await?;
+            let floor = crate::floor::DATABASE.to_owned();
+            for name in Service::ALL.map(database).into_iter().chain([floor]) {
+                let statement = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
+                sqlx::raw_sql(AssertSqlSafe(statement))
+                    .execute(&mut superuser)
+                    .await?;
+            }
+            superuser.close().await?;
+        }
+        if self.kafka.is_none() {
+            settings::remove_topics(&self.brokers).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn start_postgres(
+    options: &RunOptions,
+    directory: PathBuf,
+) -> Result<Option<PostgresServer>> {
+    if options.postgres_url.is_some() {
+        return Ok(None);
+    }
+    let server = PostgresServer::start(PostgresOptions {
+        extra_settings: settings::postgres(&options.postgres_set),
+        ..PostgresOptions::new(directory, free_port())
+    });
+    Ok(Some(server.await?))
+}
+
+async fn start_kafka(options: &RunOptions, directory: PathBuf) -> Result<Option<KafkaServer>> {
+    if options.kafka_brokers.is_some() {
+        return Ok(None);
+    }
+    let server = KafkaServer::start(KafkaOptions {
+        extra_properties: options.kafka_set.iter().cloned().collect(),
+        heap_mb: settings::KAFKA_HEAP_MB,
+        ..KafkaOptions::new(directory, free_port())
+    });
+    Ok(Some(server.await?))
+}
+
+/// A directory for the servers' data that goes when this process does, however it ends.
+pub fn data_directory(given: Option<&Path>) -> Result<PathBuf> {
+    let directory = match given {
+        Some(given) => given.join(format!("saga-bench-{}", std::process::id())),
+        None => std::env::temp_dir().join(format!("saga-bench-{}", std::process::id())),
+    };
+    std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let directory = directory.canonicalize()?;
+    saga_testkit::environment::reaper::at_end(&format!("rm -rf -- '{}'", directory.display()));
+    Ok(directory)
+}
