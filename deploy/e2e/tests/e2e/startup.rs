@@ -3,11 +3,14 @@
 use crate::{BINARY, e2e};
 use anyhow::{Context, Result, ensure};
 use saga_contracts::topic;
-use saga_e2e::{Service, process::Process, serve::SERVICE_VARIABLE, system::PATIENCE};
+use saga_e2e::{
+    OrderRequest, Service, process::Process, serve::SERVICE_VARIABLE, system::PATIENCE,
+};
 use saga_service::config::environment_prefix;
 use saga_testkit::environment::{Server, TestEnv, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
+use uuid::Uuid;
 
 /// Nothing listens there.
 const NOWHERE: &str = "127.0.0.1:1";
@@ -61,9 +64,15 @@ impl Starting {
         })
     }
 
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
     async fn ask(&self, path: &str) -> Result<(u16, Value)> {
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let answer = saga_testkit::http_client().get(url).send().await?;
+        let answer = saga_testkit::http_client()
+            .get(self.url(path))
+            .send()
+            .await?;
         Ok((answer.status().as_u16(), answer.json().await?))
     }
 
@@ -96,12 +105,36 @@ impl Starting {
     async fn ready(&mut self) -> Result<()> {
         let what = format!("{} is ready", self.process.name());
         until(&what, PATIENCE, async || {
-            let (status, ready) = self.ask("/health/ready").await?;
-            ensure!(status == 200, "{ready}\n{}", self.process.tail());
+            for path in ["/health/ready", "/health"] {
+                let (status, said) = self.ask(path).await?;
+                ensure!(status == 200, "{said}\n{}", self.process.tail());
+            }
             anyhow::Ok(())
         })
         .await;
-        assert_eq!(self.ask("/health").await?.0, 200);
+        Ok(())
+    }
+
+    /// Waits until it says that both servers are away, which does not end it.
+    async fn bears_it(&mut self) -> Result<()> {
+        let what = format!("{} misses its servers", self.process.name());
+        until(&what, PATIENCE, async || {
+            let (status, health) = self.ask("/health").await?;
+            let dependencies = health["dependencies"].as_array().context("dependencies")?;
+            let down = |name: &str| {
+                let mut all = dependencies.iter();
+                all.any(|one| one["name"] == name && one["status"] == "down")
+            };
+            ensure!(
+                status == 503 && down("postgres") && down("kafka"),
+                "{health}"
+            );
+            anyhow::Ok(())
+        })
+        .await;
+        assert_eq!(self.ask("/health/live").await?.0, 200);
+        let ended = self.process.ended();
+        ensure!(ended.is_none(), "{ended:?}");
         Ok(())
     }
 
@@ -167,11 +200,58 @@ async fn services_wait_for_their_servers_and_go_on_when_they_come() {
     for service in &mut services {
         service.ready().await?;
     }
+    an_order_is_confirmed(&services).await?;
+    // What they waited for once they bear to lose.
+    env.stop(Server::Kafka).await;
+    env.stop(Server::Postgres).await;
+    for service in &mut services {
+        service.bears_it().await?;
+    }
+    env.start(Server::Postgres).await;
+    env.start(Server::Kafka).await;
+    for service in &mut services {
+        service.ready().await?;
+    }
+    an_order_is_confirmed(&services).await?;
     for service in &mut services {
         service.stops().await?;
     }
     Ok(())
 }
+}
+
+async fn an_order_is_confirmed(services: &[Starting]) -> Result<()> {
+    let http = saga_testkit::http_client();
+    let find = |service: Service| {
+        let is_it = |one: &&Starting| one.process.name() == service.name();
+        services.iter().find(is_it).context("it was started")
+    };
+    let product = Uuid::new_v4();
+    let stock = find(Service::Inventory)?.url(&format!("/stock/{product}"));
+    let stocked = http
+        .put(stock)
+        .json(&json!({"available": 1}))
+        .send()
+        .await?;
+    stocked.error_for_status()?;
+    let orders = find(Service::Order)?.url("/orders");
+    let order = OrderRequest::one(product, 1, 5.0).body;
+    let placed = http
+        .post(&orders)
+        .json(&order)
+        .send()
+        .await?
+        .error_for_status()?;
+    let placed: Value = placed.json().await?;
+    let id = placed["id"].as_str().context("an id")?;
+    until("the order is confirmed", PATIENCE, async || {
+        let order = http.get(format!("{orders}/{id}")).send().await?;
+        let order: Value = order.json().await?;
+        ensure!(order["status"] == "CONFIRMED", "{order}");
+        anyhow::Ok(())
+    })
+    .await;
+    Ok(())
 }
 
 e2e! {
