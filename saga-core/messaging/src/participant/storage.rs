@@ -60,6 +60,12 @@ pub struct Claimed {
     pub expired: i64,
 }
 
+/// Of a statement's time, what it may wait for a lock. Less than all of it, so that a rival that has stalled with its
+/// locks is told from a handler that is over its time: waiting is nobody's fault, and costs no command an attempt.
+pub fn lock_timeout(statement_timeout: Duration) -> Duration {
+    statement_timeout / 2
+}
+
 /// A participant's database.
 #[async_trait]
 pub trait ParticipantStore: Send + Sync + 'static {
@@ -68,7 +74,8 @@ pub trait ParticipantStore: Send + Sync + 'static {
     type Tx: ParticipantTx<Connection = Self::Connection>;
 
     /// Begins a transaction, each of whose statements may take `statement_timeout`: what nobody waits for any more must
-    /// not keep its locks.
+    /// not keep its locks. Of that, a statement may spend [`lock_timeout`] waiting for a lock; then it is
+    /// [`BatchError::Retry`].
     async fn open(&self, statement_timeout: Duration) -> Result<(Self::Tx, Opening), BatchError>;
 
     /// The store's clock; an answer also says that the store is there.

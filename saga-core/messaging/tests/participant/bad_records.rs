@@ -294,6 +294,35 @@ async fn two_of_a_full_batch_cost_their_neighbors_two_bisections() {
     check_full_batch(&[17, 333]).await;
 }
 
+/// Waiting for a rival is not the handler's fault: only what a handler does with its time counts against it.
+#[tokio::test]
+async fn a_rival_that_stalls_with_its_locks_costs_no_command_its_attempt() {
+    let world = World::new().await;
+    let mut rival = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE effect IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *rival)
+        .await
+        .unwrap();
+    let counting = Counting {
+        frame: world.frame(),
+        transactions: Arc::default(),
+    };
+    let transactions = Arc::clone(&counting.transactions);
+    let batch = records(&[forward(world.saga(), 1, "")]);
+    let delivering = tokio::spawn(deliver(counting, batch));
+    // More tries than a command that is over time has.
+    while transactions.load(Ordering::SeqCst) < 4 && !delivering.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    rival.rollback().await.unwrap();
+    let outputs = delivering.await.unwrap();
+    assert_eq!(
+        all_told(&replies(&outputs)),
+        ["test.done success forward 1"]
+    );
+    assert_eq!(letters(&outputs), Vec::<String>::new());
+}
+
 /// A processor whose transactions are counted.
 struct Counting<P> {
     frame: P,

@@ -68,6 +68,7 @@ macro_rules! participant_store_contract {
             rows_that_stand_there_are_not_counted,
             a_rival_waits_for_the_row_that_is_being_inserted,
             a_row_whose_insertion_is_rolled_back_is_the_rivals,
+            a_lock_is_given_up_before_the_statements_time_is_over,
             reading_the_barrier_waits_for_nobody,
             only_pending_rows_are_settled,
             only_pending_rows_are_released,

@@ -4,6 +4,7 @@ use super::*;
 use crate::contract::{must_end, must_wait};
 use saga_messaging::participant::storage::Told;
 use std::pin::pin;
+use tokio::time::timeout;
 
 pub async fn rows_that_stand_there_are_not_counted<B: ParticipantBench>(bench: &B) {
     let store = bench.store().await;
@@ -51,6 +52,26 @@ pub async fn a_rival_waits_for_the_row_that_is_being_inserted<B: ParticipantBenc
 
 pub async fn a_row_whose_insertion_is_rolled_back_is_the_rivals<B: ParticipantBench>(bench: &B) {
     assert_eq!(rivals_insert(bench, false).await, (1, Mark::Refused));
+}
+
+/// Whoever waits can tell a rival that has stalled from work that takes too long: it is the rival's time.
+pub async fn a_lock_is_given_up_before_the_statements_time_is_over<B: ParticipantBench>(bench: &B) {
+    let store = bench.store().await;
+    let at = now(&store).await;
+    let saga = sagas(&store, 1).await[0];
+    let (forward, done) = (key(saga, Direction::Forward), entry(Mark::Done, at));
+    let rows = [(&forward, &done)];
+    let mut rival = begin(&store).await;
+    rival.insert_barrier(&rows).await.unwrap();
+    let limit = Duration::from_secs(2);
+    let (mut waiting, _) = store.open(limit).await.unwrap();
+    let waited = timeout(limit * 3 / 4, waiting.insert_barrier(&rows)).await;
+    let given_up = waited.expect("it takes less than the statement's time");
+    assert!(
+        matches!(given_up, Err(BatchError::Retry(_))),
+        "{given_up:?}"
+    );
+    drop(rival);
 }
 
 pub async fn reading_the_barrier_waits_for_nobody<B: ParticipantBench>(bench: &B) {

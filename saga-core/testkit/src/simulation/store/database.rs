@@ -18,7 +18,8 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-/// A statement that waits for a lock longer than this is given up, as a deadlock or a statement's time limit would.
+/// A statement that waits for a lock longer than this is given up, as a deadlock would be, unless its transaction has a
+/// limit of its own.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The server keeps a crashed client's transaction at most this long.
 const LATE_ROLLBACK_MS: u64 = 4_000;
@@ -55,6 +56,7 @@ pub struct Session {
     id: u64,
     process: Process,
     locks: Arc<Locks>,
+    lock_timeout: Duration,
 }
 
 impl<T> Database<T> {
@@ -140,6 +142,7 @@ impl<T> Database<T> {
             id,
             process: process.clone(),
             locks: Arc::clone(&self.locks),
+            lock_timeout: LOCK_TIMEOUT,
         })
     }
 
@@ -174,6 +177,11 @@ impl Session {
         &self.process
     }
 
+    /// How long a statement waits for a lock from here on.
+    pub fn bound_waiting(&mut self, lock_timeout: Duration) {
+        self.lock_timeout = lock_timeout;
+    }
+
     /// Whether the server still knows this transaction.
     pub fn check(&self) -> Result<(), BatchError> {
         if lock(&self.locks.state).open.contains(&self.id) {
@@ -185,7 +193,7 @@ impl Session {
 
     /// Waits until the lock is this transaction's.
     pub async fn lock(&self, key: LockKey) -> Result<(), BatchError> {
-        let deadline = Instant::now() + LOCK_TIMEOUT;
+        let deadline = Instant::now() + self.lock_timeout;
         loop {
             let freed = self.locks.freed.notified();
             if self.try_lock(&key)? {

@@ -13,7 +13,7 @@ use saga_core::{
 use saga_messaging::{
     participant::storage::{
         ClaimLimits, Claimed, Entry, Intent, IntentState, Opening, ParticipantStore, ParticipantTx,
-        RowKey, Told,
+        RowKey, Told, lock_timeout,
     },
     rule::BatchError,
 };
@@ -55,8 +55,13 @@ impl ParticipantStore for SimParticipantStore {
     type Connection = SimConnection;
     type Tx = SimParticipantTx;
 
-    async fn open(&self, _: Duration) -> Result<(SimParticipantTx, Opening), BatchError> {
-        let connection = self.begin().await?;
+    async fn open(
+        &self,
+        statement_timeout: Duration,
+    ) -> Result<(SimParticipantTx, Opening), BatchError> {
+        let mut connection = self.begin().await?;
+        let patience = lock_timeout(statement_timeout);
+        connection.session.bound_waiting(patience);
         let opening = {
             let tables = self.database.tables();
             Opening {
