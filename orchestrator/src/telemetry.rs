@@ -122,6 +122,7 @@ pub fn timer(timer: &TimerDue) {
     let verdict = match timer.verdict {
         Verdict::Queued => "queued",
         Verdict::PickedUp => "picked_up",
+        Verdict::Unanswered => "unanswered",
         Verdict::Gone => "gone",
         Verdict::Unknown => "unknown",
     };

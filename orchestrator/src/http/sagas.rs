@@ -125,7 +125,9 @@ async fn right_now(
         .await
     {
         Some(Verdict::Queued) => view::queued(waiting, participant, sent_at),
-        Some(Verdict::PickedUp | Verdict::Gone | Verdict::Unknown) | None => waiting,
+        Some(Verdict::PickedUp | Verdict::Unanswered | Verdict::Gone | Verdict::Unknown) | None => {
+            waiting
+        }
     }
 }
 

@@ -79,8 +79,12 @@ pub struct DuePart {
 pub enum Verdict {
     /// The participant's group has not consumed it: it neither times out nor is sent again.
     Queued,
-    /// The group's committed offset is beyond it.
+    /// The group's committed offset is beyond it: the attempt's timeout runs from now on.
     PickedUp,
+    /// It was seen picked up a whole timeout ago. Not the same as [`Self::PickedUp`], so that neither a duplicate nor a
+    /// redelivery of the timer that saw the pick-up is taken for the one that ends the attempt, however late it comes.
+    /// Timers that look at no command say this, too.
+    Unanswered,
     /// Its record no longer exists and was not consumed: send it again, without spending an attempt.
     Gone,
     /// Offsets cannot be read; treated as queued.

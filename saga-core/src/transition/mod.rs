@@ -66,7 +66,7 @@ pub struct Transition {
 /// Why an input did not apply. Not an error: replies are duplicated and come late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotApplied {
-    /// Its step has moved on, or the saga has ended.
+    /// Its step has moved on, the saga has ended, or it is a [`redelivery`].
     Stale,
     /// No step of that name, or a reply no command could have: counted and logged.
     Unknown,
@@ -138,6 +138,10 @@ pub fn transition(
     // Not this saga's definition: nothing could be decided by it.
     if saga.steps.len() != definition.steps.len() {
         return Err(NotApplied::Unknown);
+    }
+    // Content alone does not tell: a timer that was applied may fit the state that it has led to.
+    if redelivery(saga, event.position).is_some() {
+        return Err(NotApplied::Stale);
     }
     let before = in_flight(saga);
     let mut draft = Draft::new(definition, saga.clone(), event.at);

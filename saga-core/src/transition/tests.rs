@@ -234,11 +234,48 @@ fn a_timeout_runs_from_when_the_pick_up_was_seen() {
         (armed[0].participant.as_ref(), armed[0].known),
         (None, None)
     );
-    let early = apply(&seen, 10_999, fired(Verdict::PickedUp));
-    assert_eq!(early, Err(NotApplied::Stale));
-    let again = apply(&seen, 13_000, fired(Verdict::Unknown)).unwrap();
+    for known in [Verdict::Queued, Verdict::Unknown, Verdict::Gone] {
+        let late = apply(&seen, 13_000, fired(known));
+        assert_eq!(late, Err(NotApplied::Stale), "{known:?}");
+    }
+    let again = apply(&seen, 13_000, fired(Verdict::Unanswered)).unwrap();
     assert_eq!(flying(&again.saga), (2, at(17_000), PickUp::Unseen));
     assert_eq!(again.commands.len(), 1);
+}
+
+/// An outage between the two may be as long as it likes.
+#[test]
+fn a_second_timer_that_saw_the_pick_up_does_not_end_the_attempt() {
+    let part = Some(("book", Direction::Forward, 1));
+    let picked_up = timer(TimerKind::Timeout, part, Verdict::PickedUp);
+    let seen = apply(&started().saga, 4_000, picked_up.clone()).unwrap();
+    let late = apply(&seen.saga, 3_600_000, picked_up);
+    assert_eq!(late, Err(NotApplied::Stale));
+    let early = timer(TimerKind::Timeout, part, Verdict::Unanswered);
+    let early = apply(&started().saga, 4_000, early);
+    assert_eq!(early, Err(NotApplied::Stale), "nobody has picked it up");
+}
+
+#[test]
+fn an_input_that_stands_in_the_log_is_not_applied_again() {
+    let part = Some(("book", Direction::Forward, 1));
+    let gone = SagaEvent {
+        at: at(4_000),
+        position: Position {
+            partition: 0,
+            offset: 77,
+        },
+        body: timer(TimerKind::Timeout, part, Verdict::Gone),
+    };
+    let decide = |saga: &SagaInstance, event: &SagaEvent| {
+        transition(&definition(), saga, event, None, &outbound())
+    };
+    let sent_again = decide(&started().saga, &gone).unwrap();
+    assert_eq!(sent_again.commands.len(), 1);
+    let redelivered = decide(&sent_again.saga, &gone);
+    assert_eq!(redelivered, Err(NotApplied::Stale));
+    let events = redelivery(&sent_again.saga, gone.position);
+    assert_eq!(events, Some(sent_again.events.as_slice()));
 }
 
 #[test]

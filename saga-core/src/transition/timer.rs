@@ -74,15 +74,20 @@ fn timeout(draft: &mut Draft<'_>, part: &DuePart, verdict: Verdict) -> Result<()
         timeout_ms: spec(draft.step(index), part.direction).map_or(0, |spec| spec.timeout_ms),
     };
     match (verdict, pick_up) {
-        (Verdict::Gone, _) => send_again(draft, &overdue),
+        (Verdict::Gone, PickUp::Unseen | PickUp::Queued { .. }) => send_again(draft, &overdue),
         (Verdict::Queued | Verdict::Unknown, PickUp::Unseen) => queued(draft, &overdue),
-        (Verdict::Queued | Verdict::Unknown, PickUp::Queued { .. }) => {
-            return Err(NotApplied::Stale);
-        }
         (Verdict::PickedUp, PickUp::Unseen | PickUp::Queued { .. }) => picked_up(draft, &overdue),
-        // Once consumed is consumed, whatever the offsets say later.
-        (Verdict::PickedUp | Verdict::Queued | Verdict::Unknown, PickUp::Seen { .. }) => {
-            unanswered(draft, &overdue)?;
+        (Verdict::Unanswered, PickUp::Seen { .. }) => {
+            draft.attempt_ended(index, part.direction, part.attempt, AttemptEnd::TimedOut)
+        }
+        // Said already, or by somebody who knew less than stands here: once consumed is consumed.
+        (Verdict::Queued | Verdict::Unknown, PickUp::Queued { .. })
+        | (
+            Verdict::Gone | Verdict::Queued | Verdict::Unknown | Verdict::PickedUp,
+            PickUp::Seen { .. },
+        )
+        | (Verdict::Unanswered, PickUp::Unseen | PickUp::Queued { .. }) => {
+            return Err(NotApplied::Stale);
         }
     }
     Ok(())
@@ -115,22 +120,6 @@ fn picked_up(draft: &mut Draft<'_>, overdue: &Overdue<'_>) {
     draft.record(LifecycleKind::CommandPickedUp {
         part: overdue.part.clone(),
     });
-}
-
-fn unanswered(draft: &mut Draft<'_>, overdue: &Overdue<'_>) -> Result<(), NotApplied> {
-    // A duplicate of the timer that saw the pick-up must not be taken for the next one, which comes a whole timeout
-    // later. Half of it tells them apart, and forgives an owner whose clock runs ahead of the database's.
-    if after_ms(draft.at, overdue.timeout_ms / 2) < overdue.due_at {
-        return Err(NotApplied::Stale);
-    }
-    let part = overdue.part;
-    draft.attempt_ended(
-        overdue.index,
-        part.direction,
-        part.attempt,
-        AttemptEnd::TimedOut,
-    );
-    Ok(())
 }
 
 /// The record is gone and nobody consumed it: the same attempt goes out once more.

@@ -203,7 +203,7 @@ impl SagaTest {
     /// The timeout of a command that was seen picked up passes.
     #[track_caller]
     pub fn times_out(self) -> Self {
-        self.looked_after(Verdict::PickedUp)
+        self.looked_after(Verdict::Unanswered)
     }
 
     /// The command's timer falls due, and its participant has not consumed it.

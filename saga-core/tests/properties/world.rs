@@ -422,10 +422,10 @@ impl World {
 
     /// A command that is nowhere was consumed, or it was lost in a crash whose redelivery will send it again.
     fn looked_up(&self, timer: &ArmedTimer) -> Verdict {
-        if timer.participant.is_some() && self.next < self.replayed_to() {
-            Verdict::Queued
-        } else {
-            Verdict::PickedUp
+        match timer.participant {
+            Some(_) if self.next < self.replayed_to() => Verdict::Queued,
+            Some(_) => Verdict::PickedUp,
+            None => Verdict::Unanswered,
         }
     }
 

@@ -545,7 +545,7 @@ impl TimerQueue {
             return Step::At(now + RECHECK);
         }
         let Some(watched) = watched else {
-            return Step::Produce(Verdict::PickedUp);
+            return Step::Produce(Verdict::Unanswered);
         };
         let Some(verdict) = self.verdict(entry, &watched, seen) else {
             self.counts.postponed += 1;
@@ -642,7 +642,7 @@ impl Watched {
 
 fn has_moved_on(verdict: Verdict) -> bool {
     match verdict {
-        Verdict::PickedUp | Verdict::Gone => true,
+        Verdict::PickedUp | Verdict::Unanswered | Verdict::Gone => true,
         Verdict::Queued | Verdict::Unknown => false,
     }
 }
@@ -661,7 +661,13 @@ impl Entry {
             match (outstanding, timer.known) {
                 (Some(until), _) => self.look_at(until),
                 (None, Some(Verdict::Queued)) => self.watch(timer),
-                (None, Some(Verdict::PickedUp | Verdict::Gone | Verdict::Unknown) | None) => {
+                (
+                    None,
+                    Some(
+                        Verdict::PickedUp | Verdict::Unanswered | Verdict::Gone | Verdict::Unknown,
+                    )
+                    | None,
+                ) => {
                     self.look_at(timer.due_at);
                 }
             }

@@ -186,7 +186,10 @@ impl<'a> Run<'a> {
             saga_id: self.saga.id,
             kind: timer.kind,
             part: timer.part,
-            verdict: Verdict::PickedUp,
+            verdict: match timer.participant {
+                Some(_) => Verdict::PickedUp,
+                None => Verdict::Unanswered,
+            },
             trace: Trace::default(),
         };
         let applied = self.apply(EventBody::TimerFired(due));
