@@ -41,6 +41,8 @@ sites! {
     CrashAfterOffsets = "crash after the offset commit", 1_000;
     /// SIGSTOP for a while, at any effect; longer than the session it makes a zombie.
     Stall = "stall", 1_200;
+    /// Between reading a start, which nobody knows yet, and writing it: a rival may run the whole saga meanwhile.
+    StartHeld = "start held before it is written", 40_000;
     StatementFails = "statement fails", 4_000;
     CommitFails = "commit fails", 8_000;
     CommitAnswerLost = "commit's answer is lost", 8_000;
@@ -54,6 +56,8 @@ sites! {
     ProduceApart = "produce reordered across partitions", 40_000;
     Duplicate = "message duplicated", 12_000;
     DuplicateElsewhere = "message duplicated into another partition", 4_000;
+    /// The first records of a partition come late; everything else is in reach.
+    FirstFetchSlow = "first fetch of a partition is slow", 150_000;
     OffsetCommitLost = "offset commit lost", 40_000;
     OffsetsUnreadable = "offsets unreadable", 20_000;
     GatewayAnswerLost = "gateway's answer lost", 60_000;
@@ -79,6 +83,9 @@ sites! {
     TopicReplayed = "a partition's records are sent again", 2_000;
     Cancel = "cancel", 15_000;
     Retry = "retry", 10_000;
+    /// Any action that there is, legal or not.
+    Meddle = "operator meddles", 15_000;
+    StaleFlood = "an old input is sent over and over", 10_000;
     OddStart = "start with an odd id or other content", 8_000;
     Poison = "poison record", 10_000;
 }

@@ -53,6 +53,7 @@ pub fn killers(mutant: Mutant) -> &'static [&'static str] {
             "effects_exactly_once",
             "no_effect_after_compensation",
             "comes_to_rest",
+            "every_saga_ends",
         ],
         Mutant::ForgetSavedReply => &["nothing_needless", "every_saga_ends"],
         Mutant::SaveErrors | Mutant::SaveParkingFailures => &["every_saga_ends"],
@@ -60,6 +61,7 @@ pub fn killers(mutant: Mutant) -> &'static [&'static str] {
             "no_effect_after_compensation",
             "effects_exactly_once",
             "replay_fixpoint",
+            "copies_breed_nothing",
         ],
         Mutant::ForgetRefusalByResolve => {
             &["pivot_decides", "effects_exactly_once", "replay_fixpoint"]
@@ -72,22 +74,27 @@ pub fn killers(mutant: Mutant) -> &'static [&'static str] {
         // Below the floor there is no partition: its batch can never be written.
         Mutant::IgnoreFloorOfCommands => &["forgetting_is_safe", "comes_to_rest"],
         Mutant::IgnoreFloorOfStarts => &["forgetting_is_safe", "bad_records_are_kept"],
-        Mutant::CompensateUnresolved => &["pivot_decides"],
+        // A pivot that nobody has asked for, and so nobody has refused, may still run.
+        Mutant::CompensateUnresolved => &["pivot_decides", "replay_fixpoint"],
         Mutant::CompensateInAnyOrder => &["compensations_run_backwards"],
         Mutant::AcceptOldErrors => &["errors_end_their_own_attempt"],
-        Mutant::TimeOutQueued | Mutant::FireTimersUnread => &["nothing_needless"],
+        Mutant::TimeOutQueued => &["nothing_needless", "only_sent_commands_are_timed"],
+        Mutant::FireTimersUnread => &["only_sent_commands_are_timed"],
         Mutant::ForgetTimersOnTakeover => &["armed_timer"],
         Mutant::CommitOffsetsFirst => &[
             "pending_order_has_saga",
             "every_saga_ends",
             "bad_records_are_kept",
         ],
-        Mutant::ForgetRedeliveries => {
-            &["every_saga_ends", "nothing_needless", "events_are_gapless"]
-        }
+        Mutant::ForgetRedeliveries => &[
+            "every_saga_ends",
+            "nothing_needless",
+            "events_are_gapless",
+            "only_sent_commands_are_timed",
+        ],
         Mutant::AnswerEveryStaleInput => &["bounded_amplification"],
         Mutant::DropVersionCheck => &["one_advance_per_version"],
-        Mutant::ForgetHistory => &["live_and_history_are_disjoint"],
+        Mutant::ForgetHistory => &["live_and_history_are_disjoint", "one_advance_per_version"],
         Mutant::DropBadRecords => &["bad_records_are_kept"],
         Mutant::ReplyByKey => &["inputs_come_home"],
         Mutant::EmptyOutboxFirst => &["pending_order_has_saga", "accepted_is_never_lost"],

@@ -17,6 +17,7 @@ use saga_core::{
     ids::SagaId,
     message::{ActionKind, OperatorAction, OutgoingRecord, Trace, header},
 };
+use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -24,10 +25,14 @@ use uuid::Uuid;
 const WHO: &str = "nemesis";
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// More than any bound on what one stale input may lead to, and slowly, so that each comes in a batch of its own.
+const STALE_COPIES: usize = 60;
+const STALE_INTERVAL: Duration = Duration::from_millis(150);
+
 type Blow = fn(&Nemesis);
 
 /// Twice a second, each of these has its chance.
-const BLOWS: [(Site, Blow); 17] = [
+const BLOWS: [(Site, Blow); 19] = [
     (Site::Kill, Nemesis::kill),
     (Site::Terminate, Nemesis::terminate),
     (Site::Freeze, Nemesis::freeze),
@@ -43,6 +48,8 @@ const BLOWS: [(Site, Blow); 17] = [
     (Site::TopicReplayed, Nemesis::replay),
     (Site::Cancel, Nemesis::cancel),
     (Site::Retry, Nemesis::retry),
+    (Site::Meddle, Nemesis::meddle),
+    (Site::StaleFlood, Nemesis::flood),
     (Site::OddStart, Nemesis::start_oddly),
     (Site::Poison, Nemesis::poison),
 ];
@@ -245,12 +252,89 @@ impl Nemesis {
         });
     }
 
+    /// Whatever an operator can ask for, at a step or at the whole saga; most of it is refused.
+    fn meddle(&self) {
+        let Some(saga) = self.a_saga() else { return };
+        let steps = {
+            let history = self.cluster.world.history();
+            let Some(accepted) = history.accepted.get(&saga) else {
+                return;
+            };
+            accepted.definition.steps.clone()
+        };
+        let step = &steps[self.below(steps.len() as u64, "step") as usize];
+        let name = step.name.clone();
+        let kind = match self.below(6, "kind") {
+            0 => ActionKind::Retry {
+                step: Some(name),
+                input: Some(json!({"corrected": true})),
+            },
+            1 => ActionKind::Compensate,
+            2 => ActionKind::Complete {
+                step: name,
+                result: by_hand(),
+            },
+            3 => ActionKind::Skip {
+                step: name,
+                compensation: false,
+            },
+            4 => ActionKind::Skip {
+                step: name,
+                compensation: true,
+            },
+            _ => ActionKind::Abandon,
+        };
+        self.send(saga, kind);
+    }
+
+    /// A broken producer sends the start of a saga that is under way for as long as that lasts.
+    fn flood(&self) {
+        let world = Arc::clone(&self.cluster.world);
+        let Some((saga, home)) = self.a_live_saga() else {
+            return;
+        };
+        let place = (0..world.broker.end(SAGA_INPUTS, home)).find(|offset| {
+            let record = world.broker.read(SAGA_INPUTS, home, *offset);
+            record.is_some_and(|record| record.parsed(header::SAGA_ID).ok() == Some(saga))
+        });
+        let Some(stored) = place.and_then(|offset| world.broker.stored(SAGA_INPUTS, home, offset))
+        else {
+            return;
+        };
+        tokio::spawn(async move {
+            for _ in 0..STALE_COPIES {
+                sleep(STALE_INTERVAL).await;
+                if !world.faults().is_active() {
+                    return;
+                }
+                let at = Append {
+                    partition: home,
+                    timestamp_ms: stored.timestamp_ms,
+                    injected: true,
+                };
+                world.broker.append(&world, WHO, &stored.record, at);
+            }
+        });
+    }
+
+    /// Any saga that has not ended, with its home partition.
+    fn a_live_saga(&self) -> Option<(SagaId, i32)> {
+        let tables = self.cluster.sagas.tables();
+        let index = self.below(tables.live.len() as u64, "live saga") as usize;
+        let (saga, live) = tables.live.iter().nth(index)?;
+        Some((*saga, live.row.instance.home_partition))
+    }
+
     fn act(&self, kind: ActionKind) {
         if let Some(saga) = self.a_saga() {
-            let number = self.below(u64::MAX, "action");
-            self.cluster.world.history().meddled.insert(saga);
-            act(&self.cluster, saga, kind, number);
+            self.send(saga, kind);
         }
+    }
+
+    fn send(&self, saga: SagaId, kind: ActionKind) {
+        let number = self.below(u64::MAX, "action");
+        self.cluster.world.history().meddled.insert(saga);
+        act(&self.cluster, saga, kind, number);
     }
 
     /// A start that must not become a saga.
@@ -313,6 +397,11 @@ impl Nemesis {
         let place = (record.topic.clone(), partition, delivered.offset);
         world.history().bad.push(place);
     }
+}
+
+/// The result of a step that an operator completed.
+pub fn by_hand() -> Value {
+    json!({"by": "hand"})
 }
 
 /// A customer who has ordered may cancel at once.

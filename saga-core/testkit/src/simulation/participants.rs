@@ -9,6 +9,7 @@ use super::{
 };
 use crate::simulation::store::Effect;
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use saga_core::message::{Command, Direction, Fault};
 use saga_messaging::participant::{
     Answer, BatchHandler, CallLimits, CallOutcome, CommandHandler, ExternalCalls, HandlerError,
@@ -46,14 +47,17 @@ impl Handler {
                 fault: Fault::new("broken", "by chance"),
             };
         }
-        answer(command, behavior)
+        answer(&self.process.world, command, behavior)
     }
 }
 
 /// Success, or what the behavior says instead.
-fn answer(command: &Command, behavior: Behavior) -> Answer {
+fn answer(world: &World, command: &Command, behavior: Behavior) -> Answer {
     let fault = |code: &str| Fault::new(code, "as the workload says");
-    if command.attempt <= behavior.errors_until {
+    let began_ms = command.saga_id.created_at_ms().unwrap_or_default();
+    let age_ms = world.now(TimeDelta::zero()).timestamp_millis() - began_ms;
+    let is_away = age_ms < behavior.errors_for.as_millis() as i64;
+    if is_away || command.attempt <= behavior.errors_until {
         return Answer::Error {
             fault: fault("broken"),
         };
@@ -155,7 +159,7 @@ impl Gateway {
                 fault: Fault::new("gateway", "it refused for a technical reason"),
             }
         } else {
-            match answer(command, behavior) {
+            match answer(world, command, behavior) {
                 Answer::Success { reply_type, result } => {
                     CallOutcome::Success { reply_type, result }
                 }

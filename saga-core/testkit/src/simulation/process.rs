@@ -176,6 +176,14 @@ impl Process {
         self.stand_still().await;
     }
 
+    /// Stands still here for long, if it is the place for it.
+    pub async fn hold(&self, site: Site) {
+        if self.strikes(site) {
+            self.stall(self.world.milliseconds(10_000, 60_000, "held", self.name()));
+            self.stand_still().await;
+        }
+    }
+
     async fn stand_still(&self) {
         loop {
             let until = lock(&self.cell.state).stalled_until;

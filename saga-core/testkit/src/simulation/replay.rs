@@ -16,7 +16,7 @@ use saga_contracts::topic::SAGA_INPUTS;
 use saga_core::{
     barrier::Mark,
     ids::{SagaId, Timestamp},
-    instance::SagaInstance,
+    instance::{SagaInstance, SagaStatus},
     message::IncomingRecord,
 };
 use saga_messaging::{participant::storage::RowKey, rule::Processor};
@@ -49,18 +49,27 @@ impl Rows {
     fn of(cluster: &Cluster) -> Self {
         run::close(cluster);
         let history = cluster.world.history();
+        // Nobody has told its participants that it is over: what was not refused may still be done.
+        let is_abandoned = |saga: &SagaId| {
+            let ended = history.ended.get(saga);
+            ended.is_some_and(|instance| matches!(instance.status, SagaStatus::Abandoned { .. }))
+        };
         let mut barrier = BTreeMap::new();
         for (name, database) in &cluster.participants {
             for (key, entry) in &database.tables().barrier {
-                barrier.insert((*name, key.clone()), entry.mark);
+                if !is_abandoned(&key.saga_id) {
+                    barrier.insert((*name, key.clone()), entry.mark);
+                }
             }
         }
+        let effects = history.effects.iter();
+        let effects = effects.filter(|effect| !is_abandoned(&effect.saga)).count();
         Self {
             live: history.live.clone(),
             ended: history.ended.clone(),
             actions: cluster.sagas.tables().actions.len(),
             barrier,
-            effects: history.effects.len(),
+            effects,
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Behavior {
     pub fails: bool,
     /// A technical error, up to this attempt.
     pub errors_until: u32,
+    /// A technical error whatever the attempt, until the saga is so old: what it needs is away.
+    pub errors_for: Duration,
     /// A failure where none is allowed, up to this attempt.
     pub breaks_until: u32,
     /// It takes so long, up to this attempt.
@@ -87,6 +89,11 @@ impl Workload {
         Behavior {
             fails: saved && roll("fails", 100) < 15,
             errors_until: until("errors", 25),
+            errors_for: if roll("away", 100) < 8 {
+                Duration::from_secs([3, 15, 60][roll("away for", 3) as usize])
+            } else {
+                Duration::ZERO
+            },
             breaks_until: if saved { 0 } else { until("breaks", 10) },
             slow_until: until("slow", 15),
             slow: Duration::from_millis([20, 200, 1_000, 4_000][roll("slowness", 4) as usize]),

@@ -81,14 +81,75 @@ pub fn errors_end_their_own_attempt(history: &History) -> Option<String> {
         })
 }
 
-/// Whatever partitioner a client has: what moves a saga stands in its home partition.
+/// A command that does not stand in the log yet is neither picked up nor late: no timer may say so of it.
+pub fn only_sent_commands_are_timed(history: &History) -> Option<String> {
+    let mut sent: BTreeSet<&str> = BTreeSet::new();
+    let mut sent_before: BTreeMap<(i32, i64), BTreeSet<&str>> = BTreeMap::new();
+    let timed = timed_attempts(history);
+    for record in &history.appended {
+        match record.kind {
+            Kind::Command => {
+                sent.insert(&record.id);
+            }
+            Kind::Input => {
+                let place = (record.partition, record.offset);
+                if timed.iter().any(|(at, ..)| *at == place) {
+                    sent_before.insert(place, sent.clone());
+                }
+            }
+            Kind::Event | Kind::DeadLetter => {}
+        }
+    }
+    timed.into_iter().find_map(|(place, saga, part)| {
+        let DuePart {
+            step,
+            direction,
+            attempt,
+        } = part;
+        let id = format!("{saga}/{step}/{direction}/{attempt}");
+        let was_sent = sent_before
+            .get(&place)
+            .is_some_and(|sent| sent.contains(id.as_str()));
+        (!was_sent).then(|| {
+            format!(
+                "saga {}: attempt {attempt} of {step} {direction} had a timer before it was sent",
+                number_of(saga)
+            )
+        })
+    })
+}
+
+/// Attempts that a timer saw picked up, or ended, with the timer's place.
+fn timed_attempts(history: &History) -> Vec<((i32, i64), SagaId, &DuePart)> {
+    let sagas = history.ended.values().chain(history.live.values());
+    let mut found = Vec::new();
+    for instance in sagas {
+        for entry in &instance.log {
+            for event in &entry.events {
+                if let LifecycleKind::StepTimedOut { part }
+                | LifecycleKind::CommandPickedUp { part } = &event.kind
+                {
+                    let place = (entry.position.partition, entry.position.offset);
+                    found.push((place, instance.id, part));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Whatever partitioner a client has: what moves a saga stands in its home partition. That is the one which its starter
+/// chose, or where a copy of its start has gone astray and was read first.
 pub fn inputs_come_home(history: &History) -> Option<String> {
+    let is_home = |saga: SagaId, partition: i32| {
+        let accepted = history.accepted.get(&saga).map(|one| one.home_partition);
+        let found = history.ended.get(&saga).or_else(|| history.live.get(&saga));
+        let real = found.map(|instance| instance.home_partition);
+        accepted.is_none() || accepted == Some(partition) || real == Some(partition)
+    };
     let stray = history.of_kind(Kind::Input).find(|input| {
-        let home = input
-            .saga
-            .and_then(|saga| history.accepted.get(&saga))
-            .map(|accepted| accepted.home_partition);
-        !input.injected && home.is_some_and(|home| home != input.partition)
+        let at_home = input.saga.is_none_or(|saga| is_home(saga, input.partition));
+        !input.injected && !at_home
     })?;
     Some(format!("{stray} is not in the saga's home partition"))
 }

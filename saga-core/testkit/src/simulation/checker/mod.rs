@@ -60,6 +60,10 @@ pub const AT_END: &[(&str, Check)] = &[
         "errors_end_their_own_attempt",
         messages::errors_end_their_own_attempt,
     ),
+    (
+        "only_sent_commands_are_timed",
+        messages::only_sent_commands_are_timed,
+    ),
     ("nothing_needless", promises::nothing_needless),
     ("bad_records_are_kept", promises::bad_records_are_kept),
     ("events_are_gapless", messages::events_are_gapless),

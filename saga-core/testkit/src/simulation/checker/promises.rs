@@ -1,9 +1,9 @@
 //! P1 to P7.
 
 use super::history::{Accepted, History, Kind};
-use crate::simulation::{store::Effect, world::number_of};
+use crate::simulation::{nemesis::by_hand, store::Effect, world::number_of};
 use saga_core::{
-    definition::StepKind,
+    definition::{SagaDefinition, Step, StepKind},
     ids::SagaId,
     instance::{LifecycleKind, SagaInstance, SagaStatus, StepState},
     message::Direction,
@@ -58,6 +58,9 @@ fn effects_of(history: &History, saga: SagaId, accepted: &Accepted) -> Option<St
         let (done, undone) = counts(history, saga, &step.name);
         // The starter's own step is done where its row is written, if it writes one.
         let right = match status {
+            Some(SagaStatus::Completed) if settled_by_hand(history, saga, accepted, step) => {
+                (done, undone) == (0, 0)
+            }
             Some(SagaStatus::Completed) => (done, undone) == (1, 0),
             Some(SagaStatus::Compensated) => {
                 let compensatable = step.kind == StepKind::Compensatable;
@@ -92,6 +95,17 @@ fn effects_of(history: &History, saga: SagaId, accepted: &Accepted) -> Option<St
     None
 }
 
+/// Whether an operator completed or skipped a step: then its participant has not done it and never will.
+fn settled_by_hand(history: &History, saga: SagaId, accepted: &Accepted, step: &Step) -> bool {
+    let found = accepted
+        .definition
+        .step(&step.name)
+        .and_then(|(index, _)| history.ended.get(&saga)?.steps.get(index));
+    found.is_some_and(|step| {
+        step.state == StepState::Skipped || step.result.as_ref() == Some(&by_hand())
+    })
+}
+
 /// P3: no effect appears after its compensation.
 pub fn no_effect_after_compensation(history: &History) -> Option<String> {
     let mut undone = BTreeSet::new();
@@ -114,7 +128,8 @@ pub fn no_effect_after_compensation(history: &History) -> Option<String> {
     None
 }
 
-/// P3: a step is undone when everything that was built on it is undone, and nothing more can be.
+/// P3: a step is undone when everything that was built on it is undone, and nothing more can be; or an operator has
+/// decided that what was built on it stays.
 pub fn compensations_run_backwards(history: &History) -> Option<String> {
     (0..history.effects.len()).find_map(|place| {
         let undone = &history.effects[place];
@@ -132,6 +147,7 @@ pub fn compensations_run_backwards(history: &History) -> Option<String> {
                 same.count()
             };
             step.ancestors.contains(&earlier)
+                && !stays(history, undone.saga, definition, step)
                 && of(&history.effects, Direction::Forward)
                     > of(&history.effects[..place], Direction::Compensation)
         })?;
@@ -142,6 +158,15 @@ pub fn compensations_run_backwards(history: &History) -> Option<String> {
             later.name
         ))
     })
+}
+
+/// Whether an operator skipped the step's compensation.
+fn stays(history: &History, saga: SagaId, definition: &SagaDefinition, step: &Step) -> bool {
+    let last = history.ended.get(&saga).or_else(|| history.live.get(&saga));
+    let found = definition
+        .step(&step.name)
+        .and_then(|(index, _)| last?.steps.get(index));
+    found.is_some_and(|step| matches!(step.state, StepState::CompensationSkipped { .. }))
 }
 
 /// P4: nothing is compensated while the pivot is unresolved or after it succeeded.

@@ -7,7 +7,9 @@ use super::{
 };
 use crate::simulation::{
     cluster::Cluster,
-    intake, replay,
+    intake,
+    nemesis::by_hand,
+    replay,
     store::Effect,
     workload::Workload,
     world::{Plan, World, saga_id},
@@ -131,6 +133,24 @@ fn good() -> History {
     history
 }
 
+fn first_charge() -> DuePart {
+    DuePart {
+        step: "charge-payment".to_owned(),
+        direction: Direction::Forward,
+        attempt: 1,
+    }
+}
+
+/// Adds an event to what the saga says of its start.
+fn tell(history: &mut History, kind: LifecycleKind) {
+    let instance = history.ended.get_mut(&saga()).unwrap();
+    instance.log[0].events.push(LifecycleEvent {
+        sequence: 9,
+        at: at(),
+        kind,
+    });
+}
+
 fn spoil(check: &str) -> History {
     let mut bad = good();
     match check {
@@ -165,21 +185,16 @@ fn spoil(check: &str) -> History {
             instance.cause = Some(Cause::of_saga("timed_out", "for no reason"));
         }
         "errors_end_their_own_attempt" => {
-            let instance = bad.ended.get_mut(&saga()).unwrap();
-            let part = DuePart {
-                step: "charge-payment".to_owned(),
-                direction: Direction::Forward,
-                attempt: 1,
+            let kind = LifecycleKind::StepErrored {
+                part: first_charge(),
+                fault: Fault::new("broken", "by nobody"),
+                retry_at: None,
             };
-            instance.log[0].events.push(LifecycleEvent {
-                sequence: 9,
-                at: at(),
-                kind: LifecycleKind::StepErrored {
-                    part,
-                    fault: Fault::new("broken", "by nobody"),
-                    retry_at: None,
-                },
-            });
+            tell(&mut bad, kind);
+        }
+        "only_sent_commands_are_timed" => {
+            let part = first_charge();
+            tell(&mut bad, LifecycleKind::StepTimedOut { part });
         }
         "bad_records_are_kept" => bad.bad.push(("saga.inputs".to_owned(), 0, 7)),
         "events_are_gapless" => bad.appended.retain(|one| one.sequence != Some(1)),
@@ -207,6 +222,45 @@ fn every_check_fails_on_a_history_that_it_is_there_for() {
     for (check, _) in AT_END {
         let found = at_end(&spoil(check)).map(|violation| violation.check);
         assert_eq!(found, Some(*check));
+    }
+}
+
+#[test]
+fn a_command_that_was_sent_before_its_timer_came_may_time_out() {
+    let mut history = good();
+    let id = format!("{}/charge-payment/forward/1", saga());
+    let command = appended(Kind::Command, &id, "payment.charge");
+    tell(
+        &mut history,
+        LifecycleKind::StepTimedOut {
+            part: first_charge(),
+        },
+    );
+    history.appended.insert(0, command.clone());
+    assert_eq!(at_end(&history), None);
+    history.appended.remove(0);
+    history.appended.push(command);
+    let found = at_end(&history).unwrap().check;
+    assert_eq!(
+        found, "only_sent_commands_are_timed",
+        "it was sent too late"
+    );
+}
+
+#[test]
+fn a_step_that_an_operator_settled_must_not_have_run() {
+    for state in [StepState::Skipped, StepState::Succeeded] {
+        let mut history = good();
+        let instance = history.ended.get_mut(&saga()).unwrap();
+        let step = instance.steps.len() - 1;
+        if state == StepState::Succeeded {
+            instance.steps[step].result = Some(by_hand());
+        }
+        instance.steps[step].state = state;
+        assert_eq!(at_end(&history).unwrap().check, "effects_exactly_once");
+        let name = &definition().steps[step].name;
+        history.effects.retain(|effect| effect.step != *name);
+        assert_eq!(at_end(&history), None);
     }
 }
 

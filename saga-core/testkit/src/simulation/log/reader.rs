@@ -25,6 +25,8 @@ pub struct SimReader {
     membership: Arc<Membership>,
     /// Partitions that it believes to own, and the next offset of each.
     positions: BTreeMap<i32, i64>,
+    /// Partitions of which nothing comes until then.
+    slow: BTreeMap<i32, Instant>,
     /// When it finds out that it was thrown out.
     noticed_at: Option<Instant>,
     closed: bool,
@@ -50,6 +52,7 @@ impl SimReader {
                 committing: Mutex::default(),
             }),
             positions: BTreeMap::new(),
+            slow: BTreeMap::new(),
             noticed_at: None,
             closed: false,
         }
@@ -82,6 +85,10 @@ impl SimReader {
                 for partition in &partitions {
                     let position = committed.get(partition).copied().unwrap_or_default();
                     self.positions.insert(*partition, position);
+                    if self.process.strikes(Site::FirstFetchSlow) {
+                        let wait = world.milliseconds(500, 20_000, "first fetch", &name);
+                        self.slow.insert(*partition, Instant::now() + wait);
+                    }
                 }
                 world.note(
                     &name,
@@ -146,12 +153,16 @@ impl SimReader {
 
     /// Some of what has arrived, partition by partition in any order.
     fn fetch(&mut self, limit: usize) -> Vec<IncomingRecord> {
+        self.slow.retain(|_, until| *until > Instant::now());
         let world = Arc::clone(&self.process.world);
         if world.broker.is_away() {
             return Vec::new();
         }
         let name = self.process.name();
-        let partitions: Vec<i32> = self.positions.keys().copied().collect();
+        let mut partitions: Vec<i32> = self.positions.keys().copied().collect();
+        if world.faults().is_active() {
+            partitions.retain(|partition| !self.slow.contains_key(partition));
+        }
         let mut records = Vec::new();
         let order = world.dice().order(partitions.len(), "fetch order", name);
         for index in order {
@@ -191,8 +202,12 @@ impl SimReader {
 
     /// Whether something may have to be told or read.
     fn wakes_at(&self) -> Instant {
-        self.noticed_at
-            .unwrap_or_else(|| Instant::now() + Duration::from_secs(5))
+        let fetches_at = self.slow.values().min().copied();
+        let idle = Instant::now() + Duration::from_secs(5);
+        [self.noticed_at, fetches_at]
+            .into_iter()
+            .flatten()
+            .fold(idle, Instant::min)
     }
 }
 
