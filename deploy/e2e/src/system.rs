@@ -63,11 +63,12 @@ pub struct System {
 /// fault runs into it, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What orders may ask for; the last one is a test's own.
-const ORDER_DEFINITIONS: [&str; 3] = [
+/// What orders may ask for; the last two are tests' own.
+const ORDER_DEFINITIONS: [&str; 4] = [
     "place-order",
     "place-order-payment-first",
     "place-order-impatient",
+    "place-order-patient",
 ];
 
 /// The participant of the tests' own sagas.
