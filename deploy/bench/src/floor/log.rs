@@ -21,6 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Of the floor's own topics, which are new for each scenario.
+pub const TOPIC_PREFIX: &str = "saga-bench.floor.";
 /// Real records of each topic that are sent again and again.
 const SAMPLE: i64 = 2_000;
 /// Sagas whose records are sent before the next topic's, so that all topics grow together.
@@ -46,6 +48,7 @@ pub struct Part {
 /// What so many sagas have written since `before`. Blocks.
 pub fn sample(
     brokers: &str,
+    scenario: &str,
     before: &BTreeMap<&'static str, i64>,
     sagas: u64,
 ) -> Result<Vec<Part>> {
@@ -57,7 +60,7 @@ pub fn sample(
         let written = after[topic] - before.get(topic).copied().unwrap_or(0);
         let windows = kafka::windows(&client, topic)?;
         parts.push(Part {
-            topic: format!("saga-bench.floor.{topic}"),
+            topic: format!("{TOPIC_PREFIX}{scenario}.{topic}"),
             partitions: i32::try_from(windows.len())?,
             records_a_saga: written as f64 / sagas as f64,
             sample: read(&client, topic, &windows)?,
@@ -134,9 +137,7 @@ fn produce_and_consume(brokers: &str, parts: &[Part], time: Duration) -> Result<
     let mut beginnings = TopicPartitionList::new();
     for part in parts {
         for partition in 0..part.partitions {
-            let (_, end) =
-                consumer.fetch_watermarks(&part.topic, partition, kafka::QUERY_TIMEOUT)?;
-            beginnings.add_partition_offset(&part.topic, partition, Offset::Offset(end))?;
+            beginnings.add_partition_offset(&part.topic, partition, Offset::Beginning)?;
         }
     }
     consumer.assign(&beginnings)?;

@@ -5,6 +5,7 @@
 mod log;
 mod sql;
 
+pub use log::TOPIC_PREFIX;
 pub use sql::DATABASE;
 
 use crate::{scenario::Scenario, system::System};
@@ -54,8 +55,8 @@ pub async fn measure(
         return Ok(None);
     };
     let (sql, sql_by) = sql::measure(system, script, time).await?;
-    let brokers = system.brokers.clone();
-    let parts = tokio::task::spawn_blocking(move || log::sample(&brokers, &before, sagas))
+    let (brokers, name) = (system.brokers.clone(), scenario.name());
+    let parts = tokio::task::spawn_blocking(move || log::sample(&brokers, name, &before, sagas))
         .await
         .context("reading a sample of the records")??;
     let records_a_saga = parts.iter().map(log::Part::records_a_saga).sum();

@@ -1,14 +1,16 @@
 //! How the private servers are set, and what things are called in them.
 
-use anyhow::{Context, Result};
+use crate::{floor::TOPIC_PREFIX, kafka};
+use anyhow::{Context, Result, anyhow};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
+    metadata::MetadataTopic,
 };
 use saga_contracts::topic;
 use saga_e2e::system::Service;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a person would set on a machine that the whole system shares; everything that makes a commit safe stays as it is.
 const POSTGRES: [(&str, &str); 3] = [
@@ -33,21 +35,30 @@ pub fn database(service: Service) -> String {
     format!("saga_bench_{}", service.name().replace('-', "_"))
 }
 
-/// From a broker that is not ours.
+/// From a broker that is not ours: the system's topics, and those of the floor.
 pub async fn remove_topics(brokers: &str) -> Result<()> {
     let client: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .create()
         .context("an administrator's client")?;
-    let names: Vec<String> = topic::ALL
+    let ours: BTreeSet<String> = topic::ALL
         .into_iter()
         .flat_map(|name| [name.to_owned(), topic::dead_letters(name)])
         .collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    client
-        .delete_topics(&names, &AdminOptions::new())
-        .await
-        .context("removing the topics")?;
+    let metadata = client
+        .inner()
+        .fetch_metadata(None, kafka::QUERY_TIMEOUT)
+        .context("asking which topics there are")?;
+    let names: Vec<&str> = metadata
+        .topics()
+        .iter()
+        .map(MetadataTopic::name)
+        .filter(|name| ours.contains(*name) || name.starts_with(TOPIC_PREFIX))
+        .collect();
+    let removed = client.delete_topics(&names, &AdminOptions::new()).await;
+    for outcome in removed.context("removing the topics")? {
+        outcome.map_err(|(name, code)| anyhow!("removing the topic {name}: {code}"))?;
+    }
     Ok(())
 }
 
