@@ -61,7 +61,7 @@ async fn a_crash_at_any_point_changes_no_outcome() -> Result<()> {
     let (system, _guard) = System::alone(&binary()?).await;
     configure(system)?;
     let traffic = Arc::new(Traffic::prepare(system).await?);
-    let mut walk = Walk::begin(system).await?;
+    let mut walk = Walk::begin(system)?;
     let clients = traffic.start();
     let walked = walk.finish().await;
     let accepted = clients.stop().await?;

@@ -84,7 +84,7 @@ pub struct Walk {
 
 impl Walk {
     /// Starts every service anew, armed with its first point.
-    pub async fn begin(system: &'static System) -> Result<Self> {
+    pub fn begin(system: &'static System) -> Result<Self> {
         let mut walk = Self {
             system,
             queues: Service::ALL.map(|service| (service, queue(service))).into(),

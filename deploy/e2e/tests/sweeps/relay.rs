@@ -147,25 +147,25 @@ impl Relay {
         let mut sagas = self.sagas();
         Ok(match sagas.get_mut(&record.parsed(header::SAGA_ID)?) {
             None => vec![onward],
-            Some(passage) => passage.meet(message, onward),
+            Some(passage) => passage.meet(&message, onward),
         })
     }
 }
 
 impl Passage {
-    fn meet(&mut self, message: Message, onward: OutgoingRecord) -> Vec<OutgoingRecord> {
+    fn meet(&mut self, message: &Message, onward: OutgoingRecord) -> Vec<OutgoingRecord> {
         let is_first = self.seen.insert(message.clone());
         if self.is_over {
             return vec![onward];
         }
         let mishap = self.script.mishap.as_ref();
-        let struck = mishap.filter(|(at, _)| is_first && *at == message);
+        let struck = mishap.filter(|(at, _)| is_first && at == message);
         let passing = match struck.map(|(_, mishap)| mishap) {
             Some(Mishap::Duplicated) => vec![onward.clone(), onward],
             Some(Mishap::Dropped) => Vec::new(),
             Some(Mishap::Late) => self.keep(onward),
-            None if self.script.silences(&message) => self.keep(onward),
-            None if self.holds && self.script.holds(&message) => {
+            None if self.script.silences(message) => self.keep(onward),
+            None if self.holds && self.script.holds(message) => {
                 self.held.push(onward);
                 Vec::new()
             }

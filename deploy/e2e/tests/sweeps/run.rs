@@ -7,11 +7,7 @@ use super::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
-use saga_core::{
-    ids::SagaId,
-    instance::ActionVerdict,
-    message::{ActionKind, ActionName},
-};
+use saga_core::{ids::SagaId, instance::ActionVerdict, message::ActionKind};
 use std::time::Duration;
 use tokio::{sync::watch, time::timeout};
 
@@ -103,8 +99,10 @@ async fn perform(
 
 async fn ask(stage: &Stage, saga: SagaId, wish: &Wish) -> Result<()> {
     let found = stage.ask(saga, &wish.kind).await?;
+    // The outcome that a pending one waits for may be there before the answer; that it was pending, its events tell.
+    let is_settled = wish.verdict == ActionVerdict::Pending && found == ActionVerdict::Accepted;
     ensure!(
-        found == wish.verdict,
+        found == wish.verdict || is_settled,
         "{:?} was answered {found:?}, not {:?}",
         wish.kind,
         wish.verdict
@@ -136,6 +134,10 @@ fn check(stage: &Stage, case: &Case, saga: SagaId, story: &Story, parked: usize)
 pub fn may_leave(kind: &ActionKind) -> bool {
     match kind {
         ActionKind::Skip { compensation, .. } => *compensation,
-        other => other.name() == ActionName::Abandon,
+        ActionKind::Abandon => true,
+        ActionKind::Cancel
+        | ActionKind::Compensate
+        | ActionKind::Retry { .. }
+        | ActionKind::Complete { .. } => false,
     }
 }

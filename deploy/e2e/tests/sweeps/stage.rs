@@ -30,12 +30,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Of every topic here, so that a record stays in its partition when it passes the relay.
 const PARTITIONS: i32 = 2;
+/// Fewer than the orchestrator has connections for those who ask, so that nobody is sent away because it is busy.
+const ASKING: usize = 8;
 
 pub struct Stage {
     pub system: &'static System,
@@ -43,6 +45,8 @@ pub struct Stage {
     pub stories: Arc<Stories>,
     participants: Vec<Participant>,
     writer: KafkaWriter,
+    /// People who ask at the same time.
+    asking: Semaphore,
     stop: CancellationToken,
     relaying: JoinHandle<Result<(), LogError>>,
     reading: JoinHandle<()>,
@@ -94,6 +98,7 @@ impl Stage {
             stories,
             participants,
             writer,
+            asking: Semaphore::new(ASKING),
             stop,
             relaying,
             reading,
@@ -132,10 +137,10 @@ impl Stage {
         for started in of_definition.values() {
             let definition = &started[0].0.definition;
             let sagas: Vec<SagaId> = started.iter().map(|(_, saga)| *saga).collect();
-            let starter = self.participants.iter();
-            let starter = starter
-                .filter(|participant| participant.name == definition.steps[0].participant)
-                .next_back()
+            let name = &definition.steps[0].participant;
+            let mut participants = self.participants.iter();
+            let starter = participants
+                .find(|participant| participant.name == *name)
                 .context("the starter's participant")?;
             starter.start_sagas(definition, &sagas).await?;
         }
@@ -171,6 +176,7 @@ impl Stage {
         asked.insert("reason".to_owned(), json!("the sweep says so"));
         let path = format!("/sagas/{saga}/{}", kind.name());
         let url = self.system.url(Service::Orchestrator, &path);
+        let _turn = self.asking.acquire().await?;
         let response = self.system.http.post(url).json(&body).send().await?;
         let status = response.status().as_u16();
         let answer: Value = response.json().await?;

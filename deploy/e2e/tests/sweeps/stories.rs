@@ -41,19 +41,15 @@ impl Story {
     }
 
     pub fn end(&self) -> Option<End> {
-        let ends: [(End, fn(&LifecycleKind) -> bool); 3] = [
-            (End::Completed, |event| {
-                matches!(event, LifecycleKind::Completed)
-            }),
-            (End::Compensated, |event| {
-                matches!(event, LifecycleKind::Compensated { .. })
-            }),
-            (End::Abandoned, |event| {
-                matches!(event, LifecycleKind::Abandoned { .. })
-            }),
-        ];
-        let end = ends.into_iter().find(|(_, is)| self.has(is));
-        end.map(|(end, _)| end)
+        if self.has(|event| matches!(event, LifecycleKind::Completed)) {
+            Some(End::Completed)
+        } else if self.has(|event| matches!(event, LifecycleKind::Compensated { .. })) {
+            Some(End::Compensated)
+        } else if self.has(|event| matches!(event, LifecycleKind::Abandoned { .. })) {
+            Some(End::Abandoned)
+        } else {
+            None
+        }
     }
 
     /// How often a person was called.
