@@ -1,11 +1,11 @@
 //! The simulation, bounded: it repeats itself, and no check finds anything.
 
 use saga_testkit::simulation::{Plan, hunt, minimize::minimize, run};
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
-/// Real time for the search. What a machine does in it differs, so `cargo run --release -p saga-testkit --bin simulate`
-/// is the place for more.
-const BUDGET: Duration = Duration::from_secs(40);
+/// The same everywhere, so that it passes or fails everywhere; `cargo run --release -p saga-testkit --bin simulate` is the
+/// place for more.
+const SEEDS: Range<u64> = 1..101;
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
@@ -38,7 +38,7 @@ fn different_seeds_give_different_traces() {
 
 #[test]
 fn no_check_finds_anything() {
-    let hunt = hunt(1..100_000, BUDGET);
+    let hunt = hunt(SEEDS, Duration::MAX);
     println!(
         "{} seeds, {} events in {:?}",
         hunt.seeds, hunt.events, hunt.elapsed
@@ -54,5 +54,5 @@ fn no_check_finds_anything() {
             outcome.violation
         );
     }
-    assert!(hunt.seeds >= 10, "only {} seeds", hunt.seeds);
+    assert_eq!(hunt.seeds, SEEDS.end - SEEDS.start);
 }
