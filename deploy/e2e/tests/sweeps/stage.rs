@@ -38,6 +38,8 @@ use uuid::Uuid;
 const PARTITIONS: i32 = 2;
 /// Fewer than the orchestrator has connections for those who ask, so that nobody is sent away because it is busy.
 const ASKING: usize = 8;
+/// Hundreds of sagas that start at once keep a busy machine's connections busy for longer than the default.
+const PATIENCE_FOR_CONNECTIONS_MS: &str = "25000";
 
 pub struct Stage {
     pub system: &'static System,
@@ -120,6 +122,9 @@ impl Stage {
             self.system
                 .configure(orchestrator, &key("GROUP"), Some(relay::GROUP));
         }
+        let (key, patience) = ("POSTGRES__CONNECT_TIMEOUT_MS", PATIENCE_FOR_CONNECTIONS_MS);
+        self.system
+            .configure(Service::Orchestrator, key, Some(patience));
         self.system.stop(Service::Orchestrator)?;
         self.system.restart(Service::Orchestrator).await
     }
