@@ -78,7 +78,7 @@ fn timeout(draft: &mut Draft<'_>, part: &DuePart, verdict: Verdict) -> Result<()
         (Verdict::Queued | Verdict::Unknown, PickUp::Unseen) => queued(draft, &overdue),
         (Verdict::PickedUp, PickUp::Unseen | PickUp::Queued { .. }) => picked_up(draft, &overdue),
         (Verdict::Unanswered, PickUp::Seen { .. }) => {
-            draft.attempt_ended(index, part.direction, part.attempt, AttemptEnd::TimedOut)
+            draft.attempt_ended(index, part.direction, part.attempt, AttemptEnd::TimedOut);
         }
         // Said already, or by somebody who knew less than stands here: once consumed is consumed.
         (Verdict::Queued | Verdict::Unknown, PickUp::Queued { .. })
