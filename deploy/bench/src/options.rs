@@ -136,8 +136,11 @@ pub struct Pace {
     pub in_flight: Vec<u64>,
     pub rates: Vec<u64>,
     pub floor: Duration,
+    /// Of a closed loop, at most: a system that is slow must not be waited for for ever.
+    pub round_max: Duration,
 }
 
+const ROUND_MAX: Duration = Duration::from_secs(20);
 /// Of a smoke test.
 const SMOKE_SECONDS: u64 = 2;
 const SMOKE_IN_FLIGHT: u64 = 500;
@@ -159,6 +162,7 @@ impl RunOptions {
                 in_flight: vec![SMOKE_IN_FLIGHT],
                 rates: Vec::new(),
                 floor: seconds(SMOKE_SECONDS),
+                round_max: Duration::ZERO,
             };
         }
         Pace {
@@ -168,6 +172,7 @@ impl RunOptions {
             in_flight: self.in_flight.clone(),
             rates: self.rates.clone(),
             floor: seconds(self.seconds),
+            round_max: ROUND_MAX,
         }
     }
 

@@ -23,6 +23,11 @@ const GAIN_MIN: f64 = 1.05;
 const IDLE_PER_SECOND: f64 = 5.0;
 /// Of saturation.
 const SHARES: [(f64, &str); 2] = [(0.3, "30 %"), (0.7, "70 %")];
+/// Of a closed loop: see [`round`].
+const ROUNDS_WARM_UP: f64 = 1.5;
+const ROUNDS_MEASURED: f64 = 3.0;
+/// Times saturation: orders must be turned away, and everything else must go on.
+const OVERLOAD: f64 = 2.0;
 /// A given rate above this share of saturation shows nothing but a queue.
 const RATE_SHARE_MAX: f64 = 0.9;
 /// Before anything is measured: consumers join their groups, the broker compiles itself.
@@ -97,20 +102,29 @@ async fn measure(
         scenarios: Vec::new(),
         mistakes: Vec::new(),
     };
-    settle(&mut bench, options.smoke).await?;
+    let mut a_second = settle(&mut bench, options.smoke).await?;
     for scenario in options.scenarios() {
-        let measurement = Measurement::new(&mut bench, &stages, scenario).await?;
+        let measurement = Measurement::new(&mut bench, &stages, scenario, a_second).await?;
         let (found, wrong) = measurement.all(!options.without_floor).await?;
+        a_second = found.saturation_a_second;
         let wrong = wrong.into_iter();
         report
             .mistakes
             .extend(wrong.map(|what| format!("{}: {what}", scenario.name())));
         report.scenarios.push(found);
     }
+    if options.smoke {
+        update("  auditing");
+        let found = bench.system.audit().await?;
+        report
+            .mistakes
+            .extend(found.into_iter().map(|what| format!("audit: {what}")));
+    }
     Ok(report)
 }
 
-async fn settle(bench: &mut Bench<'_>, smoke: bool) -> Result<()> {
+/// How many sagas a second that came to.
+async fn settle(bench: &mut Bench<'_>, smoke: bool) -> Result<f64> {
     let shop = Arc::new(Shop::new(Scenario::Confirm));
     bench.system.restock(&shop.products, PIECES).await?;
     let plan = Plan {
@@ -119,8 +133,8 @@ async fn settle(bench: &mut Bench<'_>, smoke: bool) -> Result<()> {
         warm_up: Duration::ZERO,
         measured: if smoke { SETTLING_SMOKE } else { SETTLING },
     };
-    bench.stage(&shop, plan).await?;
-    Ok(())
+    let stage = bench.stage(&shop, plan).await?;
+    Ok(stage.sagas_a_second())
 }
 
 /// One scenario, as far as it has come.
@@ -131,12 +145,19 @@ struct Measurement<'a, 'b> {
     /// Of the topics, before the scenario.
     ends: BTreeMap<&'static str, i64>,
     accepted: Accepted,
+    /// As the last closed loop found it, if only in another scenario.
+    a_second: f64,
     stages: Vec<StageReport>,
     mistakes: Vec<String>,
 }
 
 impl<'a, 'b> Measurement<'a, 'b> {
-    async fn new(bench: &'a mut Bench<'b>, pace: &'a Pace, scenario: Scenario) -> Result<Self> {
+    async fn new(
+        bench: &'a mut Bench<'b>,
+        pace: &'a Pace,
+        scenario: Scenario,
+        a_second: f64,
+    ) -> Result<Self> {
         say(scenario.name());
         let shop = Arc::new(Shop::new(scenario));
         bench.system.restock(&shop.products, PIECES).await?;
@@ -150,6 +171,7 @@ impl<'a, 'b> Measurement<'a, 'b> {
             shop,
             ends,
             accepted: Accepted::default(),
+            a_second,
             stages: Vec::new(),
             mistakes: Vec::new(),
         })
@@ -174,6 +196,11 @@ impl<'a, 'b> Measurement<'a, 'b> {
                 self.open_loop(format!("{rate}/s"), rate, self.pace.measured)
                     .await?;
             }
+        }
+        if self.shop.scenario() == Scenario::Confirm {
+            let rate = OVERLOAD * saturation_a_second;
+            self.open_loop("overload".to_owned(), rate, self.pace.measured)
+                .await?;
         }
         self.open_loop("idle".to_owned(), IDLE_PER_SECOND, self.pace.idle_measured)
             .await?;
@@ -225,13 +252,19 @@ impl<'a, 'b> Measurement<'a, 'b> {
     async fn saturation(&mut self) -> Result<f64> {
         let mut best: f64 = 0.0;
         for in_flight in self.pace.in_flight.clone() {
-            let name = format!("{in_flight} in flight");
+            let round = round(in_flight, self.a_second, self.pace.round_max);
             let stage = self
-                .stage(name, Offer::InFlight(in_flight), self.pace.measured)
+                .stage(Plan {
+                    name: format!("{in_flight} in flight"),
+                    offer: Offer::InFlight(in_flight),
+                    warm_up: self.pace.warm_up.max(round.mul_f64(ROUNDS_WARM_UP)),
+                    measured: self.pace.measured.max(round.mul_f64(ROUNDS_MEASURED)),
+                })
                 .await?;
             let found = stage.sagas_a_second();
             let enough = found < best * GAIN_MIN;
             best = best.max(found);
+            self.a_second = best;
             if enough {
                 break;
             }
@@ -240,18 +273,17 @@ impl<'a, 'b> Measurement<'a, 'b> {
     }
 
     async fn open_loop(&mut self, name: String, per_second: f64, measured: Duration) -> Result<()> {
-        self.stage(name, Offer::Rate { per_second }, measured)
-            .await?;
-        Ok(())
-    }
-
-    async fn stage(&mut self, name: String, offer: Offer, measured: Duration) -> Result<Stage> {
         let plan = Plan {
             name,
-            offer,
+            offer: Offer::Rate { per_second },
             warm_up: self.pace.warm_up,
             measured,
         };
+        self.stage(plan).await?;
+        Ok(())
+    }
+
+    async fn stage(&mut self, plan: Plan) -> Result<Stage> {
         let stage = self.bench.stage(&self.shop, plan).await?;
         self.accepted.add(&stage.tally);
         let wrong = mistakes(&stage.tally, stage.drained.is_some()).into_iter();
@@ -260,6 +292,15 @@ impl<'a, 'b> Measurement<'a, 'b> {
         self.stages.push(StageReport::new(&stage));
         Ok(stage)
     }
+}
+
+/// How long it takes until as many sagas have ended as are in flight. They are sent all at once and go through the steps
+/// side by side, so that less than a few rounds would show the crest of a wave or its trough.
+fn round(in_flight: u64, a_second: f64, most: Duration) -> Duration {
+    if a_second <= 0.0 {
+        return most;
+    }
+    Duration::from_secs_f64(in_flight as f64 / a_second).min(most)
 }
 
 /// What a stage shows by itself, whatever the databases say.
@@ -291,6 +332,14 @@ mod tests {
     use super::*;
     use crate::{load::Outcome, scenario::Kind};
     use uuid::Uuid;
+
+    #[test]
+    fn a_round_is_as_long_as_the_sagas_in_flight_take() {
+        let most = Duration::from_secs(20);
+        assert_eq!(round(4_000, 2_000.0, most), Duration::from_secs(2));
+        assert_eq!(round(4_000, 100.0, most), most);
+        assert_eq!(round(4_000, 0.0, most), most);
+    }
 
     #[test]
     fn a_stage_that_lost_something_is_broken() {

@@ -172,13 +172,14 @@ fn difference(now: &Events, before: &Events) -> Events {
 fn told(stage: &Stage) -> String {
     let latency = stage.tally.accepted_to_ended.percentiles();
     let ms = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1}"));
+    let whole = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |us| format!("{us:.0}"));
     format!(
-        "  {:<16} {:>8.0} sagas/s  p50 {:>7} ms  p99 {:>7} ms  {:>5.0} µs CPU a saga  others {:.2} cores",
+        "  {:<16} {:>8.0} sagas/s  p50 {:>7} ms  p99 {:>7} ms  {:>7} µs CPU a saga  others {:.2} cores",
         stage.plan.name,
         stage.sagas_a_second(),
         ms(latency.p50_ms),
         ms(latency.p99_ms),
-        stage.cost.system_cpu_us_a_saga,
+        whole(stage.cost.system_cpu_us_a_saga),
         stage.cost.others_cores + stage.cost.stolen_cores,
     )
 }

@@ -1,5 +1,6 @@
 //! What a run came to: for programs (JSON), for people (a table), and for the eye (plots).
 
+mod chart;
 mod plot;
 mod table;
 

@@ -1,25 +1,11 @@
-//! Plots as SVG: two a scenario, a line a stage.
+//! Plots: two a scenario, a line a stage.
 
-use super::{ScenarioReport, StageReport};
-use anyhow::{Result, anyhow};
-use plotters::{
-    chart::{ChartBuilder, SeriesLabelPosition},
-    drawing::IntoDrawingArea,
-    element::PathElement,
-    prelude::SVGBackend,
-    series::LineSeries,
-    style::{BLACK, Color, Palette, Palette99, WHITE},
+use super::{
+    ScenarioReport, StageReport,
+    chart::{Chart, Line, Scale},
 };
+use anyhow::Result;
 use std::ops::Range;
-
-const SIZE: (u32, u32) = (900, 480);
-const LINE_WIDTH: u32 = 2;
-const TITLE: (&str, u32) = ("sans-serif", 18);
-const MARGIN: u32 = 14;
-const LABELS: u32 = 50;
-const LABELS_LEFT: u32 = 70;
-/// Of the key, before a stage's name.
-const SAMPLE: i32 = 18;
 
 /// Milliseconds over the percentile, on axes that leave room for the tail.
 pub(super) fn latency(scenario: &ScenarioReport) -> Result<String> {
@@ -35,11 +21,18 @@ pub(super) fn latency(scenario: &ScenarioReport) -> Result<String> {
         .collect();
     Chart {
         title: format!("{}: from accepted to ended", scenario.scenario.name()),
-        across: "percentile",
-        up: "milliseconds",
-        label_across: |nines| percentile(*nines),
-        label_up: |power| milliseconds(*power),
-        from_zero: false,
+        across: Scale {
+            name: "percentile",
+            ticks: percentiles,
+            label: percentile,
+            from_zero: true,
+        },
+        up: Scale {
+            name: "milliseconds",
+            ticks: powers,
+            label: milliseconds,
+            from_zero: false,
+        },
         lines,
     }
     .draw()
@@ -60,11 +53,18 @@ pub(super) fn throughput(scenario: &ScenarioReport) -> Result<String> {
         .collect();
     Chart {
         title: format!("{}: sagas that ended, a second", scenario.scenario.name()),
-        across: "seconds from the stage's beginning, warm-up included",
-        up: "sagas a second",
-        label_across: |seconds| format!("{seconds:.0}"),
-        label_up: |sagas| format!("{sagas:.0}"),
-        from_zero: true,
+        across: Scale {
+            name: "seconds from the stage's beginning, warm-up included",
+            ticks: even,
+            label: plain,
+            from_zero: true,
+        },
+        up: Scale {
+            name: "sagas a second",
+            ticks: even,
+            label: plain,
+            from_zero: true,
+        },
         lines,
     }
     .draw()
@@ -108,131 +108,46 @@ fn milliseconds(power: f64) -> String {
     }
 }
 
-struct Line {
-    name: String,
-    points: Vec<(f64, f64)>,
+/// Without what a multiplication left behind.
+fn plain(value: f64) -> String {
+    const ENOUGH: f64 = 1e6;
+    format!("{}", (value * ENOUGH).round() / ENOUGH)
 }
 
-struct Chart {
-    title: String,
-    across: &'static str,
-    up: &'static str,
-    label_across: fn(&f64) -> String,
-    label_up: fn(&f64) -> String,
-    from_zero: bool,
-    lines: Vec<Line>,
+/// About six, at 1, 2 or 5 times a power of ten.
+fn even(range: &Range<f64>) -> Vec<f64> {
+    const WANTED: f64 = 6.0;
+    let rough = (range.end - range.start).max(f64::MIN_POSITIVE) / WANTED;
+    let power = 10_f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power);
+    let step = step
+        .filter(|step| *step >= rough)
+        .fold(f64::INFINITY, f64::min);
+    let (first, last) = (
+        (range.start / step).ceil() as i64,
+        (range.end / step).floor() as i64,
+    );
+    (first..=last).map(|number| number as f64 * step).collect()
 }
 
-impl Chart {
-    fn draw(self) -> Result<String> {
-        let mut text = String::new();
-        self.draw_into(&mut text)
-            .map_err(|error| anyhow!("drawing {}: {error}", self.title))?;
-        Ok(text)
-    }
+/// Milliseconds at 1, 2 or 5 times a power of ten, as powers of ten.
+fn powers(range: &Range<f64>) -> Vec<f64> {
+    let decades = range.start.floor() as i32..=range.end.ceil() as i32;
+    decades
+        .flat_map(|decade| [1_f64, 2.0, 5.0].map(|times| f64::from(decade) + times.log10()))
+        .filter(|power| range.contains(power))
+        .collect()
+}
 
-    fn draw_into(&self, text: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-        let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
-        area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
-            .caption(&self.title, TITLE)
-            .margin(MARGIN)
-            .x_label_area_size(LABELS)
-            .y_label_area_size(LABELS_LEFT)
-            .build_cartesian_2d(
-                self.range(|point| point.0, true),
-                self.range(|point| point.1, self.from_zero),
-            )?;
-        chart
-            .configure_mesh()
-            .x_desc(self.across)
-            .y_desc(self.up)
-            .x_label_formatter(&self.label_across)
-            .y_label_formatter(&self.label_up)
-            .light_line_style(WHITE)
-            .draw()?;
-        for (index, line) in self.lines.iter().enumerate() {
-            let color = Palette99::pick(index).stroke_width(LINE_WIDTH);
-            chart
-                .draw_series(LineSeries::new(line.points.iter().copied(), color))?
-                .label(&line.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + SAMPLE, y)], color));
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK)
-            .draw()?;
-        area.present()?;
-        Ok(())
-    }
-
-    /// What holds all points of all lines, with a little room; never empty, which could not be drawn.
-    fn range(&self, of: fn(&(f64, f64)) -> f64, from_zero: bool) -> Range<f64> {
-        const ROOM: f64 = 0.05;
-        let values = || {
-            self.lines
-                .iter()
-                .flat_map(|line| line.points.iter().map(of))
-        };
-        let least = values().fold(f64::INFINITY, f64::min);
-        let most = values().fold(f64::NEG_INFINITY, f64::max);
-        let (least, most) = if least <= most {
-            (least, most)
-        } else {
-            (0.0, 1.0)
-        };
-        let least = if from_zero { 0.0 } else { least };
-        let span = (most - least).max(1e-3);
-        let below = if from_zero { 0.0 } else { span * ROOM };
-        least - below..most + span * ROOM
-    }
+fn percentiles(range: &Range<f64>) -> Vec<f64> {
+    const WELL_KNOWN: [f64; 9] = [0.0, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999];
+    let all = WELL_KNOWN.into_iter().map(nines);
+    all.filter(|nines| range.contains(nines)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn chart(lines: Vec<Line>) -> Chart {
-        Chart {
-            title: "a <title>".to_owned(),
-            across: "x",
-            up: "y",
-            label_across: |x| format!("{x:.0}"),
-            label_up: |y| format!("{y:.0}"),
-            from_zero: true,
-            lines,
-        }
-    }
-
-    #[test]
-    fn a_chart_is_an_svg_with_a_line_for_each_stage() {
-        let line = |name: &str, high: f64| Line {
-            name: name.to_owned(),
-            points: vec![(0.0, 1.0), (1.0, high), (2.0, 2.0)],
-        };
-        let svg = chart(vec![line("slow", 5.0), line("fast", 50.0)])
-            .draw()
-            .expect("a plot");
-        assert!(
-            svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"),
-            "{svg}"
-        );
-        assert!(svg.contains("slow") && svg.contains("fast") && svg.contains("&lt;title&gt;"));
-        // Each line, and its sample in the key.
-        assert!(svg.matches("<polyline").count() >= 4, "{svg}");
-    }
-
-    #[test]
-    fn a_chart_without_points_is_drawn_too() {
-        assert!(chart(Vec::new()).draw().is_ok());
-        let empty = Line {
-            name: "nothing".to_owned(),
-            points: Vec::new(),
-        };
-        assert!(chart(vec![empty]).draw().is_ok());
-    }
 
     #[test]
     fn axes_are_labeled_with_what_was_measured() {
@@ -244,5 +159,25 @@ mod tests {
         check(0.999, "99.90");
         assert_eq!(milliseconds(250_f64.log10()), "250");
         assert_eq!(milliseconds(7.6_f64.log10()), "7.6");
+    }
+
+    #[test]
+    fn ticks_are_round_numbers_within_the_axis() {
+        assert_eq!(
+            even(&(0.0..1_050.0)),
+            [0.0, 200.0, 400.0, 600.0, 800.0, 1_000.0]
+        );
+        assert_eq!(even(&(0.0..2.1)), [0.0, 0.5, 1.0, 1.5, 2.0]);
+        assert_eq!(plain(3.0 * 0.1), "0.3");
+        let ms: Vec<String> = powers(&(0.6..2.4)).into_iter().map(milliseconds).collect();
+        assert_eq!(ms, ["5.0", "10", "20", "50", "100", "200"]);
+        let percent: Vec<String> = percentiles(&(0.0..3.1))
+            .into_iter()
+            .map(percentile)
+            .collect();
+        assert_eq!(
+            percent,
+            ["0", "50", "75", "90", "95", "99.00", "99.50", "99.90"]
+        );
     }
 }

@@ -82,6 +82,8 @@ pub(super) fn markdown(report: &Report) -> String {
         "p99 ms",
         "p99.9 ms",
         "answer p99 ms",
+        "late p99 ms",
+        "turned away",
         "CPU µs a saga",
         "busy cores",
         "others' cores",
@@ -89,7 +91,8 @@ pub(super) fn markdown(report: &Report) -> String {
     let rows: Vec<Vec<String>> = stages(report)
         .map(|(scenario, stage)| latency_row(scenario, stage))
         .collect();
-    text.push_str("\nLatency is from the 201 until the saga's end was seen; the answer's from when the order was meant to be sent.\n\n");
+    text.push_str("\nLatency is from the 201 until the saga's end was seen; the answer's from when the order was meant to be sent; \
+         late is by how much the load generator sent it later than that.\n\n");
     text.push_str(&table(&heads, &rows));
     text.push_str("\nSaturation, and what the machine allows for the same sagas (Postgres and Kafka alone, by the minimum):\n\n");
     text.push_str(&saturation(report));
@@ -200,7 +203,9 @@ fn latency_row(scenario: &ScenarioReport, stage: &StageReport) -> Vec<String> {
         optional(latency.p99_ms),
         optional(latency.p99_9_ms),
         optional(stage.intended_to_accepted.p99_ms),
-        number(stage.cost.system_cpu_us_a_saga),
+        optional(stage.sending.p99_ms),
+        grouped(stage.not_accepted.pushed_back as f64),
+        optional(stage.cost.system_cpu_us_a_saga),
         format!("{:.2}", stage.cost.busy_cores),
         format!("{:.2}", stage.cost.others_cores + stage.cost.stolen_cores),
     ]
@@ -232,7 +237,7 @@ fn costs(report: &Report) -> String {
             let cost = &saturated(scenario)?.cost;
             let mut row = vec![
                 scenario.scenario.name().to_owned(),
-                number(cost.system_cpu_us_a_saga),
+                optional(cost.system_cpu_us_a_saga),
             ];
             row.extend(names.iter().map(|name| {
                 optional(

@@ -10,10 +10,11 @@ pub use settings::database;
 
 use crate::{
     kafka,
-    measure::{LOAD_GENERATOR, Probe, Watched},
+    measure::{KAFKA, LOAD_GENERATOR, POSTGRES, Probe, Watched},
     options::RunOptions,
 };
 use anyhow::{Context, Result, bail, ensure};
+use saga_audit::{Journal, Settings, Sources};
 use saga_contracts::topic;
 use saga_e2e::{process::Process, system::Service};
 use saga_messaging::kafka::{KafkaConfig, TopicSpec, ensure_topics};
@@ -136,10 +137,10 @@ impl System {
         };
         let mut all = vec![watched(LOAD_GENERATOR, std::process::id(), false)];
         if let Some(pid) = self.postgres.as_ref().and_then(PostgresServer::pid) {
-            all.push(watched("Postgres", pid, true));
+            all.push(watched(POSTGRES, pid, true));
         }
         if let Some(pid) = self.kafka.as_ref().and_then(KafkaServer::pid) {
-            all.push(watched("Kafka", pid, false));
+            all.push(watched(KAFKA, pid, false));
         }
         for (service, process) in &self.processes {
             if let Some(child) = &process.child {
@@ -152,6 +153,29 @@ impl System {
             .as_ref()
             .map(|_| self.directory.join("kafka/data"));
         Probe::new(&self.url_of("postgres"), all, databases, kafka_data).await
+    }
+
+    /// What the independent checker has to say, which reads everything: for runs of seconds.
+    pub async fn audit(&self) -> Result<Vec<String>> {
+        let sources = Sources {
+            orchestrator: self.url_of(&database(Service::Orchestrator)),
+            order: self.url_of(&database(Service::Order)),
+            inventory: self.url_of(&database(Service::Inventory)),
+            payment: self.url_of(&database(Service::Payment)),
+            brokers: self.brokers.clone(),
+            kafka: Vec::new(),
+            orchestrator_group: Sources::DEFAULT_GROUP.to_owned(),
+        };
+        let settings = Settings {
+            drained: true,
+            ..Settings::default()
+        };
+        let report = saga_audit::audit(&sources, &Journal::default(), &settings).await?;
+        Ok(report
+            .discrepancies
+            .iter()
+            .map(ToString::to_string)
+            .collect())
     }
 
     pub fn address(&self, service: Service) -> SocketAddr {
