@@ -1,8 +1,8 @@
 //! The decisions of one batch, without I/O: every input of every saga, folded in log order onto what was loaded.
 //!
-//! Content decides whether an input applies (`saga_core::transition`). One that does not is a *redelivery* if its
-//! partition and offset stand in the saga's log: its events are sent again, and once a saga a batch the commands now
-//! in flight. Otherwise it is a plain duplicate and yields nothing, so that duplicates cannot breed others.
+//! An input whose partition and offset stand in the saga's log is a *redelivery*: its events are sent again, and once a
+//! saga a batch the commands now in flight. Content decides whether any other one applies (`saga_core::transition`); one
+//! that does not is a plain duplicate and yields nothing, so that duplicates cannot breed others.
 
 use super::{
     decode::{Arrived, Rejected},

@@ -139,8 +139,10 @@ pub fn transition(
     if saga.steps.len() != definition.steps.len() {
         return Err(NotApplied::Unknown);
     }
-    // Content alone does not tell: a timer that was applied may fit the state that it has led to.
-    if redelivery(saga, event.position).is_some() {
+    // Content alone does not tell: a timer that was applied may fit the state that it has led to. An action's id tells it
+    // from all others, and it must be answered, so the place that an action of a topic made anew stands at is its own.
+    let has_id = matches!(event.body, EventBody::ActionAsked(_));
+    if !has_id && redelivery(saga, event.position).is_some() {
         return Err(NotApplied::Stale);
     }
     let before = in_flight(saga);

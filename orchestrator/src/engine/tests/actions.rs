@@ -82,6 +82,19 @@ async fn an_action_and_what_decides_it_may_come_in_one_batch() {
     assert_eq!(row.status_after, Some("compensating"));
 }
 
+/// A reply that is taken for a redelivery has the command in flight sent again, and so heals; an action is sent once.
+#[tokio::test]
+async fn an_action_of_a_topic_made_anew_is_decided_wherever_it_stands() {
+    let mut bench = Bench::new();
+    let (saga, _) = charging(&mut bench).await;
+    bench.next_offset = 0;
+    let asked = bench.action(saga, ActionKind::Cancel, None);
+    let action = bench.ids;
+    let resolve = commands(&bench.process(&[asked]).await).remove(0);
+    assert_eq!(text(&resolve, header::CE_TYPE), "payment.charge.resolve");
+    assert_eq!(audited(&bench, action).verdict, ActionVerdict::Pending);
+}
+
 #[tokio::test]
 async fn an_abandoned_saga_stands_in_history_and_a_redelivered_start_sends_no_command() {
     let mut bench = Bench::new();

@@ -60,10 +60,11 @@ pub struct Claimed {
     pub expired: i64,
 }
 
-/// Of a statement's time, what it may wait for a lock. Less than all of it, so that a rival that has stalled with its
-/// locks is told from a handler that is over its time: waiting is nobody's fault, and costs no command an attempt.
+/// Of a statement's time, what it may wait for each lock. A small share, since a handler may wait for several in a row:
+/// so a rival that has stalled with its locks is told from a handler that is over its time. Waiting is nobody's fault,
+/// and costs no command an attempt.
 pub fn lock_timeout(statement_timeout: Duration) -> Duration {
-    statement_timeout / 2
+    statement_timeout / 8
 }
 
 /// A participant's database.
@@ -74,7 +75,7 @@ pub trait ParticipantStore: Send + Sync + 'static {
     type Tx: ParticipantTx<Connection = Self::Connection>;
 
     /// Begins a transaction, each of whose statements may take `statement_timeout`: what nobody waits for any more must
-    /// not keep its locks. Of that, a statement may spend [`lock_timeout`] waiting for a lock; then it is
+    /// not keep its locks. Of that, a statement may wait [`lock_timeout`] for each lock; then it is
     /// [`BatchError::Retry`].
     async fn open(&self, statement_timeout: Duration) -> Result<(Self::Tx, Opening), BatchError>;
 

@@ -12,6 +12,7 @@ use saga_messaging::{
     log::{Delivered, TopicPartition},
     rule::{BatchError, Processor},
 };
+use saga_testkit::environment::until;
 use serde_json::{Value, json};
 use std::{
     sync::{
@@ -21,6 +22,8 @@ use std::{
     time::Duration,
 };
 use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn letters(outputs: &[OutgoingRecord]) -> Vec<String> {
     let reason = |record: &OutgoingRecord| {
@@ -311,9 +314,12 @@ async fn a_rival_that_stalls_with_its_locks_costs_no_command_its_attempt() {
     let batch = records(&[forward(world.saga(), 1, "")]);
     let delivering = tokio::spawn(deliver(counting, batch));
     // More tries than a command that is over time has.
-    while transactions.load(Ordering::SeqCst) < 4 && !delivering.is_finished() {
-        tokio::task::yield_now().await;
-    }
+    until(
+        "the command is tried again and again",
+        PATIENCE,
+        async || transactions.load(Ordering::SeqCst) >= 4 || delivering.is_finished(),
+    )
+    .await;
     rival.rollback().await.unwrap();
     let outputs = delivering.await.unwrap();
     assert_eq!(
