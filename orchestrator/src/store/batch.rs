@@ -164,9 +164,9 @@ pub const START: &str = "INSERT INTO saga (
   id, version, home_partition, definition, definition_version, definition_hash, status, waiting_kind, waiting_on,
   waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state)
 SELECT id, 1, home_partition, definition, definition_version, definition_hash, status, waiting_kind, waiting_on,
-  waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state
+  waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state::json
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[], $7::timestamptz[],
-  $8::text[], $9::jsonb[], $10::integer[], $11::text[], $12::integer[], $13::text[], $14::text[], $15::text[],
+  $8::text[], $9::text[], $10::integer[], $11::text[], $12::integer[], $13::text[], $14::text[], $15::text[],
   $16::bytea[], $17::timestamptz[])
   AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, home_partition,
   definition, definition_version, definition_hash, business_key, correlation_id, start_hash, started_at)
@@ -177,7 +177,7 @@ pub const REMOVE_ENDED: &str = "DELETE FROM saga WHERE id = ANY (ARRAY(
   SELECT h.id FROM saga_history h WHERE h.id = ANY($1::uuid[]) AND h.id BETWEEN $2 AND $3))";
 
 async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), BatchError> {
-    let columns = Columns::of(rows);
+    let columns = Columns::of(rows)?;
     let ids = columns.ids.clone();
     let (Some(least), Some(greatest)) = (ids.first(), ids.last()) else {
         return Ok(());
@@ -225,9 +225,9 @@ async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Ba
 pub const ADVANCE: &str = "UPDATE saga s SET
   version = s.version + 1, status = u.status, waiting_kind = u.waiting_kind, waiting_on = u.waiting_on,
   waiting_since = u.waiting_since, attempt = u.attempt, next_due = u.next_due, last_error = u.last_error,
-  state = u.state
+  state = u.state::json
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[], $7::timestamptz[],
-  $8::text[], $9::jsonb[], $10::bigint[])
+  $8::text[], $9::text[], $10::bigint[])
   AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, version)
 WHERE s.id = u.id AND s.version = u.version";
 
@@ -236,7 +236,7 @@ async fn advance(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), 
         return Ok(());
     }
     let versions: Vec<i64> = rows.iter().map(|row| row.version).collect();
-    let updated = Columns::of(rows)
+    let updated = Columns::of(rows)?
         .bind(sqlx::query(ADVANCE))
         .bind(versions)
         .execute(connection)
@@ -245,11 +245,11 @@ async fn advance(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), 
 }
 
 pub const END: &str = "WITH ended AS (
-  DELETE FROM saga s USING unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::jsonb[])
+  DELETE FROM saga s USING unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
     AS u(id, version, status, ended_at, state)
   WHERE s.id = u.id AND s.version = u.version
   RETURNING s.id, s.definition, s.definition_version, s.definition_hash, u.status, s.business_key, s.correlation_id,
-    s.start_hash, s.started_at, u.ended_at, u.state
+    s.start_hash, s.started_at, u.ended_at, u.state::json
 )
 INSERT INTO saga_history (
   id, definition, definition_version, definition_hash, status, business_key, correlation_id, start_hash, started_at,
@@ -267,7 +267,7 @@ async fn end(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Batc
         .map(|row| row.instance.status.as_str())
         .collect();
     let ended: Vec<DateTime<Utc>> = rows.iter().map(|row| row.instance.changed_at).collect();
-    let states: Vec<Json<&SagaInstance>> = rows.iter().map(|row| Json(&row.instance)).collect();
+    let states = states(rows)?;
     let moved = sqlx::query(END)
         .bind(ids)
         .bind(versions)
@@ -277,6 +277,14 @@ async fn end(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Batc
         .execute(connection)
         .await?;
     Conflict::check("an end", rows.len(), moved.rows_affected())
+}
+
+/// As text: what is sent as JSON, the driver sends as `jsonb`.
+fn states(rows: &[SagaRow]) -> Result<Vec<String>, sqlx::Error> {
+    rows.iter()
+        .map(|row| serde_json::to_string(&row.instance))
+        .collect::<Result<_, _>>()
+        .map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// The columns that both a start and an update write, one array each.
@@ -289,15 +297,15 @@ struct Columns<'a> {
     attempts: Vec<Option<i32>>,
     next_due: Vec<Option<DateTime<Utc>>>,
     last_errors: Vec<Option<&'a str>>,
-    states: Vec<Json<&'a SagaInstance>>,
+    states: Vec<String>,
 }
 
 type Query<'q> = sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments>;
 
 impl<'a> Columns<'a> {
-    fn of(rows: &'a [SagaRow]) -> Self {
+    fn of(rows: &'a [SagaRow]) -> Result<Self, sqlx::Error> {
         let waiting = || rows.iter().map(|row| &row.waiting);
-        Self {
+        Ok(Self {
             ids: rows.iter().map(|row| row.instance.id.0).collect(),
             statuses: rows
                 .iter()
@@ -313,8 +321,8 @@ impl<'a> Columns<'a> {
                 .collect(),
             next_due: rows.iter().map(|row| row.next_due).collect(),
             last_errors: rows.iter().map(|row| row.last_error.as_deref()).collect(),
-            states: rows.iter().map(|row| Json(&row.instance)).collect(),
-        }
+            states: states(rows)?,
+        })
     }
 
     /// As `$1` to `$9`.

@@ -20,7 +20,7 @@ pub async fn rehome(pool: &PgPool, partitions: i32) -> Result<u64, sqlx::Error> 
         "WITH lost AS (
            SELECT id FROM saga WHERE home_partition >= $1 OR home_partition < 0 ORDER BY id LIMIT 10000 FOR UPDATE)
          UPDATE saga s SET version = s.version + 1, home_partition = abs(s.home_partition % $1),
-           state = jsonb_set(s.state, '{home_partition}', to_jsonb(abs(s.home_partition % $1)))
+           state = jsonb_set(s.state::jsonb, '{home_partition}', to_jsonb(abs(s.home_partition % $1)))::json
          FROM lost WHERE s.id = lost.id",
     )
     .bind(partitions)

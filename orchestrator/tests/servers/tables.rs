@@ -73,7 +73,7 @@ async fn sagas_without_a_home_get_one_in_column_and_state() {
     let database = Database::new().await;
     let (saga, _) = database.started().await;
     sqlx::query(
-        "UPDATE saga SET home_partition = 9, state = jsonb_set(state, '{home_partition}', '9')",
+        "UPDATE saga SET home_partition = 9, state = jsonb_set(state::jsonb, '{home_partition}', '9')::json",
     )
     .execute(database.store.pool())
     .await

@@ -97,7 +97,7 @@ async fn read_live(
         "SELECT id, version, definition, status, waiting_kind, waiting_since, next_due,
            NULLIF(concat_ws(': ', state->'reason'->>'code', state->'reason'->>'message'), ''),
            COALESCE((state->>'sequence')::bigint, 0),
-           jsonb_path_query_array(state, '$.log[*].partition'), jsonb_path_query_array(state, '$.log[*].offset')
+           jsonb_path_query_array(state::jsonb, '$.log[*].partition'), jsonb_path_query_array(state::jsonb, '$.log[*].offset')
          FROM saga WHERE id >= $1",
     )
     .bind(since)
@@ -131,7 +131,7 @@ async fn read_ended(
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<EndedRow> = sqlx::query_as(
         "SELECT id, definition, status, ended_at, COALESCE((state->>'sequence')::bigint, 0),
-           jsonb_path_query_array(state, '$.log[*].partition'), jsonb_path_query_array(state, '$.log[*].offset')
+           jsonb_path_query_array(state::jsonb, '$.log[*].partition'), jsonb_path_query_array(state::jsonb, '$.log[*].offset')
          FROM saga_history WHERE id >= $1",
     )
     .bind(since)

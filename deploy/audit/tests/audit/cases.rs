@@ -179,13 +179,13 @@ fn sagas() -> Vec<Case> {
             Database::Orchestrator,
             |w| {
                 format!(
-                    "UPDATE saga SET state = state - 'reason' WHERE id = '{}'",
+                    "UPDATE saga SET state = (state::jsonb - 'reason')::json WHERE id = '{}'",
                     w.parked
                 )
             },
             |w| {
                 format!(
-                    "UPDATE saga SET state = state || '{{\"reason\": {{\"code\": \"x\"}}}}' WHERE id = '{}'",
+                    "UPDATE saga SET state = (state::jsonb || '{{\"reason\": {{\"code\": \"x\"}}}}')::json WHERE id = '{}'",
                     w.parked
                 )
             },
