@@ -423,6 +423,7 @@ mod tests {
             "{off:?}"
         );
     }
+
     #[test]
     fn a_server_that_goes_away_during_the_start_is_known_whoever_meets_it() {
         let check = |error: anyhow::Error, kafka: bool, postgres: bool| {
