@@ -6,6 +6,7 @@ use saga_service::{
     health::HealthRegistry,
     http::{self, HttpConfig, RequestContext},
     lifecycle::Shutdown,
+    postgres::PostgresConfig,
     telemetry::LogConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,10 @@ impl ServiceConfig for HelloConfig {
 
     fn log(&self) -> &LogConfig {
         &self.log
+    }
+
+    fn postgres(&self) -> Option<&PostgresConfig> {
+        None
     }
 
     fn check(&self) -> Result<(), ConfigError> {

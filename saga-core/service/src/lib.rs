@@ -47,10 +47,8 @@ pub trait Service: Send + Sync + 'static {
 pub trait ServiceConfig: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
     fn http(&self) -> &http::HttpConfig;
     fn log(&self) -> &telemetry::LogConfig;
-    /// The database of [`Service::migrate`], which a start waits for.
-    fn postgres(&self) -> Option<&postgres::PostgresConfig> {
-        None
-    }
+    /// The database of [`Service::migrate`], which a start waits for; `None`: it has none.
+    fn postgres(&self) -> Option<&postgres::PostgresConfig>;
     /// Checks across fields; the message names both.
     fn check(&self) -> Result<(), config::ConfigError>;
 }

@@ -95,6 +95,10 @@ impl ServiceConfig for ShopConfig {
         &self.log
     }
 
+    fn postgres(&self) -> Option<&PostgresConfig> {
+        Some(&self.postgres)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         if self.limits.attempts > self.http.body_limit_bytes as u32 {
             return Err(ConfigError::new(
