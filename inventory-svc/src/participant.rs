@@ -7,14 +7,10 @@ use saga_contracts::{
     topic,
 };
 use saga_messaging::{
-    kafka,
     participant::{self, ParticipantConfig},
     partition::PartitionAlarm,
 };
-use saga_service::{
-    health::Readiness,
-    startup::{Server, until},
-};
+use saga_service::{health::Readiness, startup::participant::approved};
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +24,7 @@ pub async fn run(
     ready: Readiness,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let mut participant = ParticipantConfig::new(
+    let participant = ParticipantConfig::new(
         "inventory",
         topic::INVENTORY_COMMANDS,
         topic::INVENTORY_GROUP,
@@ -36,13 +32,11 @@ pub async fn run(
     .compensation_reply(INVENTORY_RELEASE, INVENTORY_RELEASED)
     .with_settings(&config.participant)
     .with_partition_alarm(alarm);
-    let look = || async { Ok(participant::approve_topics(&participant, &config.kafka).await?) };
-    let servers = [Server::kafka(&config.kafka.brokers, kafka::is_away)];
-    if until(&servers, &ready, &shutdown, look).await?.is_none() {
+    let nothing_more = || async { Ok(()) };
+    let approved = approved(participant, &config.kafka, &ready, &shutdown, nothing_more);
+    let Some(participant) = approved.await? else {
         return Ok(());
-    }
-    ready.ready();
-    participant.topics = None;
+    };
     let handler = Arc::new(InventoryHandler);
     participant::run(participant, handler, None, pool, config.kafka, shutdown).await?;
     Ok(())

@@ -38,9 +38,9 @@ use saga_contracts::topic::ORCHESTRATOR_GROUP;
 use saga_log::SagaLog;
 use saga_messaging::{
     batcher::Batcher,
-    kafka::{self, GroupOffsets, KafkaConfig, KafkaWriter},
+    kafka::{GroupOffsets, KafkaConfig, KafkaWriter},
     outbox::{Outbox, Relay, RelaySettings},
-    participant::{ParticipantConfig, approve_topics, inbox},
+    participant::{ParticipantConfig, inbox},
     partition::PartitionAlarm,
 };
 use saga_service::{
@@ -49,7 +49,7 @@ use saga_service::{
     http::serve,
     lifecycle::Shutdown,
     postgres::{self, Pools, PostgresConfig},
-    startup::{Server, Startup, until},
+    startup::{Startup, participant::approved},
 };
 use sqlx::PgPool;
 use std::sync::Arc;
@@ -191,23 +191,18 @@ fn start_beside(
 /// Waits for the broker, and is ready to take orders then; consumes what follows from them until `stop`. Topics that are
 /// not as they must be end it.
 async fn consume(
-    mut participant: ParticipantConfig,
+    participant: ParticipantConfig,
     kafka: KafkaConfig,
     app: Arc<App>,
     writer: KafkaWriter,
     ready: Readiness,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let servers = [Server::kafka(&kafka.brokers, kafka::is_away)];
-    let look = || async {
-        approve_topics(&participant, &kafka).await?;
-        Ok(upkeep::count_partitions(&app.partitions, &writer).await?)
-    };
-    if until(&servers, &ready, &stop, look).await?.is_none() {
+    let count = || async { Ok(upkeep::count_partitions(&app.partitions, &writer).await?) };
+    let approved = approved(participant, &kafka, &ready, &stop, count);
+    let Some(participant) = approved.await? else {
         return Ok(());
-    }
-    ready.ready();
-    participant.topics = None;
+    };
     let handler = OrderParticipant {
         waiters: Arc::clone(&app.waiters),
     };

@@ -12,14 +12,10 @@ use saga_contracts::{
     topic,
 };
 use saga_messaging::{
-    kafka,
     participant::{self, ExternalCalls, ParticipantConfig},
     partition::PartitionAlarm,
 };
-use saga_service::{
-    health::Readiness,
-    startup::{Server, until},
-};
+use saga_service::{health::Readiness, startup::participant::approved};
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -34,18 +30,16 @@ pub async fn run(
     ready: Readiness,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let mut participant =
+    let participant =
         ParticipantConfig::new("payment", topic::PAYMENT_COMMANDS, topic::PAYMENT_GROUP)
             .compensation_reply(PAYMENT_REFUND, PAYMENT_REFUNDED)
             .with_settings(&config.participant)
             .with_partition_alarm(alarm);
-    let look = || async { Ok(participant::approve_topics(&participant, &config.kafka).await?) };
-    let servers = [Server::kafka(&config.kafka.brokers, kafka::is_away)];
-    if until(&servers, &ready, &shutdown, look).await?.is_none() {
+    let nothing_more = || async { Ok(()) };
+    let approved = approved(participant, &config.kafka, &ready, &shutdown, nothing_more);
+    let Some(participant) = approved.await? else {
         return Ok(());
-    }
-    ready.ready();
-    participant.topics = None;
+    };
     let gateway = Arc::new(SimulatedGateway::new(config.gateway.clone(), ledger));
     let calls: Arc<dyn ExternalCalls> = Arc::new(GatewayCalls::new(
         gateway,

@@ -11,6 +11,7 @@
 //! such as a wrong password, ends the start at once.
 
 mod answers;
+pub mod participant;
 
 use crate::health::{Awaited, HealthRegistry, Readiness};
 use crate::{http::HttpConfig, lifecycle::Shutdown};
