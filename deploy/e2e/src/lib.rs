@@ -6,6 +6,7 @@
 
 pub mod chaos;
 pub mod client;
+pub mod definition;
 pub mod process;
 pub mod serve;
 pub mod system;

@@ -1,7 +1,7 @@
 //! Orders of all kinds, placed by clients who do not give up, and what must have become of them.
 
 use anyhow::{Context, Result, bail, ensure};
-use saga_e2e::{Order, OrderRequest, System};
+use saga_e2e::{Order, OrderRequest, System, definition::edited};
 use saga_testkit::environment::until;
 use std::{
     collections::BTreeMap,
@@ -70,9 +70,9 @@ pub fn patient() -> String {
     let shipped = include_str!("../../../../orchestrator/definitions/place-order.yaml");
     let charge = "    command: payment.charge\n";
     let retry = "    retry: { attempts: 50, firstDelay: 500ms, maxDelay: 1s }\n";
-    shipped
-        .replace("name: place-order\n", &format!("name: {PATIENT}\n"))
-        .replace(charge, &format!("{charge}{retry}"))
+    let (name, patient) = ("name: place-order\n", format!("name: {PATIENT}\n"));
+    let retried = format!("{charge}{retry}");
+    edited(shipped, &[(name, &patient), (charge, &retried)])
 }
 
 pub struct Traffic {

@@ -1,7 +1,7 @@
 //! A gateway that misbehaves: time-outs are settled by the same key, used-up compensations call a person.
 
 use crate::{alone, e2e};
-use saga_e2e::{OrderRequest, Service};
+use saga_e2e::{OrderRequest, Service, definition::edited};
 use serde_json::json;
 
 /// The shipped definition, but a refund has only two attempts.
@@ -9,15 +9,9 @@ fn impatient() -> String {
     let shipped =
         include_str!("../../../../orchestrator/definitions/place-order-payment-first.yaml");
     let refund = "      command: payment.refund\n";
-    shipped
-        .replace(
-            "name: place-order-payment-first",
-            "name: place-order-impatient",
-        )
-        .replace(
-            refund,
-            &format!("{refund}      retry: {{ attempts: 2, firstDelay: 100ms }}\n"),
-        )
+    let retried = format!("{refund}      retry: {{ attempts: 2, firstDelay: 100ms }}\n");
+    let (name, impatient) = ("place-order-payment-first", "place-order-impatient");
+    edited(shipped, &[(name, impatient), (refund, &retried)])
 }
 
 e2e! {
