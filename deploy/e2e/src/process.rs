@@ -19,7 +19,7 @@ pub struct Process {
 }
 
 /// A service that was asked to stop drains within this.
-const STOP_DEADLINE: Duration = Duration::from_secs(25);
+pub const STOP_DEADLINE: Duration = Duration::from_secs(25);
 
 impl Process {
     pub fn spawn(&mut self) -> Result<()> {

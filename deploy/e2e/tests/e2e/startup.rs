@@ -4,7 +4,10 @@ use crate::{BINARY, e2e};
 use anyhow::{Context, Result, ensure};
 use saga_contracts::topic;
 use saga_e2e::{
-    OrderRequest, Service, process::Process, serve::SERVICE_VARIABLE, system::PATIENCE,
+    OrderRequest, Service,
+    process::{Process, STOP_DEADLINE},
+    serve::SERVICE_VARIABLE,
+    system::PATIENCE,
 };
 use saga_service::config::environment_prefix;
 use saga_testkit::environment::{Server, TestEnv, until};
@@ -14,7 +17,8 @@ use uuid::Uuid;
 
 /// Nothing listens there.
 const NOWHERE: &str = "127.0.0.1:1";
-/// A stop is to end a wait, and not to outlast it: below the 20 s that a drain may take.
+/// A stop is to end a wait, and not to outlast it: below the 20 s that a drain may take. A service that works may take
+/// [`STOP_DEADLINE`].
 const PROMPTLY: Duration = Duration::from_secs(10);
 
 /// A service without anything of the harness's system.
@@ -152,12 +156,12 @@ impl Starting {
         exited.and_then(|status| status.code())
     }
 
-    /// SIGTERM, which ends it cleanly and at once.
-    async fn stops(&mut self) -> Result<()> {
+    /// SIGTERM, which ends it cleanly and in time.
+    async fn stops(&mut self, limit: Duration) -> Result<()> {
         let child = self.process.child.as_ref().context("it runs")?;
         let kill = Command::new("kill").arg(child.id().to_string()).status()?;
         ensure!(kill.success());
-        let code = self.ended(PROMPTLY).await;
+        let code = self.ended(limit).await;
         ensure!(code == Some(0), "{code:?}\n{}", self.process.tail());
         Ok(())
     }
@@ -214,7 +218,7 @@ async fn services_wait_for_their_servers_and_go_on_when_they_come() {
     }
     an_order_is_confirmed(&services).await?;
     for service in &mut services {
-        service.stops().await?;
+        service.stops(STOP_DEADLINE).await?;
     }
     Ok(())
 }
@@ -263,7 +267,7 @@ async fn a_stop_ends_the_wait_for_a_database() {
     }
     for service in &mut services {
         service.waits_for("postgres").await?;
-        service.stops().await?;
+        service.stops(PROMPTLY).await?;
     }
     Ok(())
 }
@@ -279,7 +283,7 @@ async fn a_stop_ends_the_wait_for_a_broker() {
     }
     for service in &mut services {
         service.waits_for("kafka").await?;
-        service.stops().await?;
+        service.stops(PROMPTLY).await?;
     }
     Ok(())
 }
