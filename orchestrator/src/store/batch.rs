@@ -1,6 +1,6 @@
 //! One batch of inputs: one transaction of multi-row statements.
 
-use super::{action, definition};
+use super::{action, cache::Cache, definition};
 use crate::engine::saga_store::{EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -11,7 +11,7 @@ use saga_core::{
 };
 use saga_messaging::{partition::PartitionAlarm, rule::BatchError};
 use sqlx::{PgConnection, Postgres, Transaction, types::Json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -40,11 +40,20 @@ impl Conflict {
 pub struct PgBatch {
     transaction: Transaction<'static, Postgres>,
     alarm: PartitionAlarm,
+    cache: Cache,
 }
 
 impl PgBatch {
-    pub(super) fn new(transaction: Transaction<'static, Postgres>, alarm: PartitionAlarm) -> Self {
-        Self { transaction, alarm }
+    pub(super) fn new(
+        transaction: Transaction<'static, Postgres>,
+        alarm: PartitionAlarm,
+        cache: Cache,
+    ) -> Self {
+        Self {
+            transaction,
+            alarm,
+            cache,
+        }
     }
 
     async fn write(&mut self, plan: &Plan) -> Result<(), BatchError> {
@@ -62,7 +71,8 @@ impl PgBatch {
 impl SagaBatch for PgBatch {
     async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
         let connection = &mut *self.transaction;
-        let mut loaded = load_live(connection, sagas).await?;
+        let known = self.cache.take(sagas);
+        let mut loaded = load_live(connection, sagas, known).await?;
         let live: BTreeSet<SagaId> = loaded.live.iter().map(|row| row.instance.id).collect();
         let missing: Vec<Uuid> = sagas
             .iter()
@@ -91,45 +101,62 @@ impl SagaBatch for PgBatch {
             return Err(error);
         }
         self.transaction.commit().await?;
+        self.cache.put(plan);
         Ok(())
     }
 }
 
-/// The clock is read behind the locks: a saga's instants never run backwards from one batch to the next.
+/// Locks the rows, and reads those whose version is not the one that is known. The clock is read behind the locks: a
+/// saga's instants never run backwards from one batch to the next.
 pub const LOAD_LIVE: &str = "WITH locked AS (
-  SELECT id, version, start_hash, state FROM saga WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE
+  SELECT s.id, s.version, s.start_hash, CASE WHEN s.version <> k.version THEN s.state END AS state
+  FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN saga s ON s.id = k.id ORDER BY s.id FOR UPDATE OF s
 )
 SELECT date_trunc('milliseconds', clock_timestamp()) AS at,
-  (SELECT starts_from_ms FROM floor WHERE singleton) AS starts_from, l.version, l.start_hash, l.state
+  (SELECT starts_from_ms FROM floor WHERE singleton) AS starts_from, l.id, l.version, l.start_hash, l.state
 FROM (SELECT 1) AS once LEFT JOIN locked l ON true ORDER BY l.id";
+
+/// Of a saga of which nothing is known: no row has it.
+const NO_VERSION: i64 = 0;
 
 type LiveColumns = (
     DateTime<Utc>,
     i64,
+    Option<Uuid>,
     Option<i64>,
     Option<Vec<u8>>,
     Option<Json<SagaInstance>>,
 );
 
-async fn load_live(connection: &mut PgConnection, sagas: &[SagaId]) -> Result<Loaded, sqlx::Error> {
+async fn load_live(
+    connection: &mut PgConnection,
+    sagas: &[SagaId],
+    mut known: HashMap<SagaId, LiveRow>,
+) -> Result<Loaded, sqlx::Error> {
     let ids: Vec<Uuid> = sagas.iter().map(|id| id.0).collect();
+    let version = |id| known.get(id).map_or(NO_VERSION, |row| row.version);
+    let versions: Vec<i64> = sagas.iter().map(version).collect();
     let rows: Vec<LiveColumns> = sqlx::query_as(LOAD_LIVE)
         .bind(&ids)
+        .bind(versions)
         .fetch_all(connection)
         .await?;
     let mut loaded = Loaded::default();
-    for (at, starts_from_ms, version, start_hash, state) in rows {
+    for (at, starts_from_ms, id, version, start_hash, state) in rows {
         loaded.now = loaded.now.max(at);
         loaded.starts_from = DateTime::from_timestamp_millis(starts_from_ms);
-        if let (Some(version), Some(start_hash), Some(Json(instance))) =
-            (version, start_hash, state)
-        {
-            loaded.live.push(LiveRow {
+        let (Some(id), Some(version), Some(start_hash)) = (id, version, start_hash) else {
+            continue;
+        };
+        let row = match state {
+            Some(Json(instance)) => Some(LiveRow {
                 instance,
                 version,
                 start_hash,
-            });
-        }
+            }),
+            None => known.remove(&SagaId(id)),
+        };
+        loaded.live.extend(row);
     }
     Ok(loaded)
 }

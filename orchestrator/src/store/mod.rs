@@ -5,6 +5,7 @@
 
 mod action;
 pub mod batch;
+mod cache;
 pub mod dead_letter;
 pub mod definition;
 pub mod floor;
@@ -18,18 +19,20 @@ pub use batch::{Conflict, PgBatch};
 
 use crate::engine::saga_store::SagaStore;
 use async_trait::async_trait;
+use cache::Cache;
 use saga_messaging::{partition::PartitionAlarm, rule::BatchError};
 use sqlx::PgPool;
 
 /// Forward-only.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/orchestrator");
 
-/// The store on Postgres.
-#[derive(Clone, Debug)]
+/// The store on Postgres. Clones share what they know of live sagas.
+#[derive(Clone)]
 pub struct PgStore {
     pool: PgPool,
     reporting: PgPool,
     alarm: PartitionAlarm,
+    cache: Cache,
 }
 
 impl PgStore {
@@ -40,6 +43,7 @@ impl PgStore {
             pool,
             reporting,
             alarm: PartitionAlarm::new(history::HISTORY.name),
+            cache: Cache::new(),
         }
     }
 
@@ -62,6 +66,10 @@ impl SagaStore for PgStore {
     type Batch = PgBatch;
 
     async fn begin(&self) -> Result<PgBatch, BatchError> {
-        Ok(PgBatch::new(self.pool.begin().await?, self.alarm.clone()))
+        Ok(PgBatch::new(
+            self.pool.begin().await?,
+            self.alarm.clone(),
+            self.cache.clone(),
+        ))
     }
 }

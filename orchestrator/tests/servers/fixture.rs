@@ -79,9 +79,14 @@ impl Database {
         shared
     }
 
-    /// One orchestrator; several of them are rivals.
+    /// One orchestrator; several of them are rivals, and know nothing of each other.
     pub fn engine(&self) -> Engine<PgStore> {
-        Engine::new(self.store.clone(), Self::shared())
+        Engine::new(self.another_store(), Self::shared())
+    }
+
+    /// Another process's way to the same tables.
+    pub fn another_store(&self) -> PgStore {
+        PgStore::new(self.store.pool().clone(), self.store.reporting().clone())
     }
 
     pub fn append(&self, record: OutgoingRecord) -> IncomingRecord {

@@ -30,7 +30,12 @@ const BOUNDS: &str =
 async fn check(database: &Database) {
     let pool = database.store.pool();
     let ids_and_bounds = format!("{IDS}, {BOUNDS}");
-    let load = plan(pool, batch::LOAD_LIVE, IDS).await;
+    let load = plan(
+        pool,
+        batch::LOAD_LIVE,
+        &format!("{IDS}, ARRAY[7]::bigint[]"),
+    )
+    .await;
     assert!(
         load.contains("LockRows") && load.contains("saga_pkey"),
         "{load}"

@@ -7,6 +7,7 @@ use crate::{
 use chrono::TimeDelta;
 use orchestrator::{
     config::RetentionDays,
+    engine::Engine,
     store::{floor, history::HISTORY},
     upkeep::retention::Retention,
 };
@@ -336,7 +337,8 @@ async fn a_missing_partition_raises_an_alarm_and_is_made_and_nothing_is_lost() {
     let (saga, reserve) = database.started().await;
     drop_partition_of(&mut database.store.pool().acquire().await.unwrap(), saga.0).await;
     let mut waiting = vec![reserve];
-    let mut engine = database.engine();
+    // The alarm is its store's.
+    let mut engine = Engine::new(database.store.clone(), Database::shared());
     let (record, failed) = loop {
         let command = waiting.pop().expect("the saga cannot end");
         let record = database.reply(&command);

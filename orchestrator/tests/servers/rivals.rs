@@ -3,14 +3,19 @@
 use crate::fixture::{Database, commands, new_saga};
 use orchestrator::{
     engine::{
+        Engine,
         decode::decode,
         fold::{Context, Folded, fold},
-        saga_store::{Loaded, SagaBatch, SagaStore},
+        saga_store::{LiveRow, Loaded, SagaBatch, SagaStore},
     },
     registry,
-    store::{batch::Conflict, definition},
+    store::{PgStore, batch::Conflict, definition},
 };
-use saga_core::{message::IncomingRecord, transition::Outbound};
+use saga_core::{
+    ids::SagaId,
+    message::{IncomingRecord, OutgoingRecord},
+    transition::Outbound,
+};
 use saga_messaging::rule::{BatchError, Processor};
 use saga_testkit::environment::until;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -101,6 +106,48 @@ async fn a_rival_waits_for_the_lock_and_then_sees_the_newer_state() {
     first.commit(&decide(&reply, loaded).plan).await.unwrap();
     let seen = rival.await.unwrap();
     assert_eq!(seen.live[0].version, 2);
+}
+
+/// What an orchestrator knows of a saga that it has started.
+async fn started_here(database: &Database) -> (SagaId, OutgoingRecord, PgStore) {
+    let store = database.another_store();
+    let saga = new_saga();
+    let mut engine = Engine::new(store.clone(), Database::shared());
+    let outputs = engine.process(&[database.start(saga)]).await.unwrap();
+    (saga, commands(&outputs).remove(0), store)
+}
+
+async fn loaded_by(store: &PgStore, saga: SagaId) -> LiveRow {
+    let mut batch = store.begin().await.unwrap();
+    batch.load(&[saga], &[]).await.unwrap().live.remove(0)
+}
+
+#[tokio::test]
+async fn a_saga_that_a_rival_has_moved_is_read_anew() {
+    let database = Database::new().await;
+    let (saga, reserve, store) = started_here(&database).await;
+    let reply = database.reply(&reserve);
+    database.engine().process(&[reply]).await.unwrap();
+    let known = loaded_by(&store, saga).await;
+    let stored = loaded_by(&database.another_store(), saga).await;
+    assert_eq!((known.version, known.instance), (2, stored.instance));
+}
+
+/// What stands in the table is not what is known, and nobody looks: the version has not moved.
+#[tokio::test]
+async fn a_saga_that_nobody_else_has_moved_is_read_only_if_its_last_batch_came_to_nothing() {
+    let database = Database::new().await;
+    let (saga, _, store) = started_here(&database).await;
+    sqlx::query("UPDATE saga SET state = jsonb_set(state::jsonb, '{sequence}', '77')::json")
+        .execute(store.pool())
+        .await
+        .unwrap();
+    assert_eq!(loaded_by(&store, saga).await.instance.sequence, 2);
+    assert_eq!(
+        loaded_by(&store, saga).await.instance.sequence,
+        77,
+        "the batch before was rolled back"
+    );
 }
 
 async fn wait_until_blocked(database: &Database) {

@@ -1,0 +1,173 @@
+//! Live sagas as this process wrote them last. A saga that nobody else has moved since need not be read again: its row is
+//! locked and its version compared, which is most of what a saga moved by its owner ever needs.
+//!
+//! An entry is taken out when a batch begins with it, and put back, newer, when the batch has committed. So whatever
+//! fails, and a commit whose answer is lost above all, leaves nothing here that could be wrong.
+
+use crate::engine::saga_store::{LiveRow, Plan, SagaRow};
+use hashlink::LruCache;
+use saga_core::ids::SagaId;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Several times what moves at once on one machine at its limit; some 6 KiB each. What waits for longer is read again.
+const CAPACITY: usize = 10_000;
+
+/// Shared by the batches of a process.
+#[derive(Clone)]
+pub struct Cache(Arc<Mutex<LruCache<SagaId, LiveRow>>>);
+
+impl Cache {
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(LruCache::new(CAPACITY))))
+    }
+
+    fn rows(&self) -> MutexGuard<'_, LruCache<SagaId, LiveRow>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of these sagas, for one batch.
+    pub fn take(&self, sagas: &[SagaId]) -> HashMap<SagaId, LiveRow> {
+        let mut rows = self.rows();
+        sagas
+            .iter()
+            .filter_map(|id| Some((*id, rows.remove(id)?)))
+            .collect()
+    }
+
+    /// A plan has been committed.
+    pub fn put(&self, plan: &Plan) {
+        let mut rows = self.rows();
+        for row in plan.starts.iter().chain(&plan.updates) {
+            rows.insert(row.instance.id, written(row));
+        }
+        for row in &plan.ends {
+            rows.remove(&row.instance.id);
+        }
+    }
+}
+
+/// As it stands in the table now.
+fn written(row: &SagaRow) -> LiveRow {
+    LiveRow {
+        instance: row.instance.clone(),
+        version: row.version + 1,
+        start_hash: row.start_hash.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use saga_core::{
+        definition::SagaDefinition,
+        ids::Timestamp,
+        instance::Position,
+        message::{StartSaga, Trace},
+        transition::{self, Outbound},
+    };
+    use serde_json::Value;
+    use uuid::Uuid;
+
+    const YAML: &str = "
+name: short
+version: 1
+deadline: 1h
+steps:
+  - name: do
+    kind: compensatable
+    participant: test
+    command: test.do
+    compensation: { command: test.undo }
+";
+
+    fn saga(number: u128) -> SagaId {
+        SagaId(Uuid::from_u128(number))
+    }
+
+    fn a_start(saga_id: SagaId) -> SagaRow {
+        let definition = SagaDefinition::parse("short.yaml", YAML).unwrap();
+        let start = StartSaga {
+            saga_id,
+            start_type: "test.created".to_owned(),
+            definition: "short".to_owned(),
+            business_key: None,
+            input: Value::Null,
+            trace: Trace::default(),
+        };
+        let position = Position {
+            partition: 0,
+            offset: 0,
+        };
+        let outbound = Outbound {
+            reply_topic: "saga.inputs".to_owned(),
+            floor: None,
+        };
+        let at = Timestamp::default();
+        let instance = transition::start(&definition, &start, 0, at, position, &outbound).saga;
+        SagaRow {
+            version: 0,
+            start_hash: Vec::new(),
+            waiting: transition::waiting_on(&definition, &instance),
+            next_due: None,
+            last_error: None,
+            instance,
+        }
+    }
+
+    fn started(number: u128) -> Plan {
+        Plan {
+            starts: vec![a_start(saga(number))],
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_known_to_one_batch_and_then_to_none_until_it_commits() {
+        let cache = Cache::new();
+        cache.put(&started(1));
+        let known = cache.take(&[saga(1), saga(2)]);
+        assert_eq!(known[&saga(1)].version, 1);
+        assert_eq!(known.len(), 1);
+        assert_eq!(cache.take(&[saga(1)]).len(), 0);
+        let update = SagaRow {
+            version: 1,
+            ..a_start(saga(1))
+        };
+        cache.put(&Plan {
+            updates: vec![update],
+            ..Plan::default()
+        });
+        assert_eq!(cache.take(&[saga(1)])[&saga(1)].version, 2);
+    }
+
+    #[test]
+    fn what_has_ended_is_forgotten_even_if_it_began_in_the_same_batch() {
+        let cache = Cache::new();
+        let mut plan = started(1);
+        plan.ends = vec![SagaRow {
+            version: 1,
+            ..a_start(saga(1))
+        }];
+        cache.put(&plan);
+        assert_eq!(cache.take(&[saga(1)]).len(), 0);
+    }
+
+    #[test]
+    fn no_more_is_kept_than_there_is_room_for() {
+        let cache = Cache::new();
+        let row = a_start(saga(0));
+        for number in 0..=CAPACITY as u128 {
+            let mut row = row.clone();
+            row.instance.id = saga(number);
+            cache.put(&Plan {
+                starts: vec![row],
+                ..Plan::default()
+            });
+        }
+        assert_eq!(cache.take(&[saga(0)]).len(), 0);
+        assert_eq!(cache.take(&[saga(CAPACITY as u128)]).len(), 1);
+    }
+}
