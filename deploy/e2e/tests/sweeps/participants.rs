@@ -2,7 +2,7 @@
 //! own each, with a table of effects. The payment's effects come of calls to an outside, as those of the shipped one.
 
 use super::relay::{self, REPLIES, Relay};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use saga_core::{
     definition::SagaDefinition,
@@ -81,6 +81,15 @@ impl Participant {
             pool,
             running,
         })
+    }
+
+    /// Fails while a call is under way, for which no offset stands any more.
+    pub async fn has_settled(&self) -> Result<()> {
+        let pending: i64 = sqlx::query_scalar("SELECT count(*) FROM inbox WHERE mark = 'P'")
+            .fetch_one(&self.pool)
+            .await?;
+        ensure!(pending == 0, "{} has {pending} calls under way", self.name);
+        Ok(())
     }
 
     /// After it was told to stop: how it ended.

@@ -206,7 +206,8 @@ impl Stage {
         verdict(&found)
     }
 
-    /// Waits until nothing is under way anywhere: everything that was sent is consumed, and nothing follows from it.
+    /// Waits until nothing is under way anywhere: everything that was sent is consumed, every call that it asked for is
+    /// settled, and nothing follows from it.
     pub async fn quiet(&self) -> Result<()> {
         let kafka = KafkaConfig::plaintext(self.system.env.brokers());
         let mut consumers = vec![(
@@ -223,6 +224,10 @@ impl Stage {
         let last = tokio::sync::Mutex::new(None);
         until("nothing is under way", PATIENCE, async || {
             let ends = caught_up(&consumers).await?;
+            // In this order: whoever has consumed a command has written that it is pending.
+            for participant in &self.participants {
+                participant.has_settled().await?;
+            }
             let before = last.lock().await.replace(ends.clone());
             ensure!(before == Some(ends), "something moves still");
             anyhow::Ok(())
