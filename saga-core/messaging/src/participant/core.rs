@@ -15,14 +15,19 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use thiserror::Error;
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
 
-/// Jobs that wait for their call in memory: seconds of work for most gateways. What does not fit is left to the sweep of
-/// whoever has room.
-pub(super) const JOB_LIMIT: usize = 4_096;
+/// For the outside to get on with its calls; then the batch is tried again, with the group kept.
+const ROOM_PATIENCE: Duration = Duration::from_secs(2);
 /// A database that answers within this is not what a handler waited for.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The calls of earlier commands are not through yet.
+#[derive(Debug, Error)]
+#[error("external calls are behind, so no more commands are picked up")]
+struct OutsideBehind;
 
 pub(super) struct Core<H, S: ParticipantStore> {
     pub config: ParticipantConfig,
@@ -43,9 +48,10 @@ pub(super) struct Calls<C> {
 
 impl<C: Send + 'static> Calls<C> {
     pub fn new(outside: Arc<dyn ExternalCalls<C>>) -> (Self, mpsc::Receiver<Job>) {
-        let (queue, jobs) = mpsc::channel(JOB_LIMIT);
+        let limits = outside.limits();
+        let (queue, jobs) = mpsc::channel(limits.waiting());
         let calls = Self {
-            limits: outside.limits(),
+            limits,
             outside,
             queue,
             held: Mutex::default(),
@@ -55,6 +61,17 @@ impl<C: Send + 'static> Calls<C> {
 
     fn held(&self) -> MutexGuard<'_, HashSet<(RowKey, i32)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until so many commands could be called soon. What is not picked up is nobody's lost attempt.
+    pub async fn room_for(&self, commands: usize) -> Result<(), BatchError> {
+        let wanted = commands.min(self.queue.max_capacity());
+        match timeout(ROOM_PATIENCE, self.queue.reserve_many(wanted)).await {
+            // Nobody else takes much of it; what does not fit after all is left to the sweep. So it is if the caller is
+            // gone.
+            Ok(Ok(_) | Err(_)) => Ok(()),
+            Err(_) => Err(BatchError::Retry(Box::new(OutsideBehind))),
+        }
     }
 
     /// Jobs that still fit into memory.

@@ -56,6 +56,18 @@ pub struct CallLimits {
     pub key_lifetime: Duration,
 }
 
+/// Jobs that wait in memory for each call that can be under way: enough that no call waits for a batch, and few enough
+/// that a command which is picked up is called before its timeout. Those behind them stay queued in the log, where
+/// waiting spends no attempt.
+const JOBS_A_CALL: usize = 4;
+
+impl CallLimits {
+    /// Commands that are picked up and wait for their call, at most.
+    pub fn waiting(&self) -> usize {
+        self.concurrency.max(1) * JOBS_A_CALL
+    }
+}
+
 /// `C` is what a handler writes with, a Postgres connection; a simulation has its own.
 #[async_trait]
 pub trait ExternalCalls<C: Send + 'static = PgConnection>: Send + Sync + 'static {

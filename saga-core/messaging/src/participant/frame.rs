@@ -187,6 +187,9 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Processor for Frame<H,
         &mut self,
         records: &[IncomingRecord],
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        if let Some(calls) = &self.core.calls {
+            calls.room_for(records.len()).await?;
+        }
         let began = Instant::now();
         let config = &self.core.config;
         let mut received: Vec<Received> = records

@@ -100,6 +100,9 @@ pub async fn run<H: BatchHandler>(
     if let Some(limit) = handler.batch_limit() {
         settings.batch_limit = settings.batch_limit.min(limit);
     }
+    if let Some(calls) = &calls {
+        settings.batch_limit = settings.batch_limit.min(calls.limits().waiting());
+    }
     let writer = KafkaWriter::connect(&kafka)?;
     let reader = KafkaReader::subscribe(
         &kafka,

@@ -3,9 +3,13 @@
 use crate::world::{
     Instance, Outside,
     Script::{CannotBeSettled, Declines, Errs, IsNotHeard, Succeeds},
-    World, Written, all_told, compensation, forward, is_error, replies, resolve, told,
+    World, Written, all_told, compensation, forward, is_error, records, replies, resolve, told,
 };
 use saga_core::{ids::SagaId, message::Command};
+use saga_messaging::{
+    participant::ExternalCalls,
+    rule::{BatchError, Processor},
+};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
@@ -536,4 +540,24 @@ async fn a_call_that_cannot_be_settled_keeps_no_other_from_being_settled() {
         assert_eq!(world.intents(saga).await, NONE);
     }
     assert_eq!(world.intents(spoiled).await, ["F/1 open"]);
+}
+
+/// A gateway that is slow makes commands wait in the log, where they are queued, not in memory, where they time out.
+#[tokio::test]
+async fn no_command_is_picked_up_while_the_calls_of_earlier_ones_wait() {
+    let world = World::new().await;
+    let outside = Outside::new(&[]);
+    let mut instance = world.instance(&outside);
+    let waiting = outside.limits().waiting();
+    let sagas: Vec<SagaId> = (0..waiting).map(|_| world.saga()).collect();
+    let commands: Vec<Command> = sagas.iter().map(|saga| forward(*saga, 1, "call")).collect();
+    instance.take(&commands).await;
+    let late = world.saga();
+    let batch = records(&[forward(late, 1, "call")]);
+    let refused = instance.frame.process(&batch).await.unwrap_err();
+    assert!(matches!(refused, BatchError::Retry(_)), "{refused:?}");
+    assert_eq!(world.rows(late).await, "");
+    assert_eq!(instance.work().await.len(), waiting);
+    instance.frame.process(&batch).await.unwrap();
+    assert_eq!(world.rows(late).await, "F=P");
 }
