@@ -109,7 +109,7 @@ struct Wish<'a> {
     params(("id" = Uuid, Path, description = "The order's id")),
     request_body(content = Option<CancelRequest>, content_type = "application/json"),
     responses(
-        (status = 202, description = "Asked for; a second request while it is undecided changes nothing", body = CancelAccepted),
+        (status = 202, description = "Asked for; a second request while it is undecided sends the first one again", body = CancelAccepted),
         (status = 400, description = "The id or the body cannot be read", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such order", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The order has ended", body = Problem, content_type = "application/problem+json"),
@@ -196,9 +196,22 @@ async fn record(app: &App, wish: &Wish<'_>) -> Result<(Order, Cancellation), Can
             return Err(CancelError::Ended(Box::new(order)));
         }
     }
-    if let Some(pending) = pending(&mut transaction, wish.id).await? {
-        return Ok((order, pending));
-    }
+    // Asked for again, it is sent again, as the same action: the first may have been removed by its topic's retention
+    // before anybody read it, and the order would be held for ever.
+    let cancellation = match pending(&mut transaction, wish.id).await? {
+        Some(pending) => pending,
+        None => insert(&mut transaction, wish).await?,
+    };
+    let staged = stage(app, &mut transaction, &order, wish, &cancellation).await?;
+    CrashPoint::CancelBeforeCommit.pass();
+    transaction.commit().await?;
+    CrashPoint::CancelAfterCommit.pass();
+    app.relay.publish_soon(staged);
+    Ok((order, cancellation))
+}
+
+/// A cancellation that is asked for the first time.
+async fn insert(tx: &mut PgConnection, wish: &Wish<'_>) -> Result<Cancellation, sqlx::Error> {
     let cancellation = Cancellation {
         action_id: clock::new_id(),
         reason: wish.reason.clone(),
@@ -209,13 +222,8 @@ async fn record(app: &App, wish: &Wish<'_>) -> Result<(Order, Cancellation), Can
         at: wish.at,
         detail: json!(cancellation),
     };
-    store::event::insert(&mut transaction, &[event]).await?;
-    let staged = stage(app, &mut transaction, &order, wish, &cancellation).await?;
-    CrashPoint::CancelBeforeCommit.pass();
-    transaction.commit().await?;
-    CrashPoint::CancelAfterCommit.pass();
-    app.relay.publish_soon(staged);
-    Ok((order, cancellation))
+    store::event::insert(tx, &[event]).await?;
+    Ok(cancellation)
 }
 
 /// A cancellation that was asked for before.
