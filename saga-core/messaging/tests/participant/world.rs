@@ -279,7 +279,7 @@ impl Outside {
             calls: Mutex::default(),
             effects: Mutex::default(),
             limits: CallLimits {
-                concurrency: 4,
+                concurrency: 16,
                 timeout: Duration::from_secs(5),
                 lease: Duration::from_mins(1),
                 retry_delay: Duration::from_millis(50),
