@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep};
 /// Every pool of every copy, and the harness.
 const MAX_CONNECTIONS: u32 = 400;
 const READY_LIMIT: Duration = Duration::from_mins(2);
+const METRICS_LIMIT: Duration = Duration::from_secs(2);
 const READY_POLL: Duration = Duration::from_millis(100);
 const SUPERVISION: Duration = Duration::from_millis(500);
 
@@ -51,6 +52,8 @@ pub struct Cluster {
     /// Where each copy answers HTTP itself.
     ports: BTreeMap<Copy, u16>,
     binaries: Option<PathBuf>,
+    /// Of each topic.
+    partitions: i32,
 }
 
 impl Cluster {
@@ -89,14 +92,15 @@ impl Cluster {
             proxies,
             ports: BTreeMap::new(),
             binaries,
+            partitions,
         };
-        cluster.prepare(partitions).await?;
+        cluster.prepare().await?;
         cluster.start_services().await?;
         Ok(cluster)
     }
 
     /// Databases, topics, and what is missing of proxies.
-    async fn prepare(&mut self, partitions: i32) -> Result<()> {
+    async fn prepare(&mut self) -> Result<()> {
         for service in Service::ALL {
             store::create_database(&self.postgres.superuser_url("postgres"), service.name())
                 .await
@@ -106,7 +110,7 @@ impl Cluster {
             .into_iter()
             .flat_map(|topic| {
                 [
-                    TopicSpec::new(topic, partitions),
+                    TopicSpec::new(topic, self.partitions),
                     TopicSpec::dead_letters_of(topic),
                 ]
             })
@@ -255,6 +259,38 @@ impl Cluster {
             }
             sleep(READY_POLL).await;
         }
+    }
+
+    /// Waits until the copies of the orchestrator share its partitions, each with some.
+    pub async fn grouped(&self, limit: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let mut owned = Vec::new();
+            for number in 0..COPIES {
+                let service = Service::Orchestrator;
+                let copy = Copy { service, number };
+                owned.push(self.partitions_owned(copy).await.unwrap_or_default());
+            }
+            if owned.iter().all(|count| *count > 0) && owned.iter().sum::<i32>() == self.partitions
+            {
+                return Ok(());
+            }
+            if began.elapsed() > limit {
+                bail!("the orchestrators do not share their partitions: they have {owned:?}");
+            }
+            sleep(READY_POLL).await;
+        }
+    }
+
+    async fn partitions_owned(&self, copy: Copy) -> Result<i32> {
+        let url = self.direct_url(copy, "/metrics");
+        let answer = self.http.get(&url).timeout(METRICS_LIMIT).send().await?;
+        let text = answer.error_for_status()?.text().await?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("saga_partitions_owned "));
+        // There is no such line before the first partition came.
+        Ok(line.map_or(Ok(0), str::parse)?)
     }
 
     /// Starts again, for ever, what has ended without being asked to.

@@ -19,8 +19,10 @@ use tokio_util::task::TaskTracker;
 
 /// A storm of terminated sessions ends all of them this often.
 const STORM_PERIOD: Duration = Duration::from_millis(300);
-/// Longer than a session: who has just joined or left has done so.
+/// Longer than a session: who has just joined or left has done so, on a broker that is well.
 const SETTLING: Duration = Duration::from_secs(8);
+/// A broker that was away reads its groups again, and members of before must expire.
+const REGROUPING: Duration = Duration::from_mins(1);
 /// The third copy of a service, whose joining and leaving moves partitions.
 const GUEST: usize = COPIES;
 
@@ -68,7 +70,9 @@ impl Saboteur {
         self.trouble.end(incident, &outcome);
     }
 
-    /// How long the other copy needs can only be measured when nothing else is wrong, and nothing is being made good.
+    /// How long the other copy needs can only be measured when nothing else is wrong, and nothing is being made good: what
+    /// is taken over from has something, and who takes over is a member. How long a group needs to find itself again after
+    /// its broker was away is seen as a standstill.
     async fn takeover(&self, planned: Planned) {
         let _alone = self.calm.write().await;
         let running = async {
@@ -77,8 +81,11 @@ impl Saboteur {
             }
             anyhow::Ok(())
         };
-        let outcome = running.await;
+        let mut outcome = running.await;
         sleep(SETTLING).await;
+        if outcome.is_ok() {
+            outcome = self.cluster.grouped(REGROUPING).await;
+        }
         let incident = self.trouble.begin(planned);
         let outcome = match outcome {
             Ok(()) => self.inflict(planned).await,

@@ -12,6 +12,8 @@ appender.out.layout.type=PatternLayout
 appender.out.layout.pattern=%d %p %m (%c)%n
 logger.start.name=kafka.server.KafkaRaftServer
 logger.start.level=info
+logger.groups.name=org.apache.kafka.coordinator.group
+logger.groups.level=info
 ";
 
 /// What does not depend on ports and paths; shared with the container, whose variables are made from it.

@@ -16,12 +16,15 @@ use saga_messaging::{
     partition::PartitionAlarm,
     rule::Processor,
 };
+use saga_testkit::environment::until;
 use sqlx::AssertSqlSafe;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 const AHEAD_DAYS: u32 = 3;
 const DAY: Duration = Duration::from_hours(24);
+/// The next round would clear it in any case, so sooner than that.
+const HEALS_WITHIN: Duration = Duration::from_secs(20);
 
 fn upkeep(world: &World) -> BarrierUpkeep {
     BarrierUpkeep::new(world.pool.clone(), AHEAD_DAYS, inbox::alarm())
@@ -217,9 +220,10 @@ async fn a_partition_that_somebody_dropped_is_made_and_the_command_is_done() {
     let outputs = deliver(frame, batch).await;
     assert_eq!(replies(&outputs).len(), 2);
     assert!(letters(&outputs).is_empty());
+    // A try that was under way when the partition was made may have raised it once more: upkeep clears that too.
+    until("the alarm is over", HEALS_WITHIN, async || alarm.health()).await;
     stop.cancel();
     upkeep.await.unwrap();
-    assert_eq!(alarm.health(), Ok(()));
 }
 
 #[tokio::test]
