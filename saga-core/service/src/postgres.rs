@@ -48,13 +48,15 @@ pub fn server(config: &PostgresConfig) -> Server {
 /// which saves a round trip a transaction.
 const TRUST_IDLE: Duration = Duration::from_secs(1);
 
-/// What every connection of the store sets. Generic plans made on an empty table fell to sequential scans; with these
-/// settings the plan is certain. A plan that has to use what is off is rated so dear that Postgres would compile it, which
+/// What every connection of the store sets. Generic plans made on an empty table fell to sequential scans, and to joins
+/// that read a range once and compare each of its rows with each of the batch; with these settings the plan is certain. A
+/// plan that has to use what is off is rated so dear that Postgres would compile it, which
 /// costs 25 ms a statement. The time limits keep a lost client's locks from outliving it for long.
 const STORE_SETTINGS: &str = "
     SET enable_seqscan = off;
     SET enable_hashjoin = off;
     SET enable_mergejoin = off;
+    SET enable_material = off;
     SET plan_cache_mode = force_generic_plan;
     SET jit = off;
     SET statement_timeout = '30s';
@@ -65,8 +67,8 @@ const REPORTING_SETTINGS: &str = "
     SET statement_timeout = '15s';
     SET idle_in_transaction_session_timeout = '60s'";
 
-/// The pool for the store: plans are made certain on each connection (`enable_seqscan`, `enable_hashjoin` and
-/// `enable_mergejoin` off, `plan_cache_mode=force_generic_plan`), see DESIGN "Plans".
+/// The pool for the store: plans are made certain on each connection (`enable_seqscan`, `enable_hashjoin`,
+/// `enable_mergejoin` and `enable_material` off, `plan_cache_mode=force_generic_plan`), see DESIGN "Plans".
 pub async fn store_pool(config: &PostgresConfig, name: &str) -> Result<PgPool, sqlx::Error> {
     pool(config, name, STORE_SETTINGS).await
 }

@@ -24,7 +24,7 @@ use std::{
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -42,6 +42,15 @@ const FETCH_WAIT_MAX_MS: &str = "100";
 const FETCH_ERROR_BACKOFF_MS: &str = "50";
 /// Records fetched ahead a partition: several batches, so that a busy consumer never waits for the network.
 const FETCH_AHEAD_RECORDS: &str = "2000";
+/// How long the client then looks away from a partition. Its default of a second is longer than the batches last: under a
+/// backlog consumers stood still most of the time.
+const FETCH_AHEAD_PAUSE_MS: &str = "5";
+/// A batch that holds this many waits for no more.
+const GATHER_ENOUGH: usize = 200;
+/// The longest wait for more records of a stream.
+const GATHER_MAX: Duration = Duration::from_millis(8);
+/// What arrives within this after a batch was finished belongs to a stream; what arrives later is handled at once.
+const STREAM_GAP: Duration = Duration::from_millis(2);
 /// Memory for what is fetched ahead, all partitions together.
 const FETCH_AHEAD_KIB: &str = "32768";
 /// How often lag is measured.
@@ -72,6 +81,8 @@ pub struct KafkaReader {
     /// Received and not yet handed out; never of a partition that was revoked.
     buffer: VecDeque<IncomingRecord>,
     refused: Option<LogError>,
+    /// When the last batch was handed out.
+    handed_out: Instant,
     /// Before the first assignment a missing topic or a refused login is a mistake; later it is an incident.
     started: bool,
 }
@@ -111,6 +122,7 @@ impl KafkaReader {
             rebalanced: VecDeque::new(),
             buffer: VecDeque::new(),
             refused: None,
+            handed_out: Instant::now(),
             started: false,
         })
     }
@@ -159,6 +171,18 @@ impl KafkaReader {
         }
         self.absorb(consumer.client().context());
         Ok(())
+    }
+
+    /// A transaction costs the same for one record as for many, so records of a stream wait for each other: for as long as
+    /// the last batch took, since that is what is saved. A record that comes alone, as in an idle system, does not wait.
+    async fn gather(&mut self, asked: Instant, limit: usize) -> Result<(), LogError> {
+        let streaming = asked.elapsed() < STREAM_GAP;
+        if !streaming || self.buffer.len() >= GATHER_ENOUGH.min(limit) {
+            return Ok(());
+        }
+        let took = asked.saturating_duration_since(self.handed_out);
+        sleep_until(asked + took.min(GATHER_MAX)).await;
+        self.drain(limit).await
     }
 
     /// Takes over how the partitions moved. Runs after every look at the client, so that records received before a
@@ -298,6 +322,7 @@ fn consume(client: &mut ClientConfig, group: &str) {
         .set("fetch.error.backoff.ms", FETCH_ERROR_BACKOFF_MS)
         .set("queued.min.messages", FETCH_AHEAD_RECORDS)
         .set("queued.max.messages.kbytes", FETCH_AHEAD_KIB)
+        .set("fetch.queue.backoff.ms", FETCH_AHEAD_PAUSE_MS)
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS)
         // A topic that is created later, or has more partitions, is noticed within seconds.
         .set("topic.metadata.refresh.interval.ms", "10000");
@@ -332,6 +357,7 @@ fn missing(consumer: &StreamConsumer<Context>, topics: &[String]) -> Result<Vec<
 #[async_trait]
 impl LogReader for KafkaReader {
     async fn poll(&mut self, limit: usize) -> Result<Polled, LogError> {
+        let asked = Instant::now();
         loop {
             if let Some(refused) = self.refused.take() {
                 return Err(refused);
@@ -352,12 +378,14 @@ impl LogReader for KafkaReader {
                 continue;
             }
             self.drain(limit).await?;
+            self.gather(asked, limit).await?;
             if !self.rebalanced.is_empty() || self.buffer.is_empty() {
                 continue;
             }
             let count = self.buffer.len().min(limit.max(1));
             let records: Vec<_> = self.buffer.drain(..count).collect();
             self.measure(&records);
+            self.handed_out = Instant::now();
             return Ok(Polled::Records(records));
         }
     }

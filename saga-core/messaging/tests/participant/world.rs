@@ -48,6 +48,7 @@ impl World {
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            ("enable_material", "off"),
             ("plan_cache_mode", "force_generic_plan"),
         ]);
         let pool = PgPoolOptions::new()

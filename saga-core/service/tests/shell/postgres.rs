@@ -32,7 +32,12 @@ async fn setting(pool: &PgPool, name: &str) -> String {
 async fn the_stores_plans_are_certain_and_reports_are_free() {
     let config = database().await;
     let store = postgres::store_pool(&config, "shop").await.expect("pool");
-    for name in ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"] {
+    for name in [
+        "enable_seqscan",
+        "enable_hashjoin",
+        "enable_mergejoin",
+        "enable_material",
+    ] {
         assert_eq!(setting(&store, name).await, "off", "{name}");
     }
     assert_eq!(

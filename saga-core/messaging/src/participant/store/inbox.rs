@@ -102,7 +102,7 @@ pub async fn settle(tx: &mut PgConnection, rows: &[(&RowKey, &Entry)]) -> Result
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], \
                      $6::timestamptz[]) AS u(saga_id, step, direction, mark, reply, at) \
          WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
-         AND i.mark = 'P' AND i.saga_id BETWEEN $7 AND $8",
+         AND i.mark = 'P'",
     )
     .bind(&columns.keys.sagas)
     .bind(&columns.keys.steps)
@@ -110,8 +110,6 @@ pub async fn settle(tx: &mut PgConnection, rows: &[(&RowKey, &Entry)]) -> Result
     .bind(&columns.marks)
     .bind(&columns.replies)
     .bind(&columns.times)
-    .bind(columns.keys.lowest())
-    .bind(columns.keys.highest())
     .execute(tx)
     .await?;
     Ok(done.rows_affected())
@@ -124,13 +122,11 @@ pub async fn release(tx: &mut PgConnection, rows: &[&RowKey]) -> Result<u64, sql
         "DELETE FROM inbox i \
          USING unnest($1::uuid[], $2::text[], $3::text[]) AS u(saga_id, step, direction) \
          WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
-         AND i.mark = 'P' AND i.saga_id BETWEEN $4 AND $5",
+         AND i.mark = 'P'",
     )
     .bind(&keys.sagas)
     .bind(&keys.steps)
     .bind(&keys.directions)
-    .bind(keys.lowest())
-    .bind(keys.highest())
     .execute(tx)
     .await?;
     Ok(done.rows_affected())

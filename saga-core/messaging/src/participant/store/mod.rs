@@ -1,5 +1,6 @@
 //! The statements on the participant's own tables. Keys arrive sorted, so that locks are always taken in one order, and
-//! statements on partitioned tables carry the range of the ids, because `= ANY` alone does not prune.
+//! a statement that reads a partitioned table by `= ANY` carries the range of the ids, because it does not prune alone; one
+//! that joins with the keys must not, since that range would be read once and compared with each of them.
 
 pub(super) mod floor;
 pub(super) mod inbox;
@@ -30,14 +31,6 @@ impl Keys {
             columns.directions.push(direction_code(key.direction));
         }
         columns
-    }
-
-    fn lowest(&self) -> Uuid {
-        self.sagas.iter().min().copied().unwrap_or_default()
-    }
-
-    fn highest(&self) -> Uuid {
-        self.sagas.iter().max().copied().unwrap_or_default()
     }
 }
 
