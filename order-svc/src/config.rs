@@ -1,9 +1,12 @@
 //! Configuration: `config/order-svc.toml` is both the commented example and the defaults.
 
-use crate::domain::{
-    limits::MAX_WAIT_SECONDS,
-    money::{CurrencyUnit, MoneyError},
-    request::RequestRules,
+use crate::{
+    domain::{
+        limits::MAX_WAIT_SECONDS,
+        money::{CurrencyUnit, MoneyError},
+        request::RequestRules,
+    },
+    intake::pressure::Pressure,
 };
 use saga_messaging::{
     batcher::BatcherSettings, kafka::KafkaConfig, participant::ParticipantSettings,
@@ -46,6 +49,7 @@ pub struct IntakeConfig {
     pub batch_limit: usize,
     pub queue_limit: usize,
     pub backlog_limit: u64,
+    pub backlog_ms: u64,
 }
 
 impl Config {
@@ -55,6 +59,11 @@ impl Config {
             definition: self.orders.definition.clone(),
             definitions: self.orders.definitions.clone(),
         })
+    }
+
+    pub fn pressure(&self) -> Pressure {
+        let patience = Duration::from_millis(self.intake.backlog_ms);
+        Pressure::new(self.intake.backlog_limit, patience)
     }
 
     pub fn batcher(&self) -> BatcherSettings {
@@ -122,6 +131,9 @@ impl ServiceConfig for Config {
         if let Err(error) = self.participant.validate() {
             return fail(error.to_string());
         }
+        if self.intake.backlog_ms == 0 {
+            return fail("intake.backlog_ms = 0 must be at least 1".to_owned());
+        }
         if self.intake.window_ms > MAX_WINDOW_MS {
             return fail(format!(
                 "intake.window_ms = {} must be at most {MAX_WINDOW_MS}",
@@ -158,6 +170,7 @@ mod tests {
         check("http.request_timeout_ms = 30000", "http.request_timeout_ms");
         check("intake.batch_limit = 5000", "intake.queue_limit");
         check("intake.window_ms = 5000", "intake.window_ms");
+        check("intake.backlog_ms = 0", "intake.backlog_ms");
         check("participant.batch_limit = 0", "participant.batch_limit");
         check("kafka.brokers = \"\"", "kafka.brokers");
         check("intake.colour = 1", "colour");

@@ -31,7 +31,7 @@ use anyhow::{Context, bail};
 use http::App;
 use intake::{
     batch::Intake,
-    upkeep::{self, InputsLag, Partitions},
+    upkeep::{self, Partitions},
 };
 use participant::OrderParticipant;
 use saga_contracts::topic::ORCHESTRATOR_GROUP;
@@ -123,15 +123,14 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
         outbox,
         relay,
         partitions: Partitions::default(),
-        inputs_lag: InputsLag::default(),
+        pressure: config.pressure(),
         waiters: Arc::default(),
         saga_log: SagaLog::new(&config.orchestrator_url)?,
         rules: config.rules()?,
-        backlog_limit: config.intake.backlog_limit,
     });
     let offsets = GroupOffsets::connect(&config.kafka, ORCHESTRATOR_GROUP).context("kafka")?;
-    let lag = upkeep::watch_lag(app.inputs_lag.clone(), offsets, shutdown.soft.clone());
-    shutdown.spawn("inputs lag", lag);
+    let watch = upkeep::watch_inputs(app.pressure.clone(), offsets, shutdown.soft.clone());
+    shutdown.spawn("pressure", watch);
     let mut health = health(pool, writer.clone(), alarm.clone());
     let ready = health.readiness("kafka");
     let participant = start_beside(config, &app, writer, (ready, alarm), shutdown);

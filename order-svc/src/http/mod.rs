@@ -13,7 +13,8 @@ use crate::{
     domain::request::RequestRules,
     intake::{
         batch::{IntakeError, Job, Outcome},
-        upkeep::{InputsLag, Partitions},
+        pressure::Pressure,
+        upkeep::Partitions,
         waiting::Waiters,
     },
     saga_log::SagaLog,
@@ -36,12 +37,10 @@ pub struct App {
     pub outbox: Outbox,
     pub relay: Relay,
     pub partitions: Partitions,
-    pub inputs_lag: InputsLag,
+    pub pressure: Pressure,
     pub waiters: Arc<Waiters>,
     pub saga_log: SagaLog,
     pub rules: RequestRules,
-    /// Messages that may wait for Kafka before no further order is taken.
-    pub backlog_limit: u64,
 }
 
 /// All endpoints with their OpenAPI.

@@ -87,7 +87,7 @@ pub struct OrderOfOneProduct {
 }
 
 /// When to come again after a push-back: a backlog of this size is gone in about that time.
-const RETRY_BACKLOG_SECONDS: u64 = 5;
+const RETRY_BACKLOG_SECONDS: u64 = 2;
 const RETRY_QUEUE_SECONDS: u64 = 1;
 
 /// Places an order.
@@ -124,17 +124,17 @@ pub async fn place_order(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let started = Instant::now();
+    // A flood of starts would make every saga pay the backlog once a step. Who comes too many must cost little.
+    if app.pressure.is_high(app.outbox.backlog()) {
+        let detail = "too many orders and answers are waiting to be handled";
+        return Err(answer::busy(detail, RETRY_BACKLOG_SECONDS));
+    }
     let body = answer::json_body(&headers, body)?;
     let key = headers::idempotency_key(&headers)?;
     let request = OrderRequest::parse(&body, &app.rules).map_err(|error| match error {
         RequestError::Unreadable(detail) => Problem::bad_request(detail),
         RequestError::Invalid(mistakes) => answer::invalid_fields(mistakes),
     })?;
-    // A flood of starts would make every saga pay the backlog once a step.
-    if app.outbox.backlog().saturating_add(app.inputs_lag.get()) > app.backlog_limit {
-        let detail = "too many orders and answers are waiting to be handled";
-        return Err(answer::busy(detail, RETRY_BACKLOG_SECONDS));
-    }
     let partitions = app.partitions.get().ok_or_else(|| {
         answer::busy(
             "Kafka has not been reached since the start",

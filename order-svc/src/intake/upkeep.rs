@@ -1,5 +1,6 @@
 //! What goes on beside the requests: the partition count, forgotten keys, and how many orders are pending.
 
+use super::pressure::Pressure;
 use crate::store;
 use metrics::gauge;
 use saga_contracts::topic;
@@ -11,11 +12,11 @@ use sqlx::PgPool;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI32, AtomicU64, Ordering},
+        atomic::{AtomicI32, Ordering},
     },
     time::Duration,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -39,23 +40,10 @@ impl Partitions {
     }
 }
 
-/// Records of `saga.inputs` that the orchestrator has not read yet, as last seen. 0 while that cannot be told: then Kafka
-/// is away, and what waits for it here is counted anyhow.
-#[derive(Clone, Debug, Default)]
-pub struct InputsLag(Arc<AtomicU64>);
-
-impl InputsLag {
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub fn set(&self, records: u64) {
-        self.0.store(records, Ordering::Relaxed);
-    }
-}
-
 /// A flood is felt within this.
-const LAG_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// While it is felt.
+const LOOK_OFTEN: Duration = Duration::from_millis(250);
 /// Partitions are added by hand, and rarely.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 const PENDING_EVERY: Duration = Duration::from_secs(5);
@@ -99,39 +87,47 @@ pub async fn watch_partitions(
     }
 }
 
-/// Keeps the lag of `saga.inputs`.
-pub async fn watch_lag(lag: InputsLag, offsets: GroupOffsets, stop: CancellationToken) {
+/// Watches what waits in `saga.inputs`.
+pub async fn watch_inputs(pressure: Pressure, offsets: GroupOffsets, stop: CancellationToken) {
     loop {
         // A broker that is away takes its time to say so.
         let looked = tokio::select! {
             () = stop.cancelled() => return,
-            looked = inputs_lag(&offsets) => looked,
+            looked = inputs(&offsets) => looked,
         };
         match looked {
-            Ok(records) => lag.set(records),
+            Ok((read, waiting)) => pressure.look(Instant::now(), read, waiting),
             Err(error) => {
-                lag.set(0);
+                pressure.unknown();
                 debug!(
                     error = &error as &dyn std::error::Error,
                     messaging.kafka.topic = topic::SAGA_INPUTS,
-                    "the lag cannot be told"
+                    "what waits for the orchestrator cannot be told"
                 );
             }
         }
+        let pause = if pressure.is_felt() {
+            LOOK_OFTEN
+        } else {
+            LOOK_EVERY
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LAG_EVERY) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-async fn inputs_lag(offsets: &GroupOffsets) -> Result<u64, LogError> {
-    let mut records = 0;
+/// Records of `saga.inputs` that the orchestrator has read, and that it has not.
+async fn inputs(offsets: &GroupOffsets) -> Result<(u64, u64), LogError> {
+    let (mut read, mut waiting) = (0, 0);
     for (partition, committed) in offsets.committed(topic::SAGA_INPUTS).await? {
         let (start, end) = offsets.watermarks(topic::SAGA_INPUTS, partition).await?;
-        records += (end - committed.max(start)).max(0).unsigned_abs();
+        let next = committed.max(start);
+        read += next.max(0).unsigned_abs();
+        waiting += (end - next).max(0).unsigned_abs();
     }
-    Ok(records)
+    Ok((read, waiting))
 }
 
 /// Forgets keys after their day, and counts pending orders.

@@ -11,7 +11,8 @@ use order_svc::{
     http::{App, router},
     intake::{
         batch::{Intake, Job, Outcome},
-        upkeep::{InputsLag, Partitions},
+        pressure::Pressure,
+        upkeep::Partitions,
         waiting::Waiters,
     },
     participant::OrderParticipant,
@@ -186,7 +187,7 @@ impl TestService {
             outbox,
             relay,
             partitions: Partitions::known(PARTITIONS),
-            inputs_lag: InputsLag::default(),
+            pressure: Pressure::new(backlog_limit, PATIENCE),
             waiters,
             saga_log: SagaLog::new(orchestrator_url).expect("client"),
             rules: RequestRules {
@@ -194,7 +195,6 @@ impl TestService {
                 definition: "place-order".to_owned(),
                 definitions: vec!["place-order".to_owned(), "other".to_owned()],
             },
-            backlog_limit,
         });
         let router = router(Arc::clone(&app)).split_for_parts().0;
         Self {

@@ -170,12 +170,13 @@ async fn an_order_outlives_a_broker_that_is_away() {
 #[tokio::test]
 async fn inputs_that_the_orchestrator_has_not_read_push_back() {
     let service = TestService::with("http://127.0.0.1:9", 10).await;
-    service.app.inputs_lag.set(11);
+    let now = tokio::time::Instant::now();
+    service.app.pressure.look(now, 0, 11);
     let response = service.post("/orders", &[], &order()).await;
     assert_eq!(response.status, 503);
     assert!(response.header("retry-after").is_some());
     assert_eq!(service.count("orders").await, 0);
-    service.app.inputs_lag.set(5);
+    service.app.pressure.look(now, 6, 5);
     service.place(&order()).await;
 }
 

@@ -1,0 +1,221 @@
+//! When orders are turned away because too much is waiting already.
+//!
+//! A saga passes `saga.inputs` once a step, so what waits there delays it as many times over: the bound is a time, not a
+//! number. How many records that is follows from what the orchestrator was seen to read while it had as much to do as it
+//! could. One that reads nothing at all is away, not overloaded: then orders are taken as far as the limit.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// With fewer records waiting, what is read tells how much arrives, not how much could be read.
+const BUSY: u64 = 500;
+/// The bound is not lower than this: a burst of orders is no overload.
+const LEAST: u64 = 1_000;
+/// A reader that has not moved for this long stands still. Offsets are committed four times a second, behind each batch.
+const STANDSTILL: Duration = Duration::from_secs(3);
+/// The weight of what was read last, against what was read before.
+const LATEST: f64 = 0.3;
+
+/// How much waits for the orchestrator, and how much may. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Pressure(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limit: u64,
+    patience: Duration,
+    waiting: AtomicU64,
+    bound: AtomicU64,
+    reader: Mutex<Option<Reader>>,
+}
+
+/// The orchestrator, as its offsets show it.
+#[derive(Clone, Copy, Debug)]
+struct Reader {
+    at: Instant,
+    moved_at: Instant,
+    read: u64,
+    waiting: u64,
+    /// Records a second, under load.
+    speed: Option<f64>,
+}
+
+impl Pressure {
+    /// At most what is read in `patience` may wait, and never more than `limit` records.
+    pub fn new(limit: u64, patience: Duration) -> Self {
+        Self(Arc::new(Shared {
+            limit,
+            patience,
+            waiting: AtomicU64::new(0),
+            bound: AtomicU64::new(limit),
+            reader: Mutex::new(None),
+        }))
+    }
+
+    /// `read` records in all were consumed of `saga.inputs`, and `waiting` were not yet.
+    pub fn look(&self, at: Instant, read: u64, waiting: u64) {
+        let mut reader = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = Reader::seen(*reader, at, read, waiting);
+        *reader = Some(seen);
+        let bound = seen.bound(self.0.patience, self.0.limit);
+        self.0.bound.store(bound, Ordering::Relaxed);
+        self.0.waiting.store(waiting, Ordering::Relaxed);
+    }
+
+    /// Kafka is away: what waits for it is counted elsewhere.
+    pub fn unknown(&self) {
+        self.0.waiting.store(0, Ordering::Relaxed);
+        self.0.bound.store(self.0.limit, Ordering::Relaxed);
+    }
+
+    /// Whether one more order, beside `unsent` messages that have not reached Kafka, would be too many.
+    pub fn is_high(&self, unsent: u64) -> bool {
+        let waiting = self.0.waiting.load(Ordering::Relaxed);
+        unsent.saturating_add(waiting) > self.0.bound.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is worth looking often.
+    pub fn is_felt(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) >= BUSY
+    }
+}
+
+impl Reader {
+    fn seen(before: Option<Self>, at: Instant, read: u64, waiting: u64) -> Self {
+        let Some(before) = before else {
+            return Self {
+                at,
+                moved_at: at,
+                read,
+                waiting,
+                speed: None,
+            };
+        };
+        // Fewer than before: the topic was made anew.
+        let moved = read.saturating_sub(before.read);
+        let seconds = at.saturating_duration_since(before.at).as_secs_f64();
+        let busy = waiting >= BUSY && before.waiting >= BUSY;
+        let speed = if busy && moved > 0 && seconds > 0.0 {
+            let latest = moved as f64 / seconds;
+            let smooth = |speed| speed + LATEST * (latest - speed);
+            Some(before.speed.map_or(latest, smooth))
+        } else {
+            before.speed
+        };
+        let idle = waiting == 0;
+        Self {
+            at,
+            moved_at: if moved > 0 || idle {
+                at
+            } else {
+                before.moved_at
+            },
+            read,
+            waiting,
+            speed,
+        }
+    }
+
+    fn bound(&self, patience: Duration, limit: u64) -> u64 {
+        let stands = self.at.saturating_duration_since(self.moved_at) >= STANDSTILL;
+        match self.speed {
+            Some(speed) if !stands => {
+                let records = (speed * patience.as_secs_f64()) as u64;
+                records.max(LEAST).min(limit)
+            }
+            Some(_) | None => limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u64 = 20_000;
+
+    struct Watched {
+        pressure: Pressure,
+        began: Instant,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            Self {
+                pressure: Pressure::new(LIMIT, Duration::from_millis(500)),
+                began: Instant::now(),
+            }
+        }
+
+        fn look(&self, ms: u64, read: u64, waiting: u64) -> &Pressure {
+            let at = self.began + Duration::from_millis(ms);
+            self.pressure.look(at, read, waiting);
+            &self.pressure
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_what_is_read_in_time() {
+        let watched = Watched::new();
+        assert!(
+            !watched.look(0, 0, 15_000).is_high(0),
+            "nothing is known yet"
+        );
+        assert!(watched.look(1_000, 8_000, 4_500).is_high(0), "4,000 may");
+        assert!(!watched.look(1_250, 10_000, 3_000).is_high(900));
+        assert!(watched.pressure.is_high(1_001), "with what is not sent");
+    }
+
+    #[test]
+    fn a_burst_on_an_idle_system_is_taken() {
+        let watched = Watched::new();
+        watched.look(0, 0, 0);
+        // Little was read because little came.
+        watched.look(1_000, 50, 0);
+        assert!(!watched.look(2_000, 60, 9_000).is_high(0));
+    }
+
+    #[test]
+    fn the_bound_follows_slowly_and_not_below_what_a_burst_is() {
+        let watched = Watched::new();
+        watched.look(0, 0, 5_000);
+        watched.look(1_000, 10_000, 5_000);
+        watched.look(2_000, 10_100, 3_000);
+        assert!(!watched.pressure.is_high(0), "one slow second");
+        for second in 3..30 {
+            watched.look(second * 1_000, 10_000 + second * 100, 2_000);
+        }
+        assert!(watched.pressure.is_high(0));
+        assert!(!watched.look(30_000, 13_100, 999).is_high(0));
+    }
+
+    #[test]
+    fn orders_are_taken_while_the_orchestrator_is_away() {
+        let watched = Watched::new();
+        watched.look(0, 0, 5_000);
+        watched.look(1_000, 4_000, 5_000);
+        assert!(watched.look(2_000, 4_000, 6_000).is_high(0), "it pauses");
+        assert!(!watched.look(4_000, 4_000, 19_000).is_high(0), "it is away");
+        assert!(watched.look(5_000, 4_000, 20_001).is_high(0), "the limit");
+        assert!(
+            watched.look(6_000, 6_000, 18_000).is_high(0),
+            "it works its backlog off"
+        );
+    }
+
+    #[test]
+    fn without_kafka_only_what_is_not_sent_counts() {
+        let watched = Watched::new();
+        watched.look(0, 0, LIMIT + 1);
+        assert!(watched.pressure.is_high(0));
+        watched.pressure.unknown();
+        assert!(!watched.pressure.is_high(LIMIT));
+        assert!(watched.pressure.is_high(LIMIT + 1));
+    }
+}
