@@ -94,6 +94,9 @@ impl LiveEvents {
     }
 
     fn tell(&self, record: &IncomingRecord) {
+        if self.sender.receiver_count() == 0 {
+            return;
+        }
         let Some(event) = LiveEvent::of(record) else {
             telemetry::live_event_passed_over();
             debug!(
@@ -103,7 +106,7 @@ impl LiveEvents {
             );
             return;
         };
-        // Nobody listens: nothing to do.
+        // The last page may just have gone.
         let _listeners = self.sender.send(Arc::new(event));
     }
 
