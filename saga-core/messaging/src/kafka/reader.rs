@@ -49,8 +49,9 @@ const FETCH_AHEAD_PAUSE_MS: &str = "5";
 const GATHER_ENOUGH: usize = 200;
 /// The longest wait for more records of a stream.
 const GATHER_MAX: Duration = Duration::from_millis(8);
-/// What arrives within this after a batch was finished belongs to a stream; what arrives later is handled at once.
-const STREAM_GAP: Duration = Duration::from_millis(2);
+/// What arrives within this after a batch was finished belongs to a stream; what arrives later is handled at once. Shorter
+/// than any participant needs to answer, so that a saga alone waits nowhere.
+const STREAM_GAP: Duration = Duration::from_micros(500);
 /// Memory for what is fetched ahead, all partitions together.
 const FETCH_AHEAD_KIB: &str = "32768";
 /// How often lag is measured.
