@@ -119,6 +119,12 @@ async fn measure(
         report
             .mistakes
             .extend(found.into_iter().map(|what| format!("audit: {what}")));
+        if let Some(log) = bench.system.postgres_log() {
+            let found = check::plans::check(log)?.into_iter();
+            report
+                .mistakes
+                .extend(found.map(|what| format!("plans: {what}")));
+        }
     }
     Ok(report)
 }

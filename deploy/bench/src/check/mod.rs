@@ -1,5 +1,6 @@
 //! Whether a scenario's orders ended as they must, by what stands in the four databases, and whether all sums add up.
 
+pub mod plans;
 mod store;
 
 use crate::{

@@ -9,6 +9,7 @@ mod settings;
 pub use settings::database;
 
 use crate::{
+    check::plans,
     kafka,
     measure::{KAFKA, LOAD_GENERATOR, POSTGRES, Probe, Watched},
     options::RunOptions,
@@ -126,6 +127,11 @@ impl System {
         let mut url = self.superuser_url.clone();
         url.set_path(database);
         url.into()
+    }
+
+    /// Of the private Postgres.
+    pub fn postgres_log(&self) -> Option<&Path> {
+        self.postgres.as_ref().map(PostgresServer::log)
     }
 
     /// What is measured beside the load.
@@ -271,8 +277,13 @@ async fn start_postgres(
     if options.postgres_url.is_some() {
         return Ok(None);
     }
+    let mut extra_settings = settings::postgres(&options.postgres_set);
+    if options.smoke {
+        let logged = plans::SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        extra_settings.extend(logged);
+    }
     let server = PostgresServer::start(PostgresOptions {
-        extra_settings: settings::postgres(&options.postgres_set),
+        extra_settings,
         ..PostgresOptions::new(directory, free_port())
     });
     Ok(Some(server.await?))

@@ -1,0 +1,119 @@
+//! Whether statements were carried out as they are meant to be: by the plans that Postgres logged (`auto_explain`).
+//!
+//! Every run starts on empty tables without statistics, where generic plans go wrong, and what is wrong with a plan shows
+//! long before it is felt: a join that compares each row of a range with each key of a batch throws nearly all pairs away.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+};
+
+/// What Postgres must be started with.
+pub const SETTINGS: [(&str, &str); 5] = [
+    ("session_preload_libraries", "auto_explain"),
+    ("auto_explain.log_min_duration", "0"),
+    ("auto_explain.log_analyze", "on"),
+    ("auto_explain.log_timing", "off"),
+    ("auto_explain.log_format", "json"),
+];
+
+/// Pairs that one execution may throw away: one batch's keys against a handful of rows.
+const THROWN_AWAY_MAX: u64 = 1_000;
+/// The start of a logged plan's first line ends so.
+const PLAN: &str = " plan:";
+
+/// What is wrong; empty if all is well.
+pub fn check(log: &Path) -> Result<Vec<String>> {
+    let file = File::open(log).with_context(|| format!("reading {}", log.display()))?;
+    mistakes(BufReader::new(file))
+}
+
+fn mistakes(log: impl BufRead) -> Result<Vec<String>> {
+    let mut worst: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut plans, mut text) = (0, None::<String>);
+    for line in log.lines() {
+        let line = line?;
+        match (line.strip_prefix('\t'), &mut text) {
+            (Some(more), Some(text)) => text.push_str(more),
+            (Some(_), None) => {}
+            (None, _) => {
+                plans += u64::from(look(text.take(), &mut worst));
+                text = line.ends_with(PLAN).then(String::new);
+            }
+        }
+    }
+    plans += u64::from(look(text, &mut worst));
+    if plans == 0 {
+        return Ok(vec!["Postgres has logged no plan".to_owned()]);
+    }
+    let told = |(query, pairs)| format!("a join throws {pairs} pairs away: {query}");
+    Ok(worst.into_iter().map(told).collect())
+}
+
+/// Whether that was a plan.
+fn look(text: Option<String>, worst: &mut BTreeMap<String, u64>) -> bool {
+    let Some(logged) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) else {
+        return false;
+    };
+    let pairs = thrown_away(&logged["Plan"]);
+    if pairs > THROWN_AWAY_MAX {
+        let query = logged["Query Text"].as_str().unwrap_or_default();
+        let words: Vec<&str> = query.split_whitespace().collect();
+        let seen = worst.entry(words.join(" ")).or_default();
+        *seen = pairs.max(*seen);
+    }
+    true
+}
+
+/// By the worst node.
+fn thrown_away(node: &Value) -> u64 {
+    let number = |name: &str| node[name].as_f64().unwrap_or_default();
+    // What is logged is the mean of a loop.
+    let own = number("Rows Removed by Join Filter") * number("Actual Loops");
+    let below = node["Plans"].as_array().into_iter().flatten();
+    below.map(thrown_away).fold(own as u64, u64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(removed: u64) -> String {
+        let plan = serde_json::json!({
+            "Query Text": "UPDATE a\n  SET b",
+            "Plan": { "Node Type": "ModifyTable", "Actual Loops": 1, "Plans": [
+                { "Node Type": "Nested Loop", "Actual Loops": 2, "Rows Removed by Join Filter": removed }
+            ]}
+        });
+        let lines = serde_json::to_string_pretty(&plan).unwrap();
+        let lines: Vec<String> = lines.lines().map(|line| format!("\t{line}")).collect();
+        format!(
+            "2026-11-28 UTC [7] LOG:  duration: 0.1 ms  plan:\n{}\n2026-11-28 UTC [7] LOG:  checkpoint\n",
+            lines.join("\n")
+        )
+    }
+
+    fn check(log: &str, expected: &[&str]) {
+        assert_eq!(mistakes(log.as_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_join_that_compares_everything_with_everything_is_found_once() {
+        let worst = "a join throws 60000 pairs away: UPDATE a SET b";
+        check(&(entry(900) + &entry(30_000) + &entry(10)), &[worst]);
+    }
+
+    #[test]
+    fn a_join_by_the_index_is_right() {
+        check(&entry(4), &[]);
+    }
+
+    #[test]
+    fn without_plans_nothing_was_checked() {
+        check("starting\n\tbecause\n", &["Postgres has logged no plan"]);
+    }
+}
