@@ -9,6 +9,7 @@ use saga_core::{
     },
     message::{Command, Direction, DuePart, Fault},
 };
+use std::sync::Arc;
 
 /// Room for a record's headers and framing beside its payload, bytes.
 const OVERHEAD_BYTES: usize = 8 * 1024;
@@ -115,6 +116,6 @@ fn rewrite_events(
         instance.sequence = sequence;
     }
     if let Some(entry) = instance.log.last_mut() {
-        entry.events.clone_from(events);
+        Arc::make_mut(entry).events.clone_from(events);
     }
 }

@@ -57,7 +57,7 @@ pub fn saga(definition: &SagaDefinition, found: &Found) -> SagaView {
             .into_iter()
             .map(legal)
             .collect(),
-        input: instance.input.clone(),
+        input: instance.input.as_ref().clone(),
         steps: steps
             .map(|(step, state)| step_view(step, state, instance))
             .collect(),

@@ -30,3 +30,5 @@ CREATE TABLE intent (
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, fillfactor = 70);
 
 CREATE INDEX intent_due ON intent (lease_until) WHERE state = 'open' OR replies IS NOT NULL;
+-- Empty, where all is well: they are counted all the time.
+CREATE INDEX intent_expired ON intent (saga_id) WHERE state = 'expired';

@@ -11,6 +11,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Where an input stood in `saga.inputs`.
@@ -328,12 +329,13 @@ pub struct SagaInstance {
     /// Cancels and compensates that the pivot's outcome will decide.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending_turns: Vec<PendingAction>,
-    pub input: Value,
+    /// Shared, as is what never changes again of the log: a saga is copied at each of its transitions.
+    pub input: Arc<Value>,
     /// In the definition's order.
     pub steps: Vec<StepInstance>,
     /// Of the last lifecycle event.
     pub sequence: u64,
-    pub log: Vec<LogEntry>,
+    pub log: Vec<Arc<LogEntry>>,
 }
 
 /// What one input did. Its events are kept so that a redelivery of the input sends the same ones again.

@@ -196,16 +196,20 @@ fn instance(status: SagaStatus) -> SagaInstance {
         cause: Some(Cause::of_saga("cancelled", "asked")),
         resolve_cause: Some(Cause::of_step("a", &fault())),
         pending_turns: vec![asked()],
-        input: json!({"deep": [{"a": null}, -1, "text"], "step": "not the status's", "state": 1}),
+        input: json!({"deep": [{"a": null}, -1, "text"], "step": "not the status's", "state": 1})
+            .into(),
         steps: steps.collect(),
         sequence: 21,
-        log: vec![LogEntry {
-            position: Position {
-                partition: 2,
-                offset: 77,
-            },
-            events: events.collect(),
-        }],
+        log: vec![
+            LogEntry {
+                position: Position {
+                    partition: 2,
+                    offset: 77,
+                },
+                events: events.collect(),
+            }
+            .into(),
+        ],
     }
 }
 

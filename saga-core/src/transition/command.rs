@@ -101,7 +101,7 @@ fn corrected(saga: &SagaInstance, flight: FlightId) -> Option<Value> {
 
 fn payload(definition: &SagaDefinition, saga: &SagaInstance, spec: &CommandSpec) -> Value {
     let node = match &spec.input {
-        InputMapping::WholeInput => return saga.input.clone(),
+        InputMapping::WholeInput => return saga.input.as_ref().clone(),
         InputMapping::Template(node) => node,
     };
     let results: Map<String, Value> = definition
@@ -113,9 +113,14 @@ fn payload(definition: &SagaDefinition, saga: &SagaInstance, spec: &CommandSpec)
             (step.name.clone(), result)
         })
         .collect();
-    let cause = saga
-        .cause
-        .as_ref()
-        .map(|cause| json!({"step": cause.step, "code": cause.code, "message": cause.message}));
-    node.render(&json!({"input": saga.input, "steps": results, "cause": cause}))
+    let cause = saga.cause.as_ref().map_or(
+        Value::Null,
+        |cause| json!({"step": cause.step, "code": cause.code, "message": cause.message}),
+    );
+    let context = [
+        ("input", saga.input.as_ref().clone()),
+        ("steps", Value::Object(results)),
+        ("cause", cause),
+    ];
+    node.render(&context.into_iter().collect())
 }

@@ -13,6 +13,7 @@ use crate::{
     },
     message::{Direction, DuePart, Fault},
 };
+use std::sync::Arc;
 
 /// Entries a log keeps. Far more than a saga without trouble writes; a row of a saga that retries for a day
 /// stays below a few hundred kilobytes.
@@ -212,10 +213,10 @@ impl<'a> Draft<'a> {
                 kind,
             });
         }
-        self.saga.log.push(LogEntry {
+        self.saga.log.push(Arc::new(LogEntry {
             position,
             events: events.clone(),
-        });
+        }));
         bound_log(&mut self.saga.log, committed);
         let commands = in_flight(&self.saga)
             .into_iter()
@@ -232,7 +233,7 @@ impl<'a> Draft<'a> {
 }
 
 /// Drops from the middle what can never be redelivered. The first entry (the start) and the newest stay.
-fn bound_log(log: &mut Vec<LogEntry>, committed: Option<Position>) {
+fn bound_log(log: &mut Vec<Arc<LogEntry>>, committed: Option<Position>) {
     let Some(committed) = committed else { return };
     let mut surplus = log.len().saturating_sub(MAX_LOG_ENTRIES);
     let last = log.len().saturating_sub(1);

@@ -112,7 +112,7 @@ pub fn start(
         cause: None,
         resolve_cause: None,
         pending_turns: Vec::new(),
-        input: start.input.clone(),
+        input: start.input.clone().into(),
         steps: steps.collect(),
         sequence: 0,
         log: Vec::new(),

@@ -7,6 +7,7 @@ use crate::{
     message::{Direction, DuePart, Outcome, Reply, TimerKind, Trace, Verdict},
 };
 use serde_json::{Value, json};
+use std::sync::Arc;
 use uuid::Uuid;
 
 const YAML: &str = "
@@ -317,9 +318,11 @@ fn a_wait_is_since_it_began_whatever_else_happens_meanwhile() {
 #[test]
 fn a_long_log_drops_committed_entries_from_its_middle() {
     let mut saga = started().saga;
-    let entry = |partition, offset| LogEntry {
-        position: Position { partition, offset },
-        events: Vec::new(),
+    let entry = |partition, offset| {
+        Arc::new(LogEntry {
+            position: Position { partition, offset },
+            events: Vec::new(),
+        })
     };
     // Re-homed once: ten entries of another partition cannot be told committed.
     saga.log.extend((1..=10).map(|offset| entry(9, offset)));

@@ -145,7 +145,7 @@ async fn the_same_id_with_other_content_is_a_conflict_and_changes_nothing() {
     bench.process(&[start]).await;
     let other = bench.start_with(saga, "place-order", json!({"other": true}));
     assert_eq!(reason(&bench.process(&[other]).await), "id_conflict");
-    assert_eq!(bench.store.live(saga).input, order());
+    assert_eq!(*bench.store.live(saga).input, order());
 }
 
 #[tokio::test]

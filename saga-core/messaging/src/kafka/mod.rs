@@ -22,6 +22,7 @@
 pub mod admin;
 mod config;
 mod context;
+mod delivery;
 mod error;
 mod loss;
 mod offsets;

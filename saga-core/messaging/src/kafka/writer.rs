@@ -3,6 +3,7 @@
 use super::{
     KafkaConfig, QUERY_TIMEOUT, blocking,
     context::{Admission, Context},
+    delivery::{Batch, Ticket},
     error::{Refusal, classify},
     record,
 };
@@ -14,7 +15,7 @@ use async_trait::async_trait;
 use metrics::{counter, histogram};
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{FutureProducer, FutureRecord, Producer, future_producer::DeliveryFuture},
+    producer::{BaseRecord, Producer, ThreadedProducer},
 };
 use saga_core::message::OutgoingRecord;
 use std::{
@@ -46,7 +47,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Appends records: idempotent, acknowledged by all in-sync replicas. Clones share one client.
 #[derive(Clone)]
 pub struct KafkaWriter {
-    producer: FutureProducer<Context>,
+    producer: Arc<ThreadedProducer<Context>>,
     admission: Admission,
     counts: Arc<Mutex<BTreeMap<String, Count>>>,
     /// Partitions that were asked for and do not exist, to say so once.
@@ -67,8 +68,6 @@ impl KafkaWriter {
             .set("acks", "all")
             // Batches are made by the application, which knows when one is complete.
             .set("linger.ms", "0")
-            // Headers and JSON repeat themselves: a quarter is left, for less time than the rest would take to be moved.
-            .set("compression.type", "lz4")
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", RECORD_LIMIT_BYTES.to_string())
             .set(
@@ -85,7 +84,7 @@ impl KafkaWriter {
             .create_with_context(context)
             .map_err(|error| classify(error, "the brokers"))?;
         Ok(Self {
-            producer,
+            producer: Arc::new(producer),
             admission,
             counts: Arc::default(),
             strays: Arc::default(),
@@ -183,17 +182,22 @@ impl KafkaWriter {
         Ok(None)
     }
 
-    async fn enqueue(&self, outgoing: &OutgoingRecord) -> Result<DeliveryFuture, LogError> {
-        let mut record = FutureRecord::<[u8], [u8]>::to(&outgoing.topic)
-            .headers(record::headers(&outgoing.headers));
+    async fn enqueue(
+        &self,
+        outgoing: &OutgoingRecord,
+        ticket: Box<Ticket>,
+    ) -> Result<(), LogError> {
+        let mut record =
+            BaseRecord::<[u8], [u8], Box<Ticket>>::with_opaque_to(&outgoing.topic, ticket)
+                .headers(record::headers(&outgoing.headers));
         record.partition = self.explicit_partition(outgoing).await?;
         // An empty key or value stands for none: neither is valid here, and dead letters of tombstones stay tombstones.
         record.key = (!outgoing.key.is_empty()).then_some(&*outgoing.key);
         record.payload = (!outgoing.payload.is_empty()).then_some(&*outgoing.payload);
         let deadline = Instant::now() + DELIVERY_TIMEOUT;
         loop {
-            match self.producer.send_result(record) {
-                Ok(delivery) => return Ok(delivery),
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
                     if Instant::now() < deadline =>
                 {
@@ -229,38 +233,24 @@ impl LogWriter for KafkaWriter {
     async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
         let begun = Instant::now();
         CrashPoint::LogBeforeProduce.pass();
-        let mut deliveries = Vec::with_capacity(records.len());
+        let batch = Batch::of(records.len());
         let mut failed = None;
-        for record in records {
-            match self.enqueue(record).await {
-                Ok(delivery) => deliveries.push(delivery),
-                Err(error) => {
-                    failed = Some(error);
-                    break;
-                }
+        for (place, record) in records.iter().enumerate() {
+            if let Err(error) = self.enqueue(record, Box::new(batch.ticket(place))).await {
+                failed = Some(error);
+                break;
             }
         }
         CrashPoint::LogBeforeAck.pass();
-        let mut delivered = Vec::with_capacity(deliveries.len());
-        for (delivery, record) in deliveries.into_iter().zip(records) {
-            match delivery.await {
-                Ok(Ok(at)) => delivered.push(Delivered {
-                    partition: at.partition,
-                    offset: at.offset,
-                }),
-                Ok(Err((error, _))) => {
-                    failed.get_or_insert_with(|| self.refusal(error, record));
-                }
-                Err(canceled) => {
-                    failed.get_or_insert(LogError::Unavailable(Box::new(canceled)));
-                }
-            }
+        let told = batch.all().await;
+        if let (None, Some((place, error))) = (&failed, told.failed) {
+            failed = Some(self.refusal(error, &records[place]));
         }
         histogram!("saga_publish_seconds").record(begun.elapsed().as_secs_f64());
         match failed {
             None => {
                 counter!("saga_records_produced_total").increment(records.len() as u64);
-                Ok(delivered)
+                Ok(told.delivered)
             }
             Some(error) => {
                 counter!("saga_publish_failures_total").increment(1);

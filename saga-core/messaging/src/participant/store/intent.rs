@@ -236,8 +236,9 @@ fn readable(row: Row) -> Option<(RowKey, Intent)> {
 /// Open and expired ones, and the database's time.
 pub async fn count(connection: &mut PgConnection) -> Result<(i64, i64, Timestamp), sqlx::Error> {
     sqlx::query_as(
-        "SELECT COUNT(*) FILTER (WHERE state = 'open' OR replies IS NOT NULL), \
-         COUNT(*) FILTER (WHERE state = 'expired'), clock_timestamp() FROM intent",
+        // Each by its index: rows come and go, and most of the table's pages hold dead ones.
+        "SELECT (SELECT COUNT(*) FROM intent WHERE state = 'open' OR replies IS NOT NULL), \
+         (SELECT COUNT(*) FROM intent WHERE state = 'expired'), clock_timestamp()",
     )
     .fetch_one(connection)
     .await

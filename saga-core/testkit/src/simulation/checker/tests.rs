@@ -144,11 +144,13 @@ fn first_charge() -> DuePart {
 /// Adds an event to what the saga says of its start.
 fn tell(history: &mut History, kind: LifecycleKind) {
     let instance = history.ended.get_mut(&saga()).unwrap();
-    instance.log[0].events.push(LifecycleEvent {
-        sequence: 9,
-        at: at(),
-        kind,
-    });
+    Arc::make_mut(&mut instance.log[0])
+        .events
+        .push(LifecycleEvent {
+            sequence: 9,
+            at: at(),
+            kind,
+        });
 }
 
 fn spoil(check: &str) -> History {
