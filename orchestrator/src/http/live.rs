@@ -1,4 +1,6 @@
 //! `GET /events`: every state change of every saga, as it happens.
+//!
+//! The topic is read only while somebody listens: ten events a saga are a tenth of the orchestrator's work.
 
 use super::ApiState;
 use crate::telemetry;
@@ -13,7 +15,7 @@ use futures_util::{Stream, StreamExt};
 use saga_core::message::{IncomingRecord, LifecycleMessage, header};
 use saga_messaging::kafka::{KafkaConfig, Tail};
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -22,6 +24,10 @@ use tracing::{debug, warn};
 const WAITING_EVENTS: usize = 4_096;
 /// Between two tries to follow the topic.
 const RETRY: Duration = Duration::from_secs(2);
+/// Between two looks whether anybody listens still.
+const LISTENERS_EVERY: Duration = Duration::from_secs(30);
+/// Without Kafka a stream begins all the same, and has nothing to say yet.
+const OPEN_LIMIT: Duration = Duration::from_secs(5);
 /// An idle stream says that it lives, so that proxies keep it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -52,43 +58,81 @@ impl LiveEvent {
 #[derive(Clone, Debug)]
 pub struct LiveEvents {
     sender: broadcast::Sender<Arc<LiveEvent>>,
+    /// Called by whoever begins to listen.
+    wanted: Arc<Notify>,
+    /// Whether the topic is being read.
+    open: watch::Sender<bool>,
+}
+
+/// Why the topic is not read any more.
+enum Ended {
+    NobodyListens,
+    Failed,
 }
 
 impl Default for LiveEvents {
     fn default() -> Self {
         Self {
             sender: broadcast::channel(WAITING_EVENTS).0,
+            wanted: Arc::default(),
+            open: watch::Sender::new(false),
         }
     }
 }
 
 impl LiveEvents {
-    /// Follows the topic until `stopping`, whatever happens to the broker.
+    /// Follows the topic for those who listen until `stopping`, whatever happens to the broker.
     pub async fn follow(self, kafka: KafkaConfig, topic: String, stopping: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = self.follow_once(&kafka, &topic) => {}
+        let following = async {
+            loop {
+                self.listeners().await;
+                let ended = self.follow_once(&kafka, &topic).await;
+                self.open.send_replace(false);
+                if let Ended::Failed = ended {
+                    tokio::time::sleep(RETRY).await;
+                }
             }
-            tokio::select! {
-                () = stopping.cancelled() => return,
-                () = tokio::time::sleep(RETRY) => {}
-            }
+        };
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = following => {}
         }
     }
 
-    async fn follow_once(&self, kafka: &KafkaConfig, topic: &str) {
-        match Tail::open(kafka, topic).await {
-            Ok(mut tail) => {
-                while let Some(record) = tail.next().await {
-                    self.tell(&record);
-                }
-            }
+    /// Returns while somebody listens.
+    async fn listeners(&self) {
+        while self.sender.receiver_count() == 0 {
+            self.wanted.notified().await;
+        }
+    }
+
+    async fn follow_once(&self, kafka: &KafkaConfig, topic: &str) -> Ended {
+        let mut tail = match Tail::open(kafka, topic).await {
+            Ok(tail) => tail,
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "live events have to wait"
                 );
+                return Ended::Failed;
+            }
+        };
+        self.open.send_replace(true);
+        let mut looks = tokio::time::interval(LISTENERS_EVERY);
+        loop {
+            tokio::select! {
+                record = tail.next() => match record {
+                    Some(record) => self.tell(&record),
+                    None => return Ended::Failed,
+                },
+                _ = looks.tick() => {
+                    // In this order, so that whoever begins to listen meanwhile is seen here, or waits.
+                    self.open.send_replace(false);
+                    if self.sender.receiver_count() == 0 {
+                        return Ended::NobodyListens;
+                    }
+                    self.open.send_replace(true);
+                }
             }
         }
     }
@@ -110,8 +154,16 @@ impl LiveEvents {
         let _listeners = self.sender.send(Arc::new(event));
     }
 
-    fn listen(&self) -> broadcast::Receiver<Arc<LiveEvent>> {
-        self.sender.subscribe()
+    /// Whatever is acknowledged after this returned is heard, unless Kafka is away.
+    async fn listen(&self) -> broadcast::Receiver<Arc<LiveEvent>> {
+        let receiver = self.sender.subscribe();
+        self.wanted.notify_one();
+        let mut open = self.open.subscribe();
+        let opened = tokio::time::timeout(OPEN_LIMIT, open.wait_for(|open| *open)).await;
+        if opened.is_err() {
+            debug!("a stream of events begins while the topic cannot be read");
+        }
+        receiver
     }
 }
 
@@ -122,7 +174,7 @@ impl LiveEvents {
     responses((status = 200, description = "A stream without end", body = LifecycleMessage, content_type = "text/event-stream"))
 )]
 pub async fn events(State(state): State<ApiState>) -> impl IntoResponse {
-    let stream = stream(state.live.listen()).take_until(state.stopping.cancelled_owned());
+    let stream = stream(state.live.listen().await).take_until(state.stopping.cancelled_owned());
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 

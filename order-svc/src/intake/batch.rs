@@ -27,7 +27,7 @@ use std::{
     sync::Arc,
 };
 use thiserror::Error;
-use tracing::info;
+use tracing::debug;
 use uuid::Uuid;
 
 /// A request to take an order in.
@@ -181,7 +181,8 @@ impl Intake {
         }
         counter!("orders_accepted_total").increment(accepted.len() as u64);
         for job in &accepted {
-            info!(
+            // At `info`, its request's line says the same.
+            debug!(
                 order.id = %job.order.id,
                 saga.id = %job.order.id,
                 correlation.id = job.order.correlation_id,
