@@ -108,7 +108,7 @@ async fn write_stock(tx: &mut PgConnection, changes: &[StockChange]) -> Result<(
          reserved = s.reserved + u.reserved, sold = s.sold + u.sold, \
          updated_at = clock_timestamp() \
          FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[]) \
-         AS u(product_id, available, reserved, sold) WHERE s.product_id = u.product_id",
+         AS u(product_id, available, reserved, sold) WHERE s.product_id = ANY(ARRAY[u.product_id])",
     )
     .bind(&products)
     .bind(&available)
@@ -158,7 +158,7 @@ async fn turn_reservations(
          updated_at = clock_timestamp() \
          FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[]) \
          AS u(order_id, product_id, quantity, state, before) \
-         WHERE r.order_id = u.order_id AND r.product_id = u.product_id AND r.state = u.before",
+         WHERE r.order_id = ANY(ARRAY[u.order_id]) AND r.product_id = u.product_id AND r.state = u.before",
     )
     .bind(&rows.orders)
     .bind(&rows.products)

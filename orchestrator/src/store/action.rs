@@ -104,7 +104,7 @@ pub const SETTLE: &str = "UPDATE operator_action a SET
   decision = u.decision, code = u.code, message = u.message, decided_at = u.decided_at, status_after = u.status_after
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
   AS u(id, decision, code, message, decided_at, status_after)
-WHERE a.id = u.id AND a.decision = 'pending'";
+WHERE a.id = ANY(ARRAY[u.id]) AND a.decision = 'pending'";
 
 /// What became of actions that were pending.
 pub(super) async fn settle(

@@ -110,7 +110,8 @@ impl SagaBatch for PgBatch {
 /// saga's instants never run backwards from one batch to the next.
 pub const LOAD_LIVE: &str = "WITH locked AS (
   SELECT s.id, s.version, s.start_hash, CASE WHEN s.version <> k.version THEN s.state END AS state
-  FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN saga s ON s.id = k.id ORDER BY s.id FOR UPDATE OF s
+  FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN saga s ON s.id = ANY(ARRAY[k.id])
+  ORDER BY k.id FOR UPDATE OF s
 )
 SELECT date_trunc('milliseconds', clock_timestamp()) AS at,
   (SELECT starts_from_ms FROM floor WHERE singleton) AS starts_from, l.id, l.version, l.start_hash, l.state
@@ -256,7 +257,7 @@ pub const ADVANCE: &str = "UPDATE saga s SET
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[], $7::timestamptz[],
   $8::text[], $9::text[], $10::bigint[])
   AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, version)
-WHERE s.id = u.id AND s.version = u.version";
+WHERE s.id = ANY(ARRAY[u.id]) AND s.version = u.version";
 
 async fn advance(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), BatchError> {
     if rows.is_empty() {
@@ -274,7 +275,7 @@ async fn advance(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), 
 pub const END: &str = "WITH ended AS (
   DELETE FROM saga s USING unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
     AS u(id, version, status, ended_at, state)
-  WHERE s.id = u.id AND s.version = u.version
+  WHERE s.id = ANY(ARRAY[u.id]) AND s.version = u.version
   RETURNING s.id, s.definition, s.definition_version, s.definition_hash, u.status, s.business_key, s.correlation_id,
     s.start_hash, s.started_at, u.ended_at, u.state::json
 )

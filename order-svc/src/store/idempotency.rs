@@ -89,7 +89,8 @@ pub async fn taken(
                     AS answer_in_seconds
          FROM UNNEST($1::uuid[], $2::text[]) AS wanted (customer_id, key)
          JOIN idempotency
-           ON idempotency.customer_id = wanted.customer_id AND idempotency.key = wanted.key",
+           ON idempotency.customer_id = ANY(ARRAY[wanted.customer_id])
+           AND idempotency.key = wanted.key",
     )
     .bind(customers)
     .bind(keys)
@@ -121,7 +122,7 @@ pub async fn answer(
          SET answer = new.answer, answer_due_at = clock_timestamp()
          FROM UNNEST($1::uuid[], $2::text[], $3::uuid[], $4::text[])
               AS new (customer_id, key, order_id, answer)
-         WHERE idempotency.customer_id = new.customer_id AND idempotency.key = new.key
+         WHERE idempotency.customer_id = ANY(ARRAY[new.customer_id]) AND idempotency.key = new.key
            AND idempotency.order_id = new.order_id
            AND idempotency.answer_due_at > clock_timestamp()
          RETURNING idempotency.order_id",

@@ -169,7 +169,7 @@ pub async fn end(tx: &mut PgConnection, ends: &[End]) -> Result<u64, sqlx::Error
          SET status = new.status, ended_at = new.ended_at, reason = new.reason
          FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::jsonb[])
               AS new (id, status, ended_at, reason)
-         WHERE orders.id = new.id AND orders.ended_at IS NULL",
+         WHERE orders.id = ANY(ARRAY[new.id]) AND orders.ended_at IS NULL",
     )
     .bind(ids)
     .bind(statuses)

@@ -112,7 +112,7 @@ async fn update(tx: &mut PgConnection, changes: &[PaymentChange]) -> Result<(), 
          FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], \
          $7::text[], $8::text[], $9::text[], $10::text[], $11::jsonb[]) \
          AS u(order_id, customer_id, amount_minor, currency, status, caller, charge_reference, \
-         refund_reference, fault_code, fault_message, history) WHERE p.order_id = u.order_id",
+         refund_reference, fault_code, fault_message, history) WHERE p.order_id = ANY(ARRAY[u.order_id])",
     );
     let written = columns.bind(query).bind(HISTORY_MAX).execute(tx).await?;
     count("payment", written.rows_affected(), changes.len())

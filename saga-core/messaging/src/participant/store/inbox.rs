@@ -101,7 +101,7 @@ pub async fn settle(tx: &mut PgConnection, rows: &[(&RowKey, &Entry)]) -> Result
         "UPDATE inbox i SET mark = u.mark::\"char\", reply = u.reply::json, handled_at = u.at \
          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], \
                      $6::timestamptz[]) AS u(saga_id, step, direction, mark, reply, at) \
-         WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
+         WHERE i.saga_id = ANY(ARRAY[u.saga_id]) AND i.step = u.step AND i.direction = u.direction::\"char\" \
          AND i.mark = 'P'",
     )
     .bind(&columns.keys.sagas)
@@ -121,7 +121,7 @@ pub async fn release(tx: &mut PgConnection, rows: &[&RowKey]) -> Result<u64, sql
     let done = sqlx::query(
         "DELETE FROM inbox i \
          USING unnest($1::uuid[], $2::text[], $3::text[]) AS u(saga_id, step, direction) \
-         WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
+         WHERE i.saga_id = ANY(ARRAY[u.saga_id]) AND i.step = u.step AND i.direction = u.direction::\"char\" \
          AND i.mark = 'P'",
     )
     .bind(&keys.sagas)

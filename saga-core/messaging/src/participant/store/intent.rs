@@ -141,7 +141,8 @@ pub async fn remove(tx: &mut PgConnection, rows: &[&RowKey]) -> Result<(), sqlx:
     sqlx::query(
         "DELETE FROM intent i \
          USING unnest($1::uuid[], $2::text[], $3::text[]) AS u(saga_id, step, direction) \
-         WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\"",
+         WHERE i.saga_id = ANY(ARRAY[u.saga_id]) AND i.step = u.step \
+         AND i.direction = u.direction::\"char\"",
     )
     .bind(&keys.sagas)
     .bind(&keys.steps)
@@ -160,16 +161,16 @@ pub async fn close(tx: &mut PgConnection, acked: &[Told]) -> Result<(), sqlx::Er
             ended,
             "DELETE FROM intent i USING unnest($1::uuid[], $2::text[], $3::text[], $4::int[]) \
              AS u(saga_id, step, direction, generation) \
-             WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
-             AND i.generation = u.generation AND i.state = 'settled'",
+             WHERE i.saga_id = ANY(ARRAY[u.saga_id]) AND i.step = u.step \
+             AND i.direction = u.direction::\"char\" AND i.generation = u.generation AND i.state = 'settled'",
         ),
         (
             waiting,
             "UPDATE intent i SET replies = NULL, cancel_requested = NULL, resolve_requested = NULL \
              FROM unnest($1::uuid[], $2::text[], $3::text[], $4::int[]) \
              AS u(saga_id, step, direction, generation) \
-             WHERE i.saga_id = u.saga_id AND i.step = u.step AND i.direction = u.direction::\"char\" \
-             AND i.generation = u.generation AND i.state IN ('released', 'expired')",
+             WHERE i.saga_id = ANY(ARRAY[u.saga_id]) AND i.step = u.step \
+             AND i.direction = u.direction::\"char\" AND i.generation = u.generation AND i.state IN ('released', 'expired')",
         ),
     ];
     for (told, statement) in statements {
@@ -203,7 +204,7 @@ pub async fn claim(
                WHERE (state = 'open' OR replies IS NOT NULL) AND (state = 'open') = $1 \
                AND lease_until < clock_timestamp() \
                ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED) AS due \
-         WHERE i.saga_id = due.saga_id AND i.step = due.step AND i.direction = due.direction \
+         WHERE i.saga_id = ANY(ARRAY[due.saga_id]) AND i.step = due.step AND i.direction = due.direction \
          RETURNING i.saga_id, i.step, i.direction::text, i.generation, i.state, i.lease_until, \
          i.opened_at, i.command::text, i.cancel_requested::text, i.resolve_requested::text, \
          i.replies::text",
