@@ -27,6 +27,7 @@ mod error;
 mod loss;
 mod offsets;
 mod partition;
+mod producer;
 mod reader;
 mod record;
 mod scan;

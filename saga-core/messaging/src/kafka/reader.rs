@@ -36,8 +36,9 @@ const HEARTBEAT_INTERVAL_MS: &str = "1500";
 const MAX_POLL_INTERVAL_MS: &str = "60000";
 /// A crash runs again what was done in this time; shorter costs requests.
 const COMMIT_INTERVAL_MS: &str = "250";
-/// The broker answers as soon as there is one byte, and after this long in any case: it bounds an idle round trip.
-const FETCH_WAIT_MAX_MS: &str = "100";
+/// The broker answers as soon as there is one byte, and after this long in any case. Partitions that are new to a member are
+/// asked for with the next question; asking more often is what an idle system does all day.
+const FETCH_WAIT_MAX_MS: &str = "250";
 /// After a failed fetch (a leader moved) the next one follows soon.
 const FETCH_ERROR_BACKOFF_MS: &str = "50";
 /// Records fetched ahead a partition: several batches, so that a busy consumer never waits for the network.

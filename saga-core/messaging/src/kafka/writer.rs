@@ -5,6 +5,7 @@ use super::{
     context::{Admission, Context},
     delivery::{Batch, Ticket},
     error::{Refusal, classify},
+    producer::WatchedProducer,
     record,
 };
 use crate::{
@@ -15,7 +16,7 @@ use async_trait::async_trait;
 use metrics::{counter, histogram};
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, Producer, ThreadedProducer},
+    producer::{BaseRecord, Producer},
 };
 use saga_core::message::OutgoingRecord;
 use std::{
@@ -47,7 +48,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Appends records: idempotent, acknowledged by all in-sync replicas. Clones share one client.
 #[derive(Clone)]
 pub struct KafkaWriter {
-    producer: Arc<ThreadedProducer<Context>>,
+    producer: Arc<WatchedProducer>,
     admission: Admission,
     counts: Arc<Mutex<BTreeMap<String, Count>>>,
     /// Partitions that were asked for and do not exist, to say so once.
@@ -80,8 +81,7 @@ impl KafkaWriter {
         config.tune(&mut client);
         let context = Context::default();
         let admission = context.admission().clone();
-        let producer = client
-            .create_with_context(context)
+        let producer = WatchedProducer::start(&client, context)
             .map_err(|error| classify(error, "the brokers"))?;
         Ok(Self {
             producer: Arc::new(producer),
