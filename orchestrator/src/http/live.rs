@@ -174,7 +174,12 @@ impl LiveEvents {
     responses((status = 200, description = "A stream without end", body = LifecycleMessage, content_type = "text/event-stream"))
 )]
 pub async fn events(State(state): State<ApiState>) -> impl IntoResponse {
-    let stream = stream(state.live.listen().await).take_until(state.stopping.cancelled_owned());
+    let receiver = tokio::select! {
+        receiver = state.live.listen() => receiver,
+        // What ends at once: a shutdown waits for nobody to begin.
+        () = state.stopping.cancelled() => state.live.sender.subscribe(),
+    };
+    let stream = stream(receiver).take_until(state.stopping.cancelled_owned());
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 

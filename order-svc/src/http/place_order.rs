@@ -86,7 +86,7 @@ pub struct OrderOfOneProduct {
     pub definition: Option<String>,
 }
 
-/// When to come again after a push-back: a backlog of this size is gone in about that time.
+/// When to come again after a push-back: while the orchestrator works, its backlog is shorter than that.
 const RETRY_BACKLOG_SECONDS: u64 = 2;
 const RETRY_QUEUE_SECONDS: u64 = 1;
 

@@ -2,7 +2,7 @@
 //!
 //! A saga passes `saga.inputs` once a step, so what waits there delays it as many times over: the bound is a time, not a
 //! number. How many records that is follows from what the orchestrator was seen to read while it had as much to do as it
-//! could. One that reads nothing at all is away, not overloaded: then orders are taken as far as the limit.
+//! could. One that reads nothing at all for a while is away: then orders are taken as far as the limit.
 
 use std::{
     sync::{
@@ -19,6 +19,8 @@ const BUSY: u64 = 500;
 const LEAST: u64 = 1_000;
 /// A reader that has not moved for this long stands still. Offsets are committed four times a second, behind each batch.
 const STANDSTILL: Duration = Duration::from_secs(3);
+/// What was seen counts for as long.
+const UNSEEN: Duration = Duration::from_secs(2);
 /// The weight of what was read last, against what was read before.
 const LATEST: f64 = 0.3;
 
@@ -68,8 +70,13 @@ impl Pressure {
         self.0.waiting.store(waiting, Ordering::Relaxed);
     }
 
-    /// Kafka is away: what waits for it is counted elsewhere.
-    pub fn unknown(&self) {
+    /// Nothing could be seen at `at`. One question may fail; after a while, Kafka is away, and what waits for it here is
+    /// counted by whoever sends it.
+    pub fn unseen(&self, at: Instant) {
+        let reader = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if reader.is_some_and(|seen| at.saturating_duration_since(seen.at) < UNSEEN) {
+            return;
+        }
         self.0.waiting.store(0, Ordering::Relaxed);
         self.0.bound.store(self.0.limit, Ordering::Relaxed);
     }
@@ -99,10 +106,11 @@ impl Reader {
         };
         // Fewer than before: the topic was made anew.
         let moved = read.saturating_sub(before.read);
-        let seconds = at.saturating_duration_since(before.at).as_secs_f64();
+        // Since it moved last: offsets may be committed more rarely than they are looked at.
+        let took = at.saturating_duration_since(before.moved_at);
         let busy = waiting >= BUSY && before.waiting >= BUSY;
-        let speed = if busy && moved > 0 && seconds > 0.0 {
-            let latest = moved as f64 / seconds;
+        let speed = if busy && moved > 0 && !took.is_zero() && took < STANDSTILL {
+            let latest = moved as f64 / took.as_secs_f64();
             let smooth = |speed| speed + LATEST * (latest - speed);
             Some(before.speed.map_or(latest, smooth))
         } else {
@@ -196,6 +204,18 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_commits_rarely_is_not_faster_for_it() {
+        let watched = Watched::new();
+        watched.look(0, 0, 5_000);
+        for look in 1..=40 {
+            let seconds = look / 4;
+            watched.look(look * 250, seconds * 6_000, 5_000);
+        }
+        assert!(!watched.look(10_250, 60_000, 3_000).is_high(0));
+        assert!(watched.pressure.is_high(1), "6,000 a second");
+    }
+
+    #[test]
     fn orders_are_taken_while_the_orchestrator_is_away() {
         let watched = Watched::new();
         watched.look(0, 0, 5_000);
@@ -214,7 +234,13 @@ mod tests {
         let watched = Watched::new();
         watched.look(0, 0, LIMIT + 1);
         assert!(watched.pressure.is_high(0));
-        watched.pressure.unknown();
+        let unseen = |ms| {
+            let at = watched.began + Duration::from_millis(ms);
+            watched.pressure.unseen(at);
+        };
+        unseen(1_000);
+        assert!(watched.pressure.is_high(0), "one question failed");
+        unseen(2_000);
         assert!(!watched.pressure.is_high(LIMIT));
         assert!(watched.pressure.is_high(LIMIT + 1));
     }

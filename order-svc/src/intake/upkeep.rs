@@ -16,7 +16,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -42,6 +42,8 @@ impl Partitions {
 
 /// A flood is felt within this.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A broker that is away takes its time to say so.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// While it is felt.
 const LOOK_OFTEN: Duration = Duration::from_millis(250);
 /// Partitions are added by hand, and rarely.
@@ -90,15 +92,15 @@ pub async fn watch_partitions(
 /// Watches what waits in `saga.inputs`.
 pub async fn watch_inputs(pressure: Pressure, offsets: GroupOffsets, stop: CancellationToken) {
     loop {
-        // A broker that is away takes its time to say so.
         let looked = tokio::select! {
             () = stop.cancelled() => return,
-            looked = inputs(&offsets) => looked,
+            looked = timeout(LOOK_LIMIT, inputs(&offsets)) => looked,
         };
         match looked {
-            Ok((read, waiting)) => pressure.look(Instant::now(), read, waiting),
-            Err(error) => {
-                pressure.unknown();
+            Ok(Ok((read, waiting))) => pressure.look(Instant::now(), read, waiting),
+            Err(_) => pressure.unseen(Instant::now()),
+            Ok(Err(error)) => {
+                pressure.unseen(Instant::now());
                 debug!(
                     error = &error as &dyn std::error::Error,
                     messaging.kafka.topic = topic::SAGA_INPUTS,

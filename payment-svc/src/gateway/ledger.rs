@@ -1,11 +1,12 @@
 //! The simulated gateway's memory of keys: durable, and written outside every transaction of the saga, as another
 //! company's would be. Calls that arrive together share a commit.
 
-use crate::store;
+use crate::{domain::Operation, store};
 use saga_messaging::batcher::{Batcher, BatcherSettings};
 use sqlx::PgPool;
 use std::sync::Arc;
 use tracing::warn;
+use uuid::Uuid;
 
 pub use crate::store::{LedgerDecision, LedgerEntry};
 
@@ -22,16 +23,32 @@ const SETTINGS: BatcherSettings = BatcherSettings {
 #[derive(Clone)]
 pub struct Ledger {
     batcher: Batcher<LedgerEntry, LedgerEntry, Arc<sqlx::Error>>,
+    pool: PgPool,
 }
 
 impl Ledger {
     /// Must be called inside a tokio runtime.
     pub fn new(pool: PgPool) -> Self {
+        let writing = pool.clone();
         let batcher = Batcher::start("gateway-ledger", SETTINGS, move |entries| {
-            let pool = pool.clone();
+            let pool = writing.clone();
             async move { store::record(&pool, entries).await.map_err(Arc::new) }
         });
-        Self { batcher }
+        Self { batcher, pool }
+    }
+
+    /// How many calls of an order failed, whichever process made them. `None`: that cannot be told now.
+    pub async fn failures(&self, order_id: Uuid, operation: Operation) -> Option<u32> {
+        match store::failures(&self.pool, order_id, operation).await {
+            Ok(count) => Some(u32::try_from(count).unwrap_or(u32::MAX)),
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the gateway's ledger is away"
+                );
+                None
+            }
+        }
     }
 
     /// Keeps the decision unless the key has one, and returns the one that counts. `None`: it cannot be told whether

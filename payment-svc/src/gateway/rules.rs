@@ -59,7 +59,8 @@ pub struct Rule {
     pub effect: Effect,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
-    /// Only the first so many calls of an order and operation; all of them if absent.
+    /// Only the first so many calls of an order and operation; all of them if absent. Calls that failed are counted
+    /// whichever process made them, others by each for itself: whose answer was lost is asked again until there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
     /// What a decline or an error says.
@@ -181,11 +182,19 @@ impl Rules {
         })
     }
 
-    /// Counts the call.
-    pub fn treat(&self, request: &GatewayRequest) -> Treatment {
+    /// Whether it matters how often the order was seen.
+    pub fn counts(&self, request: &GatewayRequest) -> bool {
+        let rules = self.config.rules.iter();
+        rules
+            .filter(|rule| rule.times.is_some())
+            .any(|rule| rule.matches(request))
+    }
+
+    /// Counts the call. `failed` calls of the order are known to have failed.
+    pub fn treat(&self, request: &GatewayRequest, failed: u32) -> Treatment {
         let mut treatment = Treatment::default();
         for (index, rule) in self.config.rules.iter().enumerate() {
-            if !rule.matches(request) || !self.is_due(index, rule, request) {
+            if !rule.matches(request) || !self.is_due(index, rule, request, failed) {
                 continue;
             }
             if rule.effect == Effect::Delay {
@@ -199,7 +208,7 @@ impl Rules {
         treatment
     }
 
-    fn is_due(&self, index: usize, rule: &Rule, request: &GatewayRequest) -> bool {
+    fn is_due(&self, index: usize, rule: &Rule, request: &GatewayRequest, failed: u32) -> bool {
         let Some(times) = rule.times else { return true };
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (index, request.operation, request.order_id);
@@ -207,7 +216,7 @@ impl Rules {
             calls.clear();
         }
         let seen = calls.entry(key).or_insert(0);
-        let due = *seen < times;
+        let due = (*seen).max(failed) < times;
         *seen = seen.saturating_add(1);
         due
     }
@@ -309,20 +318,26 @@ pub(super) mod tests {
     fn times_counts_the_calls_of_one_order_and_operation() {
         let rules = rules(&serde_json::json!([{"effect": "error", "times": 2}]));
         let charge = request(Operation::Charge, 1);
-        let effects = |request| [(); 3].map(|()| rules.treat(request).effect);
+        let effects = |request| [(); 3].map(|()| rules.treat(request, 0).effect);
         assert_eq!(
             effects(&charge),
             [Some(Effect::Error), Some(Effect::Error), None]
         );
         assert_eq!(
-            rules.treat(&request(Operation::Refund, 1)).effect,
+            rules.treat(&request(Operation::Refund, 1), 0).effect,
             Some(Effect::Error)
         );
         let other = GatewayRequest {
             order_id: Uuid::from_u128(9),
             ..charge
         };
-        assert_eq!(rules.treat(&other).effect, Some(Effect::Error));
+        assert_eq!(rules.treat(&other, 0).effect, Some(Effect::Error));
+        // Another process has seen it twice.
+        let third = GatewayRequest {
+            order_id: Uuid::from_u128(10),
+            ..other
+        };
+        assert_eq!(rules.treat(&third, 2).effect, None);
     }
 
     #[test]
@@ -338,7 +353,7 @@ pub(super) mod tests {
             effect: Some(Effect::Decline),
             message: Some("not today".to_owned()),
         };
-        assert_eq!(rules.treat(&request(Operation::Charge, 1)), expected);
+        assert_eq!(rules.treat(&request(Operation::Charge, 1), 0), expected);
     }
 
     #[test]

@@ -30,11 +30,22 @@ impl SimulatedGateway {
 #[async_trait]
 impl Gateway for SimulatedGateway {
     async fn call(&self, key: &str, request: &GatewayRequest) -> GatewayAnswer {
-        let treatment = self.rules.treat(request);
+        let unclear = || GatewayAnswer::Indeterminate {
+            why: "the gateway does not answer".to_owned(),
+        };
+        let mut failed = 0;
+        if self.rules.counts(request) {
+            let known = self.ledger.failures(request.order_id, request.operation);
+            let Some(known) = known.await else {
+                return unclear();
+            };
+            failed = known;
+        }
+        let treatment = self.rules.treat(request, failed);
         if !treatment.delay.is_zero() {
             tokio::time::sleep(treatment.delay).await;
         }
-        let decision = decide(&treatment, self.rules.over_limit(request), key);
+        let decision = decide(&treatment, self.rules.over_limit(request), key, request);
         let entry = LedgerEntry {
             key: key.to_owned(),
             operation: request.operation,
@@ -43,9 +54,7 @@ impl Gateway for SimulatedGateway {
             decision,
         };
         let Some(first) = self.ledger.record(entry).await else {
-            return GatewayAnswer::Indeterminate {
-                why: "the gateway does not answer".to_owned(),
-            };
+            return unclear();
         };
         if treatment.effect == Some(Effect::TimeOut) {
             let why = "the gateway did not answer in time".to_owned();
@@ -55,12 +64,18 @@ impl Gateway for SimulatedGateway {
     }
 }
 
-fn decide(treatment: &Treatment, over_limit: Option<String>, key: &str) -> LedgerDecision {
+fn decide(
+    treatment: &Treatment,
+    over_limit: Option<String>,
+    key: &str,
+    request: &GatewayRequest,
+) -> LedgerDecision {
     if treatment.effect == Some(Effect::Error) {
         // Remembered like any answer: an earlier call with this key may still be under way, and whoever was told that
         // nothing was done takes another key.
         let message = treatment.message.clone();
         return LedgerDecision::Failed {
+            order_id: request.order_id,
             message: message.unwrap_or_else(|| "the gateway is broken".to_owned()),
         };
     }
@@ -104,7 +119,7 @@ fn answer(first: &LedgerEntry, key: &str, request: &GatewayRequest) -> GatewayAn
             code: code.clone(),
             message: message.clone(),
         },
-        LedgerDecision::Failed { message } => GatewayAnswer::Failed {
+        LedgerDecision::Failed { message, .. } => GatewayAnswer::Failed {
             message: message.clone(),
         },
     }

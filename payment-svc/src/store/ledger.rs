@@ -3,6 +3,7 @@
 use crate::domain::Operation;
 use sqlx::PgPool;
 use std::collections::HashMap;
+use uuid::Uuid;
 
 /// What a key was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub enum LedgerDecision {
     },
     /// Nothing was done, and with this key nothing will be.
     Failed {
+        order_id: Uuid,
         message: String,
     },
 }
@@ -55,7 +57,14 @@ impl LedgerDecision {
     fn message(&self) -> Option<&str> {
         match self {
             Self::Approved { .. } => None,
-            Self::Declined { message, .. } | Self::Failed { message } => Some(message),
+            Self::Declined { message, .. } | Self::Failed { message, .. } => Some(message),
+        }
+    }
+
+    fn order_id(&self) -> Option<Uuid> {
+        match self {
+            Self::Approved { .. } | Self::Declined { .. } => None,
+            Self::Failed { order_id, .. } => Some(*order_id),
         }
     }
 }
@@ -69,6 +78,7 @@ struct Row {
     reference: Option<String>,
     code: Option<String>,
     message: Option<String>,
+    order_id: Option<Uuid>,
 }
 
 impl TryFrom<Row> for LedgerEntry {
@@ -83,7 +93,10 @@ impl TryFrom<Row> for LedgerEntry {
         let decision = match (row.reference, row.code) {
             (Some(reference), _) => LedgerDecision::Approved { reference },
             (None, Some(code)) => LedgerDecision::Declined { code, message },
-            (None, None) => LedgerDecision::Failed { message },
+            (None, None) => LedgerDecision::Failed {
+                order_id: row.order_id.unwrap_or_default(),
+                message,
+            },
         };
         Ok(Self {
             key: row.key,
@@ -110,12 +123,16 @@ pub async fn record(
             .map(|entry| of(entry).map(str::to_owned))
             .collect()
     };
+    let orders: Vec<Option<Uuid>> = sorted
+        .iter()
+        .map(|entry| entry.decision.order_id())
+        .collect();
     let amounts: Vec<i64> = sorted.iter().map(|entry| entry.amount_minor).collect();
     let kept: Vec<(String,)> = sqlx::query_as(
         "INSERT INTO gateway_ledger \
-         (key, operation, amount_minor, currency, decision, reference, code, message) \
+         (key, operation, amount_minor, currency, decision, reference, code, message, order_id) \
          SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], \
-         $6::text[], $7::text[], $8::text[]) ON CONFLICT (key) DO NOTHING RETURNING key",
+         $6::text[], $7::text[], $8::text[], $9::uuid[]) ON CONFLICT (key) DO NOTHING RETURNING key",
     )
     .bind(column(|entry| Some(&entry.key)))
     .bind(column(|entry| Some(entry.operation.as_str())))
@@ -125,6 +142,7 @@ pub async fn record(
     .bind(column(|entry| entry.decision.reference()))
     .bind(column(|entry| entry.decision.code()))
     .bind(column(|entry| entry.decision.message()))
+    .bind(orders)
     .fetch_all(pool)
     .await?;
     let mut known: HashMap<String, LedgerEntry> = HashMap::new();
@@ -141,11 +159,27 @@ pub async fn record(
 
 async fn read_keys(pool: &PgPool, keys: &[String]) -> Result<Vec<LedgerEntry>, sqlx::Error> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT key, operation, amount_minor, currency, reference, code, message \
+        "SELECT key, operation, amount_minor, currency, reference, code, message, order_id \
          FROM gateway_ledger WHERE key = ANY($1)",
     )
     .bind(keys)
     .fetch_all(pool)
     .await?;
     rows.into_iter().map(LedgerEntry::try_from).collect()
+}
+
+/// How many keys of an order were told that nothing was done.
+pub async fn failures(
+    pool: &PgPool,
+    order_id: Uuid,
+    operation: Operation,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT COUNT(*) FROM gateway_ledger \
+         WHERE order_id = $1 AND operation = $2 AND decision = 'failed'",
+    )
+    .bind(order_id)
+    .bind(operation.as_str())
+    .fetch_one(pool)
+    .await
 }

@@ -5,7 +5,7 @@ mod ledger;
 mod payments;
 mod reading;
 
-pub use ledger::{LedgerDecision, LedgerEntry, record};
+pub use ledger::{LedgerDecision, LedgerEntry, failures, record};
 pub use payments::{find, lock, write};
 pub use reading::{PaymentPage, PaymentRecord, find_record, list_records};
 

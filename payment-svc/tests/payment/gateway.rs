@@ -155,3 +155,20 @@ async fn a_key_is_good_for_one_payment_only() -> Result<()> {
     assert_eq!(code, "idempotency_conflict");
     Ok(())
 }
+
+#[tokio::test]
+async fn an_error_that_comes_once_comes_once_whichever_process_is_asked() -> Result<()> {
+    let pool = database().await?;
+    let once = json!([{"effect": "error", "times": 1}]);
+    let before = gateway(&pool, &once)?;
+    let first = before.call("key/1", &request(500)).await;
+    assert!(matches!(first, GatewayAnswer::Failed { .. }), "{first:?}");
+    let after = gateway(&pool, &once)?;
+    assert_eq!(after.call("key/1", &request(500)).await, first);
+    let second = after.call("key/2", &request(500)).await;
+    assert!(
+        matches!(second, GatewayAnswer::Approved { .. }),
+        "{second:?}"
+    );
+    Ok(())
+}

@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 
 pub use cli::main;
 
-/// Rows, records and JSON are many small pieces that one thread makes and another frees: with the system's allocator a third
-/// of a busy service's time went into it.
+/// Rows, records and JSON are many small pieces that one thread makes and another frees: with the system's allocator a
+/// sixth of all the system's time went into it (`deploy/bench`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

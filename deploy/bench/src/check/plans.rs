@@ -2,6 +2,7 @@
 //!
 //! Every run starts on empty tables without statistics, where generic plans go wrong, and what is wrong with a plan shows
 //! long before it is felt: a join that compares each row of a range with each key of a batch throws nearly all pairs away.
+//! Statements that take a batch's keys (`unnest`) are looked at; reports may read as much as they like.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -34,48 +35,72 @@ pub fn check(log: &Path) -> Result<Vec<String>> {
 
 fn mistakes(log: impl BufRead) -> Result<Vec<String>> {
     let mut worst: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut plans, mut text) = (0, None::<String>);
+    let (mut plans, mut text) = (Plans::default(), None::<String>);
     for line in log.lines() {
         let line = line?;
         match (line.strip_prefix('\t'), &mut text) {
             (Some(more), Some(text)) => text.push_str(more),
             (Some(_), None) => {}
             (None, _) => {
-                plans += u64::from(look(text.take(), &mut worst));
+                plans.look(text.take(), &mut worst);
                 text = line.ends_with(PLAN).then(String::new);
             }
         }
     }
-    plans += u64::from(look(text, &mut worst));
-    if plans == 0 {
-        return Ok(vec!["Postgres has logged no plan".to_owned()]);
-    }
+    plans.look(text, &mut worst);
     let told = |(query, pairs)| format!("a join throws {pairs} pairs away: {query}");
-    Ok(worst.into_iter().map(told).collect())
-}
-
-/// Whether that was a plan.
-fn look(text: Option<String>, worst: &mut BTreeMap<String, u64>) -> bool {
-    let Some(logged) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) else {
-        return false;
-    };
-    let pairs = thrown_away(&logged["Plan"]);
-    if pairs > THROWN_AWAY_MAX {
-        let query = logged["Query Text"].as_str().unwrap_or_default();
-        let words: Vec<&str> = query.split_whitespace().collect();
-        let seen = worst.entry(words.join(" ")).or_default();
-        *seen = pairs.max(*seen);
+    let mut mistakes: Vec<String> = worst.into_iter().map(told).collect();
+    if plans.of_batches == 0 {
+        mistakes.push("Postgres has logged no plan of a batch's statement".to_owned());
     }
-    true
+    if plans.unreadable > 0 {
+        mistakes.push(format!("{} logged plans cannot be read", plans.unreadable));
+    }
+    Ok(mistakes)
 }
 
-/// By the worst node.
-fn thrown_away(node: &Value) -> u64 {
+/// How many were found.
+#[derive(Default)]
+struct Plans {
+    of_batches: u64,
+    unreadable: u64,
+}
+
+impl Plans {
+    fn look(&mut self, text: Option<String>, worst: &mut BTreeMap<String, u64>) {
+        let Some(text) = text else { return };
+        let Ok(logged) = serde_json::from_str::<Value>(&text) else {
+            self.unreadable += 1;
+            return;
+        };
+        let query = logged["Query Text"].as_str().unwrap_or_default();
+        if !query.to_ascii_lowercase().contains("unnest(") {
+            return;
+        }
+        self.of_batches += 1;
+        let pairs = thrown_away(&logged["Plan"], false);
+        if pairs > THROWN_AWAY_MAX {
+            let words: Vec<&str> = query.split_whitespace().collect();
+            let seen = worst.entry(words.join(" ")).or_default();
+            *seen = pairs.max(*seen);
+        }
+    }
+}
+
+/// By the worst node: what a join compared in vain, or what was read for it in vain.
+fn thrown_away(node: &Value, joined: bool) -> u64 {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
+    let mut removed = number("Rows Removed by Join Filter");
+    if joined {
+        removed += number("Rows Removed by Filter");
+    }
     // What is logged is the mean of a loop.
-    let own = number("Rows Removed by Join Filter") * number("Actual Loops");
+    let own = removed * number("Actual Loops");
+    let joins = joined || node["Node Type"] == "Nested Loop";
     let below = node["Plans"].as_array().into_iter().flatten();
-    below.map(thrown_away).fold(own as u64, u64::max)
+    below
+        .map(|node| thrown_away(node, joins))
+        .fold(own as u64, u64::max)
 }
 
 #[cfg(test)]
@@ -83,10 +108,20 @@ mod tests {
     use super::*;
 
     fn entry(removed: u64) -> String {
+        of(
+            "UPDATE a\n  SET b FROM unnest($1)",
+            "Rows Removed by Join Filter",
+            removed,
+        )
+    }
+
+    fn of(query: &str, what: &str, removed: u64) -> String {
         let plan = serde_json::json!({
-            "Query Text": "UPDATE a\n  SET b",
+            "Query Text": query,
             "Plan": { "Node Type": "ModifyTable", "Actual Loops": 1, "Plans": [
-                { "Node Type": "Nested Loop", "Actual Loops": 2, "Rows Removed by Join Filter": removed }
+                { "Node Type": "Nested Loop", "Actual Loops": 1, "Plans": [
+                    { "Node Type": "Index Scan", "Actual Loops": 2, what: removed }
+                ]}
             ]}
         });
         let lines = serde_json::to_string_pretty(&plan).unwrap();
@@ -103,8 +138,26 @@ mod tests {
 
     #[test]
     fn a_join_that_compares_everything_with_everything_is_found_once() {
-        let worst = "a join throws 60000 pairs away: UPDATE a SET b";
+        let worst = "a join throws 60000 pairs away: UPDATE a SET b FROM unnest($1)";
         check(&(entry(900) + &entry(30_000) + &entry(10)), &[worst]);
+        let filtered = of(
+            "UPDATE a SET b FROM unnest($1)",
+            "Rows Removed by Filter",
+            30_000,
+        );
+        check(&filtered, &[worst]);
+    }
+
+    #[test]
+    fn a_report_may_join_what_it_likes() {
+        let report = of("SELECT a", "Rows Removed by Join Filter", 30_000);
+        check(&(entry(4) + &report), &[]);
+    }
+
+    #[test]
+    fn plans_that_cannot_be_read_are_told() {
+        let cut = entry(4).replace('}', "");
+        check(&(entry(4) + &cut), &["1 logged plans cannot be read"]);
     }
 
     #[test]
@@ -114,6 +167,7 @@ mod tests {
 
     #[test]
     fn without_plans_nothing_was_checked() {
-        check("starting\n\tbecause\n", &["Postgres has logged no plan"]);
+        let none = "Postgres has logged no plan of a batch's statement";
+        check("starting\n\tbecause\n", &[none]);
     }
 }

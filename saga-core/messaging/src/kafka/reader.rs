@@ -48,11 +48,10 @@ const FETCH_AHEAD_RECORDS: &str = "2000";
 const FETCH_AHEAD_PAUSE_MS: &str = "5";
 /// A batch that holds this many waits for no more.
 const GATHER_ENOUGH: usize = 200;
-/// The longest wait for more records of a stream.
+/// The longest wait for more records of a stream, from when the last batch was finished.
 const GATHER_MAX: Duration = Duration::from_millis(8);
-/// What arrives within this after a batch was finished belongs to a stream; what arrives later is handled at once. Shorter
-/// than any participant needs to answer, so that a saga alone waits nowhere.
-const STREAM_GAP: Duration = Duration::from_micros(500);
+/// Batches of fewer are no stream: a saga alone waits nowhere.
+const STREAM_RECORDS: usize = 2;
 /// Memory for what is fetched ahead, all partitions together.
 const FETCH_AHEAD_KIB: &str = "32768";
 /// How often lag is measured.
@@ -83,8 +82,8 @@ pub struct KafkaReader {
     /// Received and not yet handed out; never of a partition that was revoked.
     buffer: VecDeque<IncomingRecord>,
     refused: Option<LogError>,
-    /// When the last batch was handed out.
-    handed_out: Instant,
+    /// When the last batch was handed out, and how many records it had.
+    handed_out: (Instant, usize),
     /// Before the first assignment a missing topic or a refused login is a mistake; later it is an incident.
     started: bool,
 }
@@ -124,7 +123,7 @@ impl KafkaReader {
             rebalanced: VecDeque::new(),
             buffer: VecDeque::new(),
             refused: None,
-            handed_out: Instant::now(),
+            handed_out: (Instant::now(), 0),
             started: false,
         })
     }
@@ -175,15 +174,20 @@ impl KafkaReader {
         Ok(())
     }
 
-    /// A transaction costs the same for one record as for many, so records of a stream wait for each other: for as long as
+    /// A transaction costs the same for one record as for many, so records of a stream wait for each other: twice as long as
     /// the last batch took, since that is what is saved. A record that comes alone, as in an idle system, does not wait.
     async fn gather(&mut self, asked: Instant, limit: usize) -> Result<(), LogError> {
-        let streaming = asked.elapsed() < STREAM_GAP;
-        if !streaming || self.buffer.len() >= GATHER_ENOUGH.min(limit) {
+        let (handed_out, records) = self.handed_out;
+        let here = self.buffer.len();
+        if here.max(records) < STREAM_RECORDS || here >= GATHER_ENOUGH.min(limit) {
             return Ok(());
         }
-        let took = asked.saturating_duration_since(self.handed_out);
-        sleep_until(asked + took.min(GATHER_MAX)).await;
+        let took = asked.saturating_duration_since(handed_out);
+        let until = asked + (took * 2).min(GATHER_MAX);
+        if Instant::now() >= until {
+            return Ok(());
+        }
+        sleep_until(until).await;
         self.drain(limit).await
     }
 
@@ -387,7 +391,7 @@ impl LogReader for KafkaReader {
             let count = self.buffer.len().min(limit.max(1));
             let records: Vec<_> = self.buffer.drain(..count).collect();
             self.measure(&records);
-            self.handed_out = Instant::now();
+            self.handed_out = (Instant::now(), count);
             return Ok(Polled::Records(records));
         }
     }
