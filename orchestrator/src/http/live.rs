@@ -154,14 +154,17 @@ impl LiveEvents {
         let _listeners = self.sender.send(Arc::new(event));
     }
 
-    /// Whatever is acknowledged after this returned is heard, unless Kafka is away.
-    async fn listen(&self) -> broadcast::Receiver<Arc<LiveEvent>> {
+    /// Whatever is acknowledged after this returned is heard, unless Kafka is away. A shutdown waits for nobody to begin.
+    async fn listen(&self, stopping: &CancellationToken) -> broadcast::Receiver<Arc<LiveEvent>> {
         let receiver = self.sender.subscribe();
         self.wanted.notify_one();
         let mut open = self.open.subscribe();
-        let opened = tokio::time::timeout(OPEN_LIMIT, open.wait_for(|open| *open)).await;
-        if opened.is_err() {
-            debug!("a stream of events begins while the topic cannot be read");
+        tokio::select! {
+            _opened = open.wait_for(|open| *open) => {}
+            () = stopping.cancelled() => {}
+            () = tokio::time::sleep(OPEN_LIMIT) => {
+                debug!("a stream of events begins while the topic cannot be read");
+            }
         }
         receiver
     }
@@ -174,11 +177,7 @@ impl LiveEvents {
     responses((status = 200, description = "A stream without end", body = LifecycleMessage, content_type = "text/event-stream"))
 )]
 pub async fn events(State(state): State<ApiState>) -> impl IntoResponse {
-    let receiver = tokio::select! {
-        receiver = state.live.listen() => receiver,
-        // What ends at once: a shutdown waits for nobody to begin.
-        () = state.stopping.cancelled() => state.live.sender.subscribe(),
-    };
+    let receiver = state.live.listen(&state.stopping).await;
     let stream = stream(receiver).take_until(state.stopping.cancelled_owned());
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
