@@ -1,7 +1,8 @@
 //! How fast the whole of it is, and what a saga costs.
 //!
 //! ```text
-//!  options ─▶ run ─▶ system: Postgres, Kafka, four services, each a process
+//!  options ─▶ session ─▶ system: Postgres, Kafka, four services, each a process
+//!     run ─────┤
 //!               ├──▶ scenario: what is ordered, and how it must end
 //!               ├──▶ stage: load (client, watch) and measure (CPU, memory, write-ahead log, bytes), at the same time
 //!               ├──▶ floor: what the machine allows for the same sagas
@@ -21,9 +22,11 @@ mod progress;
 mod report;
 mod run;
 mod scenario;
+mod session;
 mod stage;
 mod system;
 
+use anyhow::Result;
 use clap::Parser;
 use options::{Command, Options};
 use saga_e2e::serve::named_service;
@@ -36,12 +39,26 @@ fn main() -> ExitCode {
     named_service().unwrap_or_else(|| measure(&Options::parse()))
 }
 
+/// Whether every result is right.
+async fn perform(command: &Command) -> Result<bool> {
+    let out = &command.servers().out;
+    let mistakes = match command {
+        Command::Run(options) => {
+            let report = run::run(options).await?;
+            report.write(out)?;
+            progress::say(&report.table());
+            report.mistakes
+        }
+    };
+    progress::say(&format!("written to {}", out.display()));
+    Ok(mistakes.is_empty())
+}
+
 fn measure(options: &Options) -> ExitCode {
-    let Command::Run(options) = &options.command;
     let outcome = tokio::runtime::Runtime::new()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| {
-            let outcome = runtime.block_on(run::run(options));
+            let outcome = runtime.block_on(perform(&options.command));
             runtime.shutdown_timeout(ABANDON_LIMIT);
             outcome
         });

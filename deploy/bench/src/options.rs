@@ -23,6 +23,14 @@ pub enum Command {
     Run(RunOptions),
 }
 
+impl Command {
+    pub fn servers(&self) -> &ServerOptions {
+        match self {
+            Self::Run(options) => &options.servers,
+        }
+    }
+}
+
 /// Starts everything, measures the scenarios, checks that nothing was lost, and writes what came of it.
 ///
 /// For each scenario: saturation (closed loop with more and more orders in flight, until throughput gains nothing), then
@@ -67,6 +75,21 @@ pub struct RunOptions {
     )]
     pub rates: Vec<u64>,
 
+    #[command(flatten)]
+    pub servers: ServerOptions,
+
+    /// Measure no floor
+    #[arg(long)]
+    pub without_floor: bool,
+
+    /// Seconds instead of minutes: whether results are right, not how fast they come. What CI runs
+    #[arg(long)]
+    pub smoke: bool,
+}
+
+/// What is measured on, and for how long at most.
+#[derive(Clone, Debug, Args)]
+pub struct ServerOptions {
     /// Partitions of each topic
     #[arg(long, default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..=1_000))]
     pub partitions: i32,
@@ -107,17 +130,15 @@ pub struct RunOptions {
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub out: PathBuf,
 
-    /// Measure no floor
-    #[arg(long)]
-    pub without_floor: bool,
-
-    /// Seconds instead of minutes: whether results are right, not how fast they come. What CI runs
-    #[arg(long)]
-    pub smoke: bool,
-
     /// After this, everything is stopped, and the run has failed
     #[arg(long, default_value_t = 60, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=10_080))]
     pub time_limit: u64,
+}
+
+impl ServerOptions {
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.time_limit * 60)
+    }
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -174,10 +195,6 @@ impl RunOptions {
             floor: seconds(self.seconds),
             round_max: ROUND_MAX,
         }
-    }
-
-    pub fn limit(&self) -> Duration {
-        Duration::from_secs(self.time_limit * 60)
     }
 }
 

@@ -1,22 +1,19 @@
-//! One run: the system is started, the scenarios are measured one after the other, and everything is stopped, whatever
-//! happened.
+//! The scenarios, measured one after the other on a fresh system.
 
 use crate::{
     check::{self, Accepted},
     floor::{self, Floor},
     kafka,
-    load::{Flight, Tally, Watch},
-    measure::{Machine, describe_postgres},
+    load::Tally,
     options::{Pace, RunOptions},
     progress::{say, update},
-    report::{Report, ScenarioReport, Servers, StageReport},
+    report::{Report, ScenarioReport, StageReport},
     scenario::{PIECES, Scenario, Shop},
+    session,
     stage::{Bench, Offer, Plan, Stage},
-    system::{self, System},
 };
-use anyhow::{Context, Result, anyhow, bail};
-use saga_service::lifecycle::Shutdown;
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use anyhow::{Result, bail};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// More orders in flight that bring less than this are not worth their latency: saturation is found.
 const GAIN_MIN: f64 = 1.05;
@@ -35,76 +32,25 @@ const SETTLING: Duration = Duration::from_secs(10);
 const SETTLING_SMOKE: Duration = Duration::from_secs(3);
 const SETTLING_IN_FLIGHT: u64 = 200;
 
-/// Whether every result is right.
-pub async fn run(options: &RunOptions) -> Result<bool> {
-    // Before anything is started, so that Ctrl-C stops it cleanly at any moment.
-    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
-    saga_servers::install_crypto_provider();
-    let logs = options.out.join("logs");
-    fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
-    let directory = system::data_directory(options.data_dir.as_deref())?;
-    let mut system = None;
-    let outcome = tokio::select! {
-        outcome = measure(options, &directory, &logs, &mut system) => outcome,
-        () = shutdown.soft.cancelled() => Err(anyhow!("interrupted")),
-        () = tokio::time::sleep(options.limit()) => {
-            Err(anyhow!("the time limit of {} minutes is reached", options.time_limit))
-        }
-    };
-    update("  stopping");
-    let stopped = match &mut system {
-        Some(system) => system.stop().await,
-        None => Ok(()),
-    };
-    let report = outcome?;
-    stopped?;
-    fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
-    report.write(&options.out)?;
-    say(&format!("\n{}", report.table()));
-    say(&format!("written to {}", options.out.display()));
-    Ok(report.mistakes.is_empty())
+/// What came of it.
+pub async fn run(options: &RunOptions) -> Result<Report> {
+    session::within(&options.servers, options.smoke, async |bench| {
+        measure(options, bench).await
+    })
+    .await
 }
 
-async fn measure(
-    options: &RunOptions,
-    directory: &Path,
-    logs: &Path,
-    place: &mut Option<System>,
-) -> Result<Report> {
-    let machine = Machine::look(directory)?;
-    update("  starting Postgres and Kafka");
-    let system = place.insert(System::start(options, directory.to_owned(), logs.to_owned()).await?);
-    system.provide(options.partitions).await?;
-    update("  starting the services");
-    system.start_services().await?;
-    let (postgres, settings) = describe_postgres(&system.url_of("postgres")).await?;
-    let servers = Servers {
-        postgres,
-        postgres_settings: settings.into_iter().collect(),
-        kafka: system.kafka_version(),
-        partitions: options.partitions,
-    };
-    let flight = Arc::new(Flight::new());
-    let watch = Watch::start(&system.brokers, Arc::clone(&flight))?;
-    let probe = system.probe().await?;
-    let mut bench = Bench {
-        system,
-        flight,
-        watch,
-        probe,
-        seed: options.seed,
-        stages: 0,
-    };
-    let stages = options.pace();
+async fn measure(options: &RunOptions, bench: &mut Bench<'_>) -> Result<Report> {
     let mut report = Report {
-        machine,
-        servers,
+        machine: bench.machine.clone(),
+        servers: bench.servers.clone(),
         scenarios: Vec::new(),
         mistakes: Vec::new(),
     };
-    let mut a_second = settle(&mut bench, options.smoke).await?;
+    let stages = options.pace();
+    let mut a_second = settle(bench, options.smoke).await?;
     for scenario in options.scenarios() {
-        let measurement = Measurement::new(&mut bench, &stages, scenario, a_second).await?;
+        let measurement = Measurement::new(bench, &stages, scenario, a_second).await?;
         let (found, wrong) = measurement.all(!options.without_floor).await?;
         a_second = found.saturation_a_second;
         let wrong = wrong.into_iter();

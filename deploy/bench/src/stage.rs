@@ -10,8 +10,9 @@
 
 use crate::{
     load::{Client, Events, Flight, Load, Schedule, Tally, Watch},
-    measure::{Cost, Memory, Probe, Snapshot},
+    measure::{Cost, Machine, Memory, Probe, Snapshot},
     progress,
+    report::Servers,
     scenario::Shop,
     system::System,
 };
@@ -64,6 +65,8 @@ impl Stage {
 /// What all stages share.
 pub struct Bench<'a> {
     pub system: &'a mut System,
+    pub machine: Machine,
+    pub servers: Servers,
     pub flight: Arc<Flight>,
     pub watch: Watch,
     pub probe: Probe,

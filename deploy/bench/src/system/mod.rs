@@ -6,13 +6,14 @@
 mod services;
 mod settings;
 
+pub use services::Instance;
 pub use settings::database;
 
 use crate::{
     check::plans,
     kafka,
     measure::{KAFKA, LOAD_GENERATOR, POSTGRES, Probe, Watched},
-    options::RunOptions,
+    options::ServerOptions,
 };
 use anyhow::{Context, Result, bail, ensure};
 use saga_audit::{Journal, Settings, Sources};
@@ -39,15 +40,20 @@ pub struct System {
     logs: PathBuf,
     postgres: Option<PostgresServer>,
     kafka: Option<KafkaServer>,
-    ports: BTreeMap<Service, u16>,
-    processes: BTreeMap<Service, Process>,
+    ports: BTreeMap<Instance, u16>,
+    processes: BTreeMap<Instance, Process>,
 }
 
 impl System {
     /// Servers, databases and topics; no service yet.
-    pub async fn start(options: &RunOptions, directory: PathBuf, logs: PathBuf) -> Result<Self> {
+    pub async fn start(
+        options: &ServerOptions,
+        directory: PathBuf,
+        logs: PathBuf,
+        log_plans: bool,
+    ) -> Result<Self> {
         let (postgres, kafka) = tokio::try_join!(
-            start_postgres(options, directory.join("postgres")),
+            start_postgres(options, directory.join("postgres"), log_plans),
             start_kafka(options, directory.join("kafka")),
         )?;
         let superuser_url = match (&postgres, &options.postgres_url) {
@@ -70,7 +76,7 @@ impl System {
             logs,
             postgres,
             kafka,
-            ports: Service::ALL.map(|service| (service, free_port())).into(),
+            ports: BTreeMap::new(),
             processes: BTreeMap::new(),
         })
     }
@@ -148,9 +154,9 @@ impl System {
         if let Some(pid) = self.kafka.as_ref().and_then(KafkaServer::pid) {
             all.push(watched(KAFKA, pid, false));
         }
-        for (service, process) in &self.processes {
+        for (instance, process) in &self.processes {
             if let Some(child) = &process.child {
-                all.push(watched(service.name(), child.id(), false));
+                all.push(watched(&instance.name(), child.id(), false));
             }
         }
         let databases = Service::ALL.map(database).to_vec();
@@ -184,8 +190,13 @@ impl System {
             .collect())
     }
 
+    /// Of its first copy.
     pub fn address(&self, service: Service) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.ports[&service]))
+        self.address_of(Instance::first(service))
+    }
+
+    pub fn address_of(&self, instance: Instance) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[&instance]))
     }
 
     pub fn url(&self, service: Service, path: &str) -> String {
@@ -271,14 +282,15 @@ impl System {
 }
 
 async fn start_postgres(
-    options: &RunOptions,
+    options: &ServerOptions,
     directory: PathBuf,
+    log_plans: bool,
 ) -> Result<Option<PostgresServer>> {
     if options.postgres_url.is_some() {
         return Ok(None);
     }
     let mut extra_settings = settings::postgres(&options.postgres_set);
-    if options.smoke {
+    if log_plans {
         let logged = plans::SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
         extra_settings.extend(logged);
     }
@@ -289,7 +301,7 @@ async fn start_postgres(
     Ok(Some(server.await?))
 }
 
-async fn start_kafka(options: &RunOptions, directory: PathBuf) -> Result<Option<KafkaServer>> {
+async fn start_kafka(options: &ServerOptions, directory: PathBuf) -> Result<Option<KafkaServer>> {
     if options.kafka_brokers.is_some() {
         return Ok(None);
     }

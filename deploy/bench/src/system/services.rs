@@ -14,29 +14,70 @@ use uuid::Uuid;
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const READY_POLL: Duration = Duration::from_millis(50);
 
-impl System {
-    pub async fn start_services(&mut self) -> Result<()> {
-        for service in Service::ALL {
-            let mut process = self.process(service)?;
-            process.spawn()?;
-            self.processes.insert(service, process);
+/// One of the processes of a service, which share its partitions and its database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instance {
+    pub service: Service,
+    pub number: usize,
+}
+
+impl Instance {
+    pub fn first(service: Service) -> Self {
+        Self { service, number: 0 }
+    }
+
+    /// The first one bears the service's name.
+    pub fn name(self) -> String {
+        match self.number {
+            0 => self.service.name().to_owned(),
+            number => format!("{}-{}", self.service.name(), number + 1),
         }
-        for service in Service::ALL {
-            self.ready(service).await?;
+    }
+}
+
+impl System {
+    /// One copy of each.
+    pub async fn start_services(&mut self) -> Result<()> {
+        self.start_instances(Service::ALL.map(Instance::first))
+            .await
+    }
+
+    /// Until they are ready. One that was started before keeps its port.
+    pub async fn start_instances(
+        &mut self,
+        instances: impl IntoIterator<Item = Instance>,
+    ) -> Result<()> {
+        let instances: Vec<Instance> = instances.into_iter().collect();
+        // All of them first: one must know where another will listen.
+        for instance in instances
+            .iter()
+            .copied()
+            .chain(Service::ALL.map(Instance::first))
+        {
+            self.ports.entry(instance).or_insert_with(free_port);
+        }
+        for instance in &instances {
+            let mut process = self.process(*instance)?;
+            process.spawn()?;
+            self.processes.insert(*instance, process);
+        }
+        for instance in instances {
+            self.ready(instance).await?;
         }
         Ok(())
     }
 
     /// Configured as a user would: addresses, and nothing else that is not the default. Further variables come from our
     /// own environment.
-    fn process(&self, service: Service) -> Result<Process> {
+    fn process(&self, instance: Instance) -> Result<Process> {
+        let service = instance.service;
         let prefix = environment_prefix(service.name());
         let set = |key: &str, value: String| (format!("{prefix}__{key}"), value);
         let mut environment: BTreeMap<String, String> = [
             (SERVICE_VARIABLE.to_owned(), service.name().to_owned()),
             set("POSTGRES__URL", self.url_of(&database(service))),
             set("KAFKA__BROKERS", self.brokers.clone()),
-            set("HTTP__LISTEN", self.address(service).to_string()),
+            set("HTTP__LISTEN", self.address_of(instance).to_string()),
         ]
         .into();
         match service {
@@ -49,13 +90,13 @@ impl System {
         Ok(Process {
             binary: std::env::current_exe().context("this program")?,
             environment,
-            log: self.logs.join(format!("{}.log", service.name())),
+            log: self.logs.join(format!("{}.log", instance.name())),
             child: None,
         })
     }
 
-    async fn ready(&mut self, service: Service) -> Result<()> {
-        let url = self.url(service, "/health/ready");
+    async fn ready(&mut self, instance: Instance) -> Result<()> {
+        let url = format!("http://{}/health/ready", self.address_of(instance));
         let began = Instant::now();
         loop {
             let answer = self.http.get(&url).send().await;
@@ -66,7 +107,7 @@ impl System {
             if began.elapsed() > READY_LIMIT {
                 bail!(
                     "{} is not ready; see {}",
-                    service.name(),
+                    instance.name(),
                     self.logs.display()
                 );
             }
@@ -84,7 +125,23 @@ impl System {
         Ok(())
     }
 
-    pub(super) fn stop_services(&mut self) -> Result<()> {
+    /// It drains. One that does not run is none.
+    pub fn stop_instance(&mut self, instance: Instance) -> Result<()> {
+        match self.processes.remove(&instance) {
+            Some(mut process) => process.stop(),
+            None => Ok(()),
+        }
+    }
+
+    /// By SIGKILL.
+    pub fn kill_instance(&mut self, instance: Instance) -> Result<()> {
+        match self.processes.remove(&instance) {
+            Some(mut process) => process.kill(),
+            None => Ok(()),
+        }
+    }
+
+    pub fn stop_services(&mut self) -> Result<()> {
         let mut outcome = Ok(());
         // Whoever takes orders in goes first.
         for mut process in std::mem::take(&mut self.processes).into_values() {

@@ -1,0 +1,88 @@
+//! What every measurement runs within: the system is started, and everything is stopped, whatever happened.
+
+use crate::{
+    load::{Flight, Watch},
+    measure::{Machine, describe_postgres},
+    options::ServerOptions,
+    progress::{say, update},
+    report::Servers,
+    stage::Bench,
+    system::{self, System},
+};
+use anyhow::{Context, Result, anyhow};
+use saga_service::lifecycle::Shutdown;
+use std::{fs, path::Path, sync::Arc};
+
+/// Gives `work` a system with one instance of each service, and stops it afterwards. Ends early at a signal and at the
+/// time limit.
+pub async fn within<T>(
+    options: &ServerOptions,
+    log_plans: bool,
+    work: impl AsyncFnOnce(&mut Bench<'_>) -> Result<T>,
+) -> Result<T> {
+    // Before anything is started, so that Ctrl-C stops it cleanly at any moment.
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    saga_servers::install_crypto_provider();
+    let logs = options.out.join("logs");
+    fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
+    let directory = system::data_directory(options.data_dir.as_deref())?;
+    let mut system = None;
+    let working = async {
+        let machine = Machine::look(&directory)?;
+        let mut bench = start(options, log_plans, &directory, &logs, machine, &mut system).await?;
+        work(&mut bench).await
+    };
+    let outcome = tokio::select! {
+        outcome = working => outcome,
+        () = shutdown.soft.cancelled() => Err(anyhow!("interrupted")),
+        () = tokio::time::sleep(options.limit()) => {
+            Err(anyhow!("the time limit of {} minutes is reached", options.time_limit))
+        }
+    };
+    update("  stopping");
+    let stopped = match &mut system {
+        Some(system) => system.stop().await,
+        None => Ok(()),
+    };
+    let found = outcome?;
+    stopped?;
+    fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
+    say("");
+    Ok(found)
+}
+
+async fn start<'a>(
+    options: &ServerOptions,
+    log_plans: bool,
+    directory: &Path,
+    logs: &Path,
+    machine: Machine,
+    place: &'a mut Option<System>,
+) -> Result<Bench<'a>> {
+    update("  starting Postgres and Kafka");
+    let started = System::start(options, directory.to_owned(), logs.to_owned(), log_plans).await?;
+    let system = place.insert(started);
+    system.provide(options.partitions).await?;
+    update("  starting the services");
+    system.start_services().await?;
+    let (postgres, settings) = describe_postgres(&system.url_of("postgres")).await?;
+    let servers = Servers {
+        postgres,
+        postgres_settings: settings.into_iter().collect(),
+        kafka: system.kafka_version(),
+        partitions: options.partitions,
+    };
+    let flight = Arc::new(Flight::new());
+    let watch = Watch::start(&system.brokers, Arc::clone(&flight))?;
+    let probe = system.probe().await?;
+    Ok(Bench {
+        system,
+        machine,
+        servers,
+        flight,
+        watch,
+        probe,
+        seed: options.seed,
+        stages: 0,
+    })
+}
