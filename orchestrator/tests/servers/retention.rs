@@ -299,6 +299,36 @@ async fn a_reader_delays_a_drop_and_the_traffic_goes_on() {
     assert_eq!(database.count("saga_history").await, 20);
 }
 
+/// Autovacuum is at today's partition for seconds, again and again, and lets nobody hurry it for the first of them.
+#[tokio::test]
+async fn a_drop_does_not_wait_for_who_vacuums_another_partition() {
+    let database = long_memory().await;
+    run(&database, old_saga()).await;
+    let pool = database.store.reporting();
+    let mut shorter = retention(&database, 30);
+    shorter.make_room().await.unwrap();
+    shorter.make_room().await.unwrap();
+    let now_ms = saga_service::clock::now().timestamp_millis();
+    let stand = HISTORY.partitions(pool).await.unwrap();
+    let today = stand.iter().find(|one| one.span.to_ms > now_ms).unwrap();
+    let mut vacuum = database.store.pool().begin().await.unwrap();
+    let statement = format!(
+        "LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE",
+        today.name
+    );
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(&mut *vacuum)
+        .await
+        .unwrap();
+    let floor_ms = floor_of(&database).await.timestamp_millis();
+    let dropped = HISTORY.drop_below(pool, floor_ms).await.unwrap();
+    assert!(
+        !dropped.partitions.is_empty() && dropped.left == 0,
+        "{dropped:?}"
+    );
+    vacuum.rollback().await.unwrap();
+}
+
 #[tokio::test]
 async fn partitions_are_made_once_also_by_two_at_a_time_and_gaps_are_filled() {
     let database = Database::new().await;

@@ -109,7 +109,8 @@ async fn free_name(tx: &mut PgConnection, name: &str) -> Result<String, sqlx::Er
     .await
 }
 
-/// The table's own lock comes first: everybody else takes it before a partition's, so nobody waits in a circle.
+/// The table's own lock comes first: everybody else takes it before a partition's, so nobody waits in a circle. `ONLY`
+/// it: with the locks of all partitions the table's traffic would stand behind whoever vacuums one of them.
 pub(super) async fn drop(
     tx: &mut PgConnection,
     table: &PartitionedTable,
@@ -121,7 +122,7 @@ pub(super) async fn drop(
     // One round trip, so that the lock is held no longer than it takes. The name is one that the catalog told.
     let statements = format!(
         "SET LOCAL lock_timeout = '{timeout_ms}ms'; SELECT pg_advisory_xact_lock({key}); \
-         LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE; DROP TABLE IF EXISTS \"{quoted}\"",
+         LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; DROP TABLE IF EXISTS \"{quoted}\"",
         key = table.lock,
         quoted = partition.replace('"', "\"\""),
     );
