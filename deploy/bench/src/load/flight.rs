@@ -1,7 +1,10 @@
 //! Orders on their way: who was accepted when, and whose end has been seen. The client writes the one, the watch the other,
 //! from threads of their own, and either may be first.
 
-use super::tally::{Accepted, Outcome, Tally};
+use super::{
+    tally::{Accepted, Outcome, Tally},
+    trace::{Passage, Trace},
+};
 use crate::scenario::Kind;
 use std::{
     collections::HashMap,
@@ -48,6 +51,22 @@ struct Ledger {
     waiting: HashMap<Uuid, Accepted>,
     /// Ended before their 201 was read; also, ends that were told twice, and those of orders whose answer got lost.
     unclaimed: HashMap<Uuid, Ended>,
+    /// Of whoever wants to know more than the tally holds.
+    kept: Option<Vec<Passage>>,
+}
+
+impl Ledger {
+    fn ended(&mut self, order: &Accepted, ended: &Ended) {
+        self.tally
+            .ended(ended.saga, order, ended.outcome, ended.at_us);
+        if let Some(kept) = &mut self.kept {
+            kept.push(Passage {
+                // The end can be seen before the answer was read.
+                accepted_us: order.answered_us.min(ended.at_us),
+                ended_us: ended.at_us,
+            });
+        }
+    }
 }
 
 impl Flight {
@@ -92,6 +111,15 @@ impl Flight {
         self.ledger().tally.clone()
     }
 
+    /// Every end from now on is kept, until [`take_trace`](Self::take_trace).
+    pub fn keep_trace(&self) {
+        self.ledger().kept = Some(Vec::new());
+    }
+
+    pub fn take_trace(&self) -> Trace {
+        Trace::new(self.ledger().kept.take().unwrap_or_default())
+    }
+
     pub fn open(&self) -> i64 {
         self.open.load(Ordering::Relaxed)
     }
@@ -125,7 +153,7 @@ impl Flight {
                     ledger.waiting.insert(saga, order);
                     return;
                 };
-                ledger.tally.ended(saga, &order, ended.outcome, ended.at_us);
+                ledger.ended(&order, &ended);
             }
             Answer::PushedBack => not_accepted.pushed_back += 1,
             Answer::Refused => not_accepted.refused += 1,
@@ -141,9 +169,7 @@ impl Flight {
         for ended in all {
             match ledger.waiting.remove(&ended.saga) {
                 Some(order) => {
-                    ledger
-                        .tally
-                        .ended(ended.saga, &order, ended.outcome, ended.at_us);
+                    ledger.ended(&order, ended);
                     left += 1;
                 }
                 None => {
@@ -209,6 +235,19 @@ mod tests {
         flight.ended(&[ended(saga)]);
         assert_eq!(flight.open(), 0);
         assert_eq!(flight.tally().orders[&Kind::Confirmed].ended_as_expected, 1);
+    }
+
+    #[test]
+    fn ends_are_kept_for_whoever_asks_for_them_and_only_then() {
+        let (flight, saga) = (flight(), Uuid::new_v4());
+        flight.answered(Kind::Confirmed, 0, Answer::Accepted(saga));
+        flight.ended(&[ended(saga)]);
+        assert_eq!(flight.take_trace().within(&(0..u64::MAX)).len(), 0);
+        flight.keep_trace();
+        let saga = Uuid::new_v4();
+        flight.ended(&[ended(saga)]);
+        flight.answered(Kind::Confirmed, 0, Answer::Accepted(saga));
+        assert_eq!(flight.take_trace().within(&(0..u64::MAX)).len(), 1);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!  schedule ─▶ client ──POST /orders──▶ order-svc        saga.events ─▶ watch
 //!                 │ intended, accepted                                    │ ended
 //!                 └──────────────────▶ flight ◀───────────────────────────┘
-//!                                        └─▶ tally: latencies, ends by kind, throughput by second
+//!                                        ├─▶ tally: latencies, ends by kind, throughput by second
+//!                                        └─▶ trace: every end, for a soak
 //! ```
 
 mod answer;
@@ -13,6 +14,7 @@ mod flight;
 mod latency;
 mod schedule;
 mod tally;
+mod trace;
 mod watch;
 
 pub use client::{Client, Load};
@@ -22,4 +24,5 @@ pub use schedule::Schedule;
 #[cfg(test)]
 pub use tally::Outcome;
 pub use tally::{NotAccepted, Orders, Second, Tally};
+pub use trace::{Stall, Trace};
 pub use watch::{Events, Watch};
