@@ -3,6 +3,7 @@
 use super::{System, database};
 use anyhow::{Context, Result, bail};
 use saga_e2e::{process::Process, serve::SERVICE_VARIABLE, system::Service};
+use saga_servers::free_port;
 use saga_service::config::environment_prefix;
 use serde_json::json;
 use std::{
@@ -67,8 +68,8 @@ impl System {
         Ok(())
     }
 
-    /// Configured as a user would: addresses, and nothing else that is not the default. Further variables come from our
-    /// own environment.
+    /// Configured as a user would: addresses, a name by which Kafka tells one instance from another, and nothing else that
+    /// is not the default. Further variables come from our own environment.
     fn process(&self, instance: Instance) -> Result<Process> {
         let service = instance.service;
         let prefix = environment_prefix(service.name());
@@ -77,6 +78,7 @@ impl System {
             (SERVICE_VARIABLE.to_owned(), service.name().to_owned()),
             set("POSTGRES__URL", self.url_of(&database(service))),
             set("KAFKA__BROKERS", self.brokers.clone()),
+            set("KAFKA__EXTRA__CLIENT.ID", instance.name()),
             set("HTTP__LISTEN", self.address_of(instance).to_string()),
         ]
         .into();
