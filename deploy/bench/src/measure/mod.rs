@@ -9,4 +9,4 @@ mod proc;
 pub use machine::Machine;
 pub use postgres::describe as describe_postgres;
 pub use probe::{Cost, KAFKA, LOAD_GENERATOR, Memory, POSTGRES, Probe, Snapshot};
-pub use proc::Watched;
+pub use proc::{Watched, descriptors};

@@ -115,6 +115,29 @@ pub fn usage(all: &[Watched]) -> BTreeMap<String, Usage> {
     all.iter().filter_map(of).collect()
 }
 
+/// Open file descriptors by name, a family's together. A process that has ended is missing.
+pub fn descriptors(all: &[Watched]) -> BTreeMap<String, u64> {
+    let processes = if all.iter().any(|watched| watched.with_children) {
+        parents()
+    } else {
+        Vec::new()
+    };
+    let of = |watched: &Watched| {
+        let own = open_files(watched.pid)?;
+        let children = processes
+            .iter()
+            .filter(|(_, stat)| watched.with_children && stat.parent == watched.pid);
+        let theirs: u64 = children.filter_map(|(pid, _)| open_files(*pid)).sum();
+        Some((watched.name.clone(), own + theirs))
+    };
+    all.iter().filter_map(of).collect()
+}
+
+fn open_files(pid: u32) -> Option<u64> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(files.count() as u64)
+}
+
 /// A child's time is its own while it lives, and its parent's when it has ended. Shared memory is counted once: as much as
 /// the one that has touched most of it.
 fn family(parent: (Stat, Memory), children: &[(Stat, Memory)]) -> Usage {
@@ -241,6 +264,22 @@ mod tests {
         };
         assert!(usage(&[own])["self"].resident_bytes > 0);
         assert!(machine_time().expect("a machine").busy > 0.0);
+    }
+
+    #[test]
+    fn own_descriptors_are_seen() {
+        let own = || Watched {
+            name: "self".to_owned(),
+            pid: std::process::id(),
+            with_children: false,
+        };
+        let before = descriptors(&[own()])["self"];
+        let held: Vec<fs::File> = (0..50)
+            .map(|_| fs::File::open("/proc/self/stat").expect("a file"))
+            .collect();
+        // Other tests of this process open and close files meanwhile.
+        assert!(descriptors(&[own()])["self"] >= before + 40, "{before}");
+        drop(held);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What a run came to: for programs (JSON), for people (a table), and for the eye (plots).
 
-mod chart;
-mod plot;
-mod table;
+pub mod chart;
+pub mod plot;
+pub mod table;
 
 use crate::{
     floor::Floor,

@@ -109,13 +109,13 @@ fn milliseconds(power: f64) -> String {
 }
 
 /// Without what a multiplication left behind.
-fn plain(value: f64) -> String {
+pub fn plain(value: f64) -> String {
     const ENOUGH: f64 = 1e6;
     format!("{}", (value * ENOUGH).round() / ENOUGH)
 }
 
 /// About six, at 1, 2 or 5 times a power of ten.
-fn even(range: &Range<f64>) -> Vec<f64> {
+pub fn even(range: &Range<f64>) -> Vec<f64> {
     const WANTED: f64 = 6.0;
     let rough = (range.end - range.start).max(f64::MIN_POSITIVE) / WANTED;
     let power = 10_f64.powf(rough.log10().floor());

@@ -1,11 +1,11 @@
 //! The readable form: Markdown whose columns are also straight on a terminal.
 
-use super::{Report, ScenarioReport, StageReport};
-use crate::measure::LOAD_GENERATOR;
+use super::{Report, ScenarioReport, Servers, StageReport};
+use crate::measure::{LOAD_GENERATOR, Machine};
 use std::fmt::Write;
 
 /// Columns of equal width, numbers on the right; the first column on the left.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
@@ -43,7 +43,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Three digits that count.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => grouped(value),
         size if size >= 10.0 => format!("{value:.1}"),
@@ -52,7 +52,7 @@ fn number(value: f64) -> String {
 }
 
 /// `12,345`
-fn grouped(value: f64) -> String {
+pub fn grouped(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -68,12 +68,12 @@ fn grouped(value: f64) -> String {
     }
 }
 
-fn optional(value: Option<f64>) -> String {
+pub fn optional(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), number)
 }
 
 pub(super) fn markdown(report: &Report) -> String {
-    let mut text = describe(report);
+    let mut text = describe(&report.machine, &report.servers);
     let heads = [
         "scenario, stage",
         "sagas/s",
@@ -100,21 +100,24 @@ pub(super) fn markdown(report: &Report) -> String {
     text.push_str(&costs(report));
     text.push_str("\nMost memory, MiB:\n\n");
     text.push_str(&memory(report));
-    match report.mistakes.as_slice() {
-        [] => text.push_str("\nEvery accepted order ended as it must, and all sums add up.\n"),
-        mistakes => {
-            text.push_str("\nBROKEN:\n\n");
-            for mistake in mistakes {
-                writeln!(text, "- {mistake}").expect("a String takes any text");
-            }
-        }
+    text.push_str(&verdict(&report.mistakes));
+    text
+}
+
+/// The last words of a report.
+pub fn verdict(mistakes: &[String]) -> String {
+    if mistakes.is_empty() {
+        return "\nEvery accepted order ended as it must, and all sums add up.\n".to_owned();
+    }
+    let mut text = "\nBROKEN:\n\n".to_owned();
+    for mistake in mistakes {
+        writeln!(text, "- {mistake}").expect("a String takes any text");
     }
     text
 }
 
-fn describe(report: &Report) -> String {
-    let machine = &report.machine;
-    let servers = &report.servers;
+/// What was measured on.
+pub fn describe(machine: &Machine, servers: &Servers) -> String {
     let settings: Vec<String> = servers
         .postgres_settings
         .iter()
