@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  options ─▶ session ─▶ system: Postgres, Kafka, four services, each a process
-//!     run ─────┤
+//!     run ─────┤   (soak: for long, and while old partitions go; scale: with more processes and partitions)
 //!               ├──▶ scenario: what is ordered, and how it must end
 //!               ├──▶ stage: load (client, watch) and measure (CPU, memory, write-ahead log, bytes), at the same time
 //!               ├──▶ floor: what the machine allows for the same sagas
@@ -21,8 +21,10 @@ mod options;
 mod progress;
 mod report;
 mod run;
+mod scale;
 mod scenario;
 mod session;
+mod soak;
 mod stage;
 mod system;
 
@@ -45,6 +47,18 @@ async fn perform(command: &Command) -> Result<bool> {
     let mistakes = match command {
         Command::Run(options) => {
             let report = run::run(options).await?;
+            report.write(out)?;
+            progress::say(&report.table());
+            report.mistakes
+        }
+        Command::Soak(options) => {
+            let report = soak::soak(options).await?;
+            report.write(out)?;
+            progress::say(&report.table());
+            report.mistakes
+        }
+        Command::Scale(options) => {
+            let report = scale::scale(options).await?;
             report.write(out)?;
             progress::say(&report.table());
             report.mistakes

@@ -21,12 +21,16 @@ pub struct Options {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     Run(RunOptions),
+    Soak(SoakOptions),
+    Scale(ScaleOptions),
 }
 
 impl Command {
     pub fn servers(&self) -> &ServerOptions {
         match self {
             Self::Run(options) => &options.servers,
+            Self::Soak(options) => &options.servers,
+            Self::Scale(options) => &options.servers,
         }
     }
 }
@@ -83,6 +87,94 @@ pub struct RunOptions {
     pub without_floor: bool,
 
     /// Seconds instead of minutes: whether results are right, not how fast they come. What CI runs
+    #[arg(long)]
+    pub smoke: bool,
+}
+
+/// Looks whether anything drifts in a long run, and what dropping old partitions does to the load.
+///
+/// Saturation is found by one closed loop; then orders arrive at a share of it for the minutes, and each minute is looked
+/// at for itself. Afterwards partitions are aged, so that retention drops them under the same load.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXIT_STATUS)]
+pub struct SoakOptions {
+    /// How long
+    #[arg(long, default_value_t = 30, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=10_080))]
+    pub minutes: u64,
+
+    /// Of saturation
+    #[arg(long, default_value_t = 0.7, value_name = "SHARE", value_parser = share)]
+    pub share: f64,
+
+    /// Orders in flight of the step that looks for saturation
+    #[arg(long, default_value_t = 2_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub in_flight: u64,
+
+    /// Orders a second, instead of a share of saturation
+    #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub rate: Option<u64>,
+
+    /// Age no partitions, and so drop none
+    #[arg(long)]
+    pub without_retention: bool,
+
+    /// Partitions of each table that are to be dropped under load, one a minute
+    #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub aged_partitions: u32,
+
+    /// Rows in each of them
+    #[arg(long, default_value_t = 100_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub aged_rows: u32,
+
+    #[command(flatten)]
+    pub servers: ServerOptions,
+
+    /// Seconds instead of minutes: whether results are right and old partitions go. What CI runs
+    #[arg(long)]
+    pub smoke: bool,
+}
+
+/// Shows what several processes of each service make of the same load, and what a saga costs by partitions and by sagas.
+///
+/// For each count of partitions a system of its own. Copies are added while the others run; a count of copies above the
+/// count of partitions is left out, since some would have nothing to do.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXIT_STATUS)]
+pub struct ScaleOptions {
+    /// Processes of each service
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        default_value = "1,2,4"
+    )]
+    pub copies: Vec<usize>,
+
+    /// Partitions of each topic, instead of --partitions
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        default_value = "2,4,8,16"
+    )]
+    pub partition_counts: Vec<i32>,
+
+    /// Orders in flight
+    #[arg(long, default_value_t = 2_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub in_flight: u64,
+
+    /// How long each stage is measured; one of each count of partitions takes four times as long
+    #[arg(long, default_value_t = 8, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+
+    /// How long each stage runs before it is measured
+    #[arg(long, default_value_t = 4, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub warm_up: u64,
+
+    #[command(flatten)]
+    pub servers: ServerOptions,
+
+    /// Seconds, two copies, two partitions: whether results are right. What CI runs
     #[arg(long)]
     pub smoke: bool,
 }
@@ -148,6 +240,14 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Above zero, and not above twice of it, which is overload enough.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 2.0 => Ok(share),
+        Ok(_) | Err(_) => Err(format!("'{text}' is not a share, such as 0.7")),
+    }
+}
+
 /// How long each part of a stage takes, after what `--smoke` makes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pace {
@@ -205,8 +305,10 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> RunOptions {
         let all = ["saga-bench", "run"].iter().chain(arguments);
-        let Command::Run(options) = Options::try_parse_from(all).expect("options").command;
-        options
+        match Options::try_parse_from(all).expect("options").command {
+            Command::Run(options) => options,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -228,6 +330,17 @@ mod tests {
         let pace = parse(&["--smoke", "--seconds", "600"]).pace();
         assert_eq!(pace.measured, Duration::from_secs(SMOKE_SECONDS));
         assert_eq!(pace.in_flight.len(), 1);
+    }
+
+    #[test]
+    fn a_share_is_above_zero() {
+        let check = |text: &str, expected: Option<f64>| assert_eq!(share(text).ok(), expected);
+        check("0.7", Some(0.7));
+        check("2", Some(2.0));
+        check("0", None);
+        check("70", None);
+        check("NaN", None);
+        check("most", None);
     }
 
     #[test]

@@ -76,7 +76,7 @@ async fn measure(options: &RunOptions, bench: &mut Bench<'_>) -> Result<Report> 
 }
 
 /// How many sagas a second that came to.
-async fn settle(bench: &mut Bench<'_>, smoke: bool) -> Result<f64> {
+pub async fn settle(bench: &mut Bench<'_>, smoke: bool) -> Result<f64> {
     let shop = Arc::new(Shop::new(Scenario::Confirm));
     bench.system.restock(&shop.products, PIECES).await?;
     let plan = Plan {
@@ -256,7 +256,7 @@ fn round(in_flight: u64, a_second: f64, most: Duration) -> Duration {
 }
 
 /// What a stage shows by itself, whatever the databases say.
-fn mistakes(tally: &Tally, drained: bool) -> Vec<String> {
+pub fn mistakes(tally: &Tally, drained: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     if !drained || tally.missing() > 0 {
         wrong.push(format!(

@@ -1,0 +1,283 @@
+//! A past that has not been: partitions with rows in them whose end retention reaches while load is on.
+//!
+//! ```text
+//!   … aged 1 ][ aged 2 ][ aged 3 ][ … empty, up to what stands already … ][ today ]
+//!             ▲         ▲         ▲
+//!            one after the other now − retention passes here, under load
+//! ```
+//!
+//! They are bounded and attached by the same code as the product's own, and hold copies of rows that real sagas have just
+//! left, under ids of their time. The services stand still meanwhile: the empty partitions of that time make way.
+
+use crate::system::{System, database};
+use anyhow::{Context, Result, ensure};
+use saga_e2e::system::Service;
+use saga_messaging::partition::{Partition, PartitionedTable, Span};
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
+use std::time::Duration;
+
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+/// Rows that are copied again and again: enough that neighbors differ.
+const SOURCE_ROWS: i64 = 1_000;
+
+/// A table that retention drops partitions of.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    service: Service,
+    table: PartitionedTable,
+    /// `$1` rows with ids from the millisecond `$2` up to before `$3`, copied from at most `$4` rows.
+    copy: &'static str,
+}
+
+const HISTORY: PartitionedTable = PartitionedTable {
+    name: "saga_history",
+    width_ms: 7 * DAY_MS,
+    lock: LOCK,
+};
+const INBOX: PartitionedTable = PartitionedTable {
+    name: "inbox",
+    width_ms: DAY_MS,
+    lock: LOCK,
+};
+/// Nobody else makes partitions while the services stand still.
+const LOCK: i64 = 0x6265_6e63_6861_6765;
+
+pub const TABLES: [Table; 4] = [
+    Table {
+        service: Service::Orchestrator,
+        table: HISTORY,
+        copy: include_str!("history.sql"),
+    },
+    Table {
+        service: Service::Order,
+        table: INBOX,
+        copy: include_str!("inbox.sql"),
+    },
+    Table {
+        service: Service::Inventory,
+        table: INBOX,
+        copy: include_str!("inbox.sql"),
+    },
+    Table {
+        service: Service::Payment,
+        table: INBOX,
+        copy: include_str!("inbox.sql"),
+    },
+];
+
+/// What is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Aging {
+    /// Of each table.
+    pub partitions: u32,
+    /// Of each partition.
+    pub rows: u32,
+    /// From now until retention reaches the end of the first one; it may have done so before.
+    pub lead_ms: i64,
+    /// From the end of one to the end of the next.
+    pub spacing: Duration,
+}
+
+/// A partition that will be dropped.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Aged {
+    pub service: &'static str,
+    pub database: String,
+    pub partition: String,
+    pub rows: i64,
+    pub mib: f64,
+    /// When it is as old as the retention; milliseconds since the Unix epoch.
+    pub due_ms: i64,
+}
+
+/// All of them, in the order of their ends. The services must stand still.
+pub async fn age(system: &System, aging: Aging) -> Result<Vec<Aged>> {
+    let (now_ms, retention_ms) = retention(system).await?;
+    let ends = ends(now_ms + aging.lead_ms - retention_ms, aging);
+    let [history, order, inventory, payment] = TABLES;
+    let one = |table: Table| age_one(system, table, aging, &ends, retention_ms);
+    let (history, order, inventory, payment) =
+        tokio::try_join!(one(history), one(order), one(inventory), one(payment))?;
+    let mut all = [history, order, inventory, payment].concat();
+    all.sort_by_key(|aged| aged.due_ms);
+    Ok(all)
+}
+
+/// Up to where each partition reaches.
+fn ends(first_ms: i64, aging: Aging) -> Vec<i64> {
+    let spacing_ms = aging.spacing.as_millis() as i64;
+    (0..i64::from(aging.partitions))
+        .map(|number| first_ms + number * spacing_ms)
+        .collect()
+}
+
+/// The time of the databases, and as many whole days as the orchestrator's own floor lies behind it: whatever it was
+/// configured by.
+async fn retention(system: &System) -> Result<(i64, i64)> {
+    let mut connection = system.connect(&database(Service::Orchestrator)).await?;
+    let (now_ms, starts_from_ms): (i64, i64) = sqlx::query_as(
+        "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, starts_from_ms FROM floor",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .context("the orchestrator's floor")?;
+    let retention_ms = (now_ms - starts_from_ms) / DAY_MS * DAY_MS;
+    ensure!(retention_ms > 0, "the orchestrator has no retention");
+    Ok((now_ms, retention_ms))
+}
+
+async fn age_one(
+    system: &System,
+    table: Table,
+    aging: Aging,
+    ends: &[i64],
+    retention_ms: i64,
+) -> Result<Vec<Aged>> {
+    let database = database(table.service);
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(&system.url_of(&database))
+        .await
+        .with_context(|| format!("connecting to the database {database}"))?;
+    let spans = spans(ends, aging.spacing);
+    make(&pool, &table.table, &spans).await?;
+    for (from_ms, to_ms) in &spans {
+        sqlx::query(table.copy)
+            .bind(i64::from(aging.rows))
+            .bind(from_ms)
+            .bind(to_ms)
+            .bind(SOURCE_ROWS)
+            .execute(&pool)
+            .await
+            .with_context(|| format!("aging {}", table.table.name))?;
+    }
+    let last_ms = ends.last().copied().unwrap_or_default();
+    let mut all = Vec::new();
+    for partition in below(&table.table.partitions(&pool).await?, last_ms) {
+        let (rows, bytes) = settle(&pool, &partition.name).await?;
+        all.push(Aged {
+            service: table.service.name(),
+            database: database.clone(),
+            partition: partition.name,
+            rows,
+            mib: bytes as f64 / f64::from(1 << 20),
+            due_ms: partition.span.to_ms + retention_ms,
+        });
+    }
+    ensure!(
+        all.iter().map(|aged| aged.rows).sum::<i64>() > 0,
+        "{database}: there were no rows to copy"
+    );
+    pool.close().await;
+    Ok(all)
+}
+
+/// The times of the rows of each partition.
+fn spans(ends: &[i64], spacing: Duration) -> Vec<(i64, i64)> {
+    let spacing_ms = spacing.as_millis() as i64;
+    ends.iter()
+        .map(|end_ms| (end_ms - spacing_ms, *end_ms))
+        .collect()
+}
+
+fn below(stand: &[Partition], end_ms: i64) -> Vec<Partition> {
+    let below = stand.iter().filter(|one| one.span.to_ms <= end_ms);
+    below.cloned().collect()
+}
+
+/// Makes way, makes the partitions, and closes the gap to what stands.
+async fn make(pool: &PgPool, table: &PartitionedTable, spans: &[(i64, i64)]) -> Result<()> {
+    let first_ms = spans.first().map_or(0, |span| span.0);
+    let last_ms = spans.last().map_or(0, |span| span.1);
+    let mut from_ms = Some(first_ms);
+    let mut reach_ms = last_ms;
+    for partition in table.partitions(pool).await? {
+        if partition.span.from_ms.unwrap_or(i64::MIN) < last_ms {
+            remove_empty(pool, &partition.name).await?;
+            // An open beginning stays one.
+            let begins = partition.span.from_ms.zip(from_ms);
+            from_ms = begins.map(|(theirs, ours)| theirs.min(ours));
+            reach_ms = reach_ms.max(partition.span.to_ms);
+        }
+    }
+    let mut begin = from_ms;
+    for end_ms in spans.iter().map(|span| span.1).chain([reach_ms]) {
+        let wanted = Span {
+            from_ms: begin,
+            to_ms: end_ms,
+        };
+        table.make(pool, wanted).await?;
+        begin = Some(end_ms);
+    }
+    Ok(())
+}
+
+async fn remove_empty(pool: &PgPool, partition: &str) -> Result<()> {
+    // The name is one that the catalog told.
+    let quoted = partition.replace('"', "\"\"");
+    let question = format!("SELECT EXISTS (SELECT FROM \"{quoted}\")");
+    let used: bool = sqlx::query_scalar(AssertSqlSafe(question))
+        .fetch_one(pool)
+        .await?;
+    ensure!(!used, "{partition} has rows of a time that has not been");
+    let statement = format!("DROP TABLE \"{quoted}\"");
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// As a partition of weeks ago is: nothing is left to do for autovacuum. Says how large it is.
+async fn settle(pool: &PgPool, partition: &str) -> Result<(i64, i64)> {
+    let quoted = partition.replace('"', "\"\"");
+    let statement = format!("VACUUM (FREEZE, ANALYZE) \"{quoted}\"");
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(pool)
+        .await?;
+    let question = format!(
+        "SELECT count(*), pg_total_relation_size('\"{}\"') FROM \"{quoted}\"",
+        quoted.replace('\'', "''")
+    );
+    Ok(sqlx::query_as(AssertSqlSafe(question))
+        .fetch_one(pool)
+        .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_end_one_after_the_other_and_their_rows_lie_before() {
+        let aging = Aging {
+            partitions: 3,
+            rows: 1,
+            lead_ms: 0,
+            spacing: Duration::from_secs(60),
+        };
+        let ends = ends(1_000_000, aging);
+        assert_eq!(ends, [1_000_000, 1_060_000, 1_120_000]);
+        let first = spans(&ends, aging.spacing)[0];
+        assert_eq!(first, (940_000, 1_000_000));
+    }
+
+    #[test]
+    fn what_reaches_beyond_the_last_end_is_not_aged() {
+        let partition = |name: &str, to_ms| Partition {
+            name: name.to_owned(),
+            span: Span {
+                from_ms: None,
+                to_ms,
+            },
+        };
+        let stand = [
+            partition("old", 10),
+            partition("last", 20),
+            partition("today", 30),
+        ];
+        let found: Vec<String> = below(&stand, 20).into_iter().map(|one| one.name).collect();
+        assert_eq!(found, ["old", "last"]);
+    }
+}
