@@ -305,10 +305,11 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> RunOptions {
         let all = ["saga-bench", "run"].iter().chain(arguments);
-        match Options::try_parse_from(all).expect("options").command {
-            Command::Run(options) => options,
-            other => panic!("{other:?}"),
-        }
+        let command = Options::try_parse_from(all).expect("options").command;
+        let Command::Run(options) = command else {
+            panic!("not a run: {command:?}");
+        };
+        options
     }
 
     #[test]

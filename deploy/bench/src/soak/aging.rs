@@ -8,6 +8,10 @@
 //!
 //! They are bounded and attached by the same code as the product's own, and hold copies of rows that real sagas have just
 //! left, under ids of their time. The services stand still meanwhile: the empty partitions of that time make way.
+//!
+//! One thing is not as in life: these partitions do not end where weeks do. Once the first one of history is gone, the
+//! orchestrator's upkeep takes the rest of its week for a gap, closes it with an empty partition, and drops that in the
+//! same round: a drop every half minute, which shows among the waits, and in the times that count as quiet.
 
 use crate::system::{System, database};
 use anyhow::{Context, Result, ensure};
@@ -25,7 +29,7 @@ const SOURCE_ROWS: i64 = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
     service: Service,
-    table: PartitionedTable,
+    partitioned: PartitionedTable,
     /// `$1` rows with ids from the millisecond `$2` up to before `$3`, copied from at most `$4` rows.
     copy: &'static str,
 }
@@ -46,22 +50,22 @@ const LOCK: i64 = 0x6265_6e63_6861_6765;
 pub const TABLES: [Table; 4] = [
     Table {
         service: Service::Orchestrator,
-        table: HISTORY,
+        partitioned: HISTORY,
         copy: include_str!("history.sql"),
     },
     Table {
         service: Service::Order,
-        table: INBOX,
+        partitioned: INBOX,
         copy: include_str!("inbox.sql"),
     },
     Table {
         service: Service::Inventory,
-        table: INBOX,
+        partitioned: INBOX,
         copy: include_str!("inbox.sql"),
     },
     Table {
         service: Service::Payment,
-        table: INBOX,
+        partitioned: INBOX,
         copy: include_str!("inbox.sql"),
     },
 ];
@@ -142,7 +146,7 @@ async fn age_one(
         .await
         .with_context(|| format!("connecting to the database {database}"))?;
     let spans = spans(ends, aging.spacing);
-    make(&pool, &table.table, &spans).await?;
+    make(&pool, &table.partitioned, &spans).await?;
     for (from_ms, to_ms) in &spans {
         sqlx::query(table.copy)
             .bind(i64::from(aging.rows))
@@ -151,11 +155,11 @@ async fn age_one(
             .bind(SOURCE_ROWS)
             .execute(&pool)
             .await
-            .with_context(|| format!("aging {}", table.table.name))?;
+            .with_context(|| format!("aging {}", table.partitioned.name))?;
     }
     let last_ms = ends.last().copied().unwrap_or_default();
     let mut all = Vec::new();
-    for partition in below(&table.table.partitions(&pool).await?, last_ms) {
+    for partition in below(&table.partitioned.partitions(&pool).await?, last_ms) {
         let (rows, bytes) = settle(&pool, &partition.name).await?;
         all.push(Aged {
             service: table.service.name(),
@@ -255,7 +259,7 @@ mod tests {
             partitions: 3,
             rows: 1,
             lead_ms: 0,
-            spacing: Duration::from_secs(60),
+            spacing: Duration::from_mins(1),
         };
         let ends = ends(1_000_000, aging);
         assert_eq!(ends, [1_000_000, 1_060_000, 1_120_000]);

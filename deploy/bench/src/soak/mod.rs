@@ -18,7 +18,7 @@ mod vigil;
 
 use crate::{
     check::{self, Accepted},
-    load::{Percentiles, Trace},
+    load::{Percentiles, Stall, Trace},
     options::SoakOptions,
     progress::{say, update},
     report::StageReport,
@@ -57,7 +57,7 @@ const SMOKE_ROWS: u32 = 2_000;
 /// that it is reached only under load.
 const ROWS_A_SECOND: u64 = 20_000;
 /// Of a restart, and a quiet time under load before the first partition goes.
-const LEAD: Duration = Duration::from_secs(60);
+const LEAD: Duration = Duration::from_mins(1);
 
 impl Pace {
     fn of(options: &SoakOptions) -> Self {
@@ -232,7 +232,7 @@ fn samples(readings: &[Reading], trace: &Trace) -> Vec<Sample> {
             let time = pair[0].at_us..pair[1].at_us;
             let latency: Percentiles = trace.latency(&time).percentiles();
             let longest = stalls.iter().filter(|stall| time.contains(&stall.to_us));
-            let longest_us = longest.map(|stall| stall.us()).max();
+            let longest_us = longest.map(Stall::us).max();
             Sample::new(&pair[0], &pair[1], began_us, latency, longest_us)
         })
         .collect()

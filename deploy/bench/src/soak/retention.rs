@@ -89,7 +89,7 @@ impl RetentionReport {
 pub async fn under_load(soak: &mut Soak<'_, '_>, per_second: f64) -> Result<RetentionReport> {
     update("  aging partitions");
     soak.bench.system.stop_services()?;
-    let aged = aging::age(soak.bench.system, soak.pace.aging).await?;
+    let aged = Box::pin(aging::age(soak.bench.system, soak.pace.aging)).await?;
     let rows: i64 = aged.iter().map(|one| one.rows).sum();
     say(&format!("  {} old partitions with {rows} rows", aged.len()));
     soak.bench.system.start_services().await?;
@@ -106,18 +106,17 @@ pub async fn under_load(soak: &mut Soak<'_, '_>, per_second: f64) -> Result<Rete
         ),
     };
     let flight = Arc::clone(&soak.bench.flight);
-    let (began_us, began_ms) = (flight.now_us(), clock::now().timestamp_millis());
-    let until_us = began_us + (plan.warm_up + plan.measured).as_micros() as u64;
-    let measured_us = began_us + plan.warm_up.as_micros() as u64..until_us;
+    let began = Began {
+        us: flight.now_us(),
+        ms: clock::now().timestamp_millis(),
+    };
+    let until_us = began.us + (plan.warm_up + plan.measured).as_micros() as u64;
+    let measured_us = began.us + plan.warm_up.as_micros() as u64..until_us;
     let vigil = Vigil::new(soak.bench.system, Arc::clone(&flight), &aged).await?;
     flight.keep_trace();
     let (stage, seen) =
         Box::pin(async { tokio::try_join!(soak.stage(plan), vigil.run(until_us)) }).await?;
     let trace = flight.take_trace();
-    let began = Began {
-        us: began_us,
-        ms: began_ms,
-    };
     let report = evaluate(
         &aged,
         &seen,
@@ -258,7 +257,8 @@ mod tests {
     fn a_quiet_time_touches_no_drop() {
         let length = BEFORE_US + AFTER_US;
         let all = 0..4 * length + 1;
-        let found: Vec<Range<u64>> = times_between(&all, &[length + 5..length + 6]).collect();
+        let drop = length + 5..length + 6;
+        let found: Vec<Range<u64>> = times_between(&all, std::slice::from_ref(&drop)).collect();
         let time = |number: u64| number * length..(number + 1) * length;
         assert_eq!(found, [time(0), time(2), time(3)]);
     }
