@@ -21,8 +21,8 @@ const IDLE_PER_SECOND: f64 = 5.0;
 /// Of saturation.
 const SHARES: [(f64, &str); 2] = [(0.3, "30 %"), (0.7, "70 %")];
 /// Of a closed loop: see [`round`].
-const ROUNDS_WARM_UP: f64 = 1.5;
-const ROUNDS_MEASURED: f64 = 3.0;
+pub const ROUNDS_WARM_UP: f64 = 1.5;
+pub const ROUNDS_MEASURED: f64 = 3.0;
 /// Times saturation: orders must be turned away, and everything else must go on.
 const OVERLOAD: f64 = 2.0;
 /// A given rate above this share of saturation shows nothing but a queue.
@@ -248,7 +248,7 @@ impl<'a, 'b> Measurement<'a, 'b> {
 
 /// How long it takes until as many sagas have ended as are in flight. They are sent all at once and go through the steps
 /// side by side, so that less than a few rounds would show the crest of a wave or its trough.
-fn round(in_flight: u64, a_second: f64, most: Duration) -> Duration {
+pub fn round(in_flight: u64, a_second: f64, most: Duration) -> Duration {
     if a_second <= 0.0 {
         return most;
     }

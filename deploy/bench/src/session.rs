@@ -20,17 +20,32 @@ pub async fn within<T>(
     log_plans: bool,
     work: impl AsyncFnOnce(&mut Bench<'_>) -> Result<T>,
 ) -> Result<T> {
+    within_each(options, log_plans, ["."], async |[bench]| work(bench).await).await
+}
+
+/// As [`within`], with several systems, each on servers of its own. Logs and data are in a directory by its name.
+pub async fn within_each<T, const COUNT: usize>(
+    options: &ServerOptions,
+    log_plans: bool,
+    names: [&str; COUNT],
+    work: impl AsyncFnOnce(&mut [Bench<'_>; COUNT]) -> Result<T>,
+) -> Result<T> {
     // Before anything is started, so that Ctrl-C stops it cleanly at any moment.
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     saga_servers::install_crypto_provider();
-    let logs = options.out.join("logs");
-    fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
     let directory = system::data_directory(options.data_dir.as_deref())?;
-    let mut system = None;
+    let mut systems = [const { None }; COUNT];
     let working = async {
         let machine = Machine::look(&directory)?;
-        let mut bench = start(options, log_plans, &directory, &logs, machine, &mut system).await?;
-        work(&mut bench).await
+        let mut benches = Vec::with_capacity(COUNT);
+        for (name, place) in names.into_iter().zip(&mut systems) {
+            let (data, machine) = (directory.join(name), machine.clone());
+            let bench = start(options, log_plans, name, &data, machine, place);
+            benches.push(bench.await?);
+        }
+        let mut benches: [Bench<'_>; COUNT] =
+            benches.try_into().ok().context("a system for each name")?;
+        work(&mut benches).await
     };
     let outcome = tokio::select! {
         outcome = working => outcome,
@@ -40,10 +55,10 @@ pub async fn within<T>(
         }
     };
     update("  stopping");
-    let stopped = match &mut system {
-        Some(system) => system.stop().await,
-        None => Ok(()),
-    };
+    let mut stopped = Ok(());
+    for system in systems.iter_mut().flatten() {
+        stopped = stopped.and(system.stop().await);
+    }
     let found = outcome?;
     stopped?;
     fs::remove_dir_all(&directory).with_context(|| format!("removing {}", directory.display()))?;
@@ -54,13 +69,17 @@ pub async fn within<T>(
 async fn start<'a>(
     options: &ServerOptions,
     log_plans: bool,
-    directory: &Path,
-    logs: &Path,
+    name: &str,
+    data: &Path,
     machine: Machine,
     place: &'a mut Option<System>,
 ) -> Result<Bench<'a>> {
     update("  starting Postgres and Kafka");
-    let started = System::start(options, directory.to_owned(), logs.to_owned(), log_plans).await?;
+    let logs = options.out.join("logs").join(name);
+    for made in [&logs, data] {
+        fs::create_dir_all(made).with_context(|| format!("making {}", made.display()))?;
+    }
+    let started = System::start(options, data.to_owned(), logs, log_plans).await?;
     let system = place.insert(started);
     system.provide(options.partitions).await?;
     update("  starting the services");

@@ -19,7 +19,8 @@ const DAY_MS: i64 = 24 * 3_600 * 1_000;
 /// Of a new table's partitions by day: most sagas are younger when their commands arrive.
 const DAYS_BACK: i64 = 2;
 
-pub(super) const TABLE: PartitionedTable = PartitionedTable {
+/// A partition a day.
+pub const TABLE: PartitionedTable = PartitionedTable {
     name: "inbox",
     width_ms: DAY_MS,
     lock: 0x5341_4741_494E_424F,
