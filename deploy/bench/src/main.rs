@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  options ─▶ session ─▶ system: Postgres, Kafka, four services, each a process
-//!     run ─────┤   (soak: for long, and while old partitions go; scale: with more processes and partitions)
+//!     run ─────┤   (soak: for long, and while old partitions go; scale: with more processes and partitions; flat: with and
+//!               │    without history)
 //!               ├──▶ scenario: what is ordered, and how it must end
 //!               ├──▶ stage: load (client, watch) and measure (CPU, memory, write-ahead log, bytes), at the same time
 //!               ├──▶ floor: what the machine allows for the same sagas
@@ -13,6 +14,7 @@
 //! With `SAGA_E2E_SERVICE` set it is that service: this is how it starts what it measures.
 
 mod check;
+mod flat;
 mod floor;
 mod kafka;
 mod load;
@@ -59,6 +61,12 @@ async fn perform(command: &Command) -> Result<bool> {
         }
         Command::Scale(options) => {
             let report = scale::scale(options).await?;
+            report.write(out)?;
+            progress::say(&report.table());
+            report.mistakes
+        }
+        Command::Flat(options) => {
+            let report = flat::run(options).await?;
             report.write(out)?;
             progress::say(&report.table());
             report.mistakes
