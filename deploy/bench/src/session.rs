@@ -20,10 +20,10 @@ pub async fn within<T>(
     log_plans: bool,
     work: impl AsyncFnOnce(&mut Bench<'_>) -> Result<T>,
 ) -> Result<T> {
-    within_each(options, log_plans, ["."], async |[bench]| work(bench).await).await
+    within_each(options, log_plans, [""], async |[bench]| work(bench).await).await
 }
 
-/// As [`within`], with several systems, each on servers of its own. Logs and data are in a directory by its name.
+/// As [`within`], with several systems, each on servers of its own. Data and logs of each are in a directory by its name.
 pub async fn within_each<T, const COUNT: usize>(
     options: &ServerOptions,
     log_plans: bool,
