@@ -2,18 +2,22 @@
 //!
 //! ```text
 //!  options ─▶ session ─▶ system: Postgres, Kafka, four services, each a process
-//!     run ─────┤   (soak: for long, and while old partitions go; scale: with more processes and partitions; flat: with and
-//!               │    without history)
-//!               ├──▶ scenario: what is ordered, and how it must end
-//!               ├──▶ stage: load (client, watch) and measure (CPU, memory, write-ahead log, bytes), at the same time
-//!               ├──▶ floor: what the machine allows for the same sagas
-//!               ├──▶ check: what stands in the databases adds up
-//!               └──▶ report: JSON, a table, plots
+//!     run ─────┤   scenarios, one after the other
+//!     soak ────┤   for long, and while old partitions go
+//!     scale ───┤   with more processes and partitions
+//!     flat ────┤   with and without a history of millions
+//!     crowd ───┤   while a crowd of sagas waits for a dead participant
+//!              ├──▶ scenario: what is ordered, and how it must end
+//!              ├──▶ stage: load (client, watch) and measure (CPU, memory, write-ahead log, bytes), at the same time
+//!              ├──▶ floor: what the machine allows for the same sagas
+//!              ├──▶ check: what stands in the databases adds up
+//!              └──▶ report: JSON, a table, plots
 //! ```
 //!
 //! With `SAGA_E2E_SERVICE` set it is that service: this is how it starts what it measures.
 
 mod check;
+mod crowd;
 mod flat;
 mod floor;
 mod kafka;
@@ -31,7 +35,6 @@ mod stage;
 mod system;
 
 use anyhow::Result;
-use clap::Parser;
 use options::{Command, Options};
 use saga_e2e::serve::named_service;
 use std::{process::ExitCode, time::Duration};
@@ -40,7 +43,7 @@ use std::{process::ExitCode, time::Duration};
 const ABANDON_LIMIT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    named_service().unwrap_or_else(|| measure(&Options::parse()))
+    named_service().unwrap_or_else(|| measure(&Options::read()))
 }
 
 /// Whether every result is right.
@@ -67,6 +70,12 @@ async fn perform(command: &Command) -> Result<bool> {
         }
         Command::Flat(options) => {
             let report = flat::run(options).await?;
+            report.write(out)?;
+            progress::say(&report.table());
+            report.mistakes
+        }
+        Command::Crowd(options) => {
+            let report = crowd::run(options).await?;
             report.write(out)?;
             progress::say(&report.table());
             report.mistakes

@@ -1,10 +1,10 @@
 //! The command line.
 
-use crate::scenario::Scenario;
-use clap::{Args, Parser, Subcommand};
+use crate::{crowd::CrowdOptions, scenario::Scenario};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
 
-const EXIT_STATUS: &str = "\
+pub const EXIT_STATUS: &str = "\
 Exit status:
   0  every accepted order ended as its scenario expects, and all sums add up; no figure fails a run
   1  a result is broken: something was lost, compensated needlessly, or does not add up
@@ -24,6 +24,27 @@ pub enum Command {
     Soak(SoakOptions),
     Scale(ScaleOptions),
     Flat(FlatOptions),
+    Crowd(CrowdOptions),
+}
+
+/// Minutes until the time limit of what takes longer than a run, by subcommand.
+const TIME_LIMITS: [(&str, &str); 1] = [("crowd", "120")];
+
+impl Options {
+    /// Ends the process at wrong usage.
+    pub fn read() -> Self {
+        Self::from_arg_matches(&described().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
+fn described() -> clap::Command {
+    TIME_LIMITS
+        .into_iter()
+        .fold(Options::command(), |all, (name, minutes)| {
+            all.mut_subcommand(name, |one| {
+                one.mut_arg("time_limit", |limit| limit.default_value(minutes))
+            })
+        })
 }
 
 impl Command {
@@ -33,6 +54,7 @@ impl Command {
             Self::Soak(options) => &options.servers,
             Self::Scale(options) => &options.servers,
             Self::Flat(options) => &options.servers,
+            Self::Crowd(options) => &options.servers,
         }
     }
 }
@@ -388,7 +410,6 @@ impl RunOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn parse(arguments: &[&str]) -> RunOptions {
         let all = ["saga-bench", "run"].iter().chain(arguments);
@@ -411,7 +432,19 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Options::command().debug_assert();
+        described().debug_assert();
+    }
+
+    #[test]
+    fn what_takes_longer_has_more_time() {
+        let check = |arguments: &[&str], minutes: u64| {
+            let matches = described().try_get_matches_from(arguments).expect("usage");
+            let options = Options::from_arg_matches(&matches).expect("options");
+            assert_eq!(options.command.servers().time_limit, minutes);
+        };
+        check(&["saga-bench", "run"], 60);
+        check(&["saga-bench", "crowd"], 120);
+        check(&["saga-bench", "crowd", "--time-limit", "5"], 5);
     }
 
     #[test]

@@ -60,19 +60,21 @@ async fn measure(options: &RunOptions, bench: &mut Bench<'_>) -> Result<Report> 
         report.scenarios.push(found);
     }
     if options.smoke {
-        update("  auditing");
-        let found = bench.system.audit().await?;
-        report
-            .mistakes
-            .extend(found.into_iter().map(|what| format!("audit: {what}")));
-        if let Some(log) = bench.system.postgres_log() {
-            let found = check::plans::check(log)?.into_iter();
-            report
-                .mistakes
-                .extend(found.map(|what| format!("plans: {what}")));
-        }
+        report.mistakes.extend(looked_at_closely(bench).await?);
     }
     Ok(report)
+}
+
+/// What the independent checker finds, and the plans of all statements show: for runs of seconds.
+pub async fn looked_at_closely(bench: &Bench<'_>) -> Result<Vec<String>> {
+    update("  auditing");
+    let found = bench.system.audit().await?.into_iter();
+    let mut mistakes: Vec<String> = found.map(|what| format!("audit: {what}")).collect();
+    if let Some(log) = bench.system.postgres_log() {
+        let found = check::plans::check(log)?.into_iter();
+        mistakes.extend(found.map(|what| format!("plans: {what}")));
+    }
+    Ok(mistakes)
 }
 
 /// How many sagas a second that came to.

@@ -2,6 +2,7 @@
 
 use super::flight::Answer;
 use anyhow::{Context, Result, bail};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// order-svc sends fewer than ten.
@@ -17,6 +18,8 @@ pub struct Parsed {
     pub length: usize,
     /// The server ends the connection after it.
     pub last: bool,
+    /// When whoever was turned away is to come again.
+    pub retry_after: Option<Duration>,
 }
 
 /// `None` while part of it is still to come.
@@ -46,11 +49,13 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>> {
         Some(UNAVAILABLE) => Answer::PushedBack,
         Some(_) | None => Answer::Refused,
     };
+    let retry_after = header("retry-after").and_then(|text| text.parse().ok());
     let last = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     Ok(Some(Parsed {
         answer,
         length,
         last,
+        retry_after: retry_after.map(Duration::from_secs),
     }))
 }
 
@@ -121,6 +126,21 @@ mod tests {
         check("503 Service Unavailable", Answer::PushedBack, false);
         check("422 Unprocessable Content", Answer::Refused, false);
         check("500 Internal Server Error", Answer::Refused, true);
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_when_to_come_again() {
+        let check = |header: &str, seconds: Option<u64>| {
+            let text = format!("HTTP/1.1 503 x\r\n{header}content-length: 0\r\n\r\n");
+            let parsed = parse(text.as_bytes())
+                .expect("an answer")
+                .expect("all of it");
+            assert_eq!(parsed.retry_after, seconds.map(Duration::from_secs));
+        };
+        check("", None);
+        check("retry-after: 2\r\n", Some(2));
+        // Nobody here sends a date.
+        check("retry-after: Sat, 28 Nov 2026 00:00:00 GMT\r\n", None);
     }
 
     #[test]

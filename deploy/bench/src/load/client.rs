@@ -8,7 +8,12 @@
 //! `location` header. A server handles one request of a connection at a time, so there are as many connections as there
 //! are requests under way, up to a limit; beyond it they wait here, and that waiting is part of their latency.
 
-use super::{answer, flight::Answer, flight::Flight, schedule::Schedule};
+use super::{
+    answer::{self, Parsed},
+    flight::Answer,
+    flight::Flight,
+    schedule::Schedule,
+};
 use crate::scenario::{Kind, Shop};
 use anyhow::{Context, Result, bail};
 use saga_e2e::chaos::random::Random;
@@ -123,7 +128,7 @@ impl Client {
     }
 }
 
-fn request(body: &str) -> Vec<u8> {
+pub(super) fn request(body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "POST /orders HTTP/1.1\r\nhost: order-svc\r\ncontent-type: application/json\r\n\
@@ -199,7 +204,7 @@ impl Pool {
             if answer.is_err() {
                 connection = None;
             }
-            let answer = answer.unwrap_or(Answer::Unknown);
+            let answer = answer.map_or(Answer::Unknown, |parsed| parsed.answer);
             if answer == Answer::PushedBack || answer == Answer::Unknown {
                 self.turned_away.set(self.turned_away.get() + 1);
             }
@@ -221,17 +226,17 @@ impl Pool {
     }
 }
 
-struct Connection {
+pub(super) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 /// One request and its answer. An error leaves the connection in an unknown state.
-async fn exchange(
+pub(super) async fn exchange(
     connection: &mut Option<Connection>,
     address: SocketAddr,
     request: &[u8],
-) -> Result<Answer> {
+) -> Result<Parsed> {
     if connection.is_none() {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -251,7 +256,7 @@ async fn exchange(
             if parsed.last {
                 *connection = None;
             }
-            return Ok(parsed.answer);
+            return Ok(parsed);
         }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     trace::{Passage, Trace},
 };
 use crate::scenario::Kind;
+use hashlink::LruCache;
 use std::{
     collections::HashMap,
     ops::Range,
@@ -45,17 +46,29 @@ pub struct Flight {
     pub moved: Notify,
 }
 
-#[derive(Default)]
 struct Ledger {
     tally: Tally,
     waiting: HashMap<Uuid, Accepted>,
-    /// Ended before their 201 was read; also, ends that were told twice, and those of orders whose answer got lost.
-    unclaimed: HashMap<Uuid, Ended>,
+    /// Ended before their 201 was read; also, ends that were told twice, those of orders whose answer got lost, and those
+    /// of sagas that somebody else sent.
+    unclaimed: LruCache<Uuid, Ended>,
     /// Of whoever wants to know more than the tally holds.
     kept: Option<Vec<Passage>>,
 }
 
+/// Ends that may wait for their order's answer: several seconds' worth. Older ones belong to nobody here.
+const UNCLAIMED_MAX: usize = 50_000;
+
 impl Ledger {
+    fn new(tally: Tally) -> Self {
+        Self {
+            tally,
+            waiting: HashMap::new(),
+            unclaimed: LruCache::new(UNCLAIMED_MAX),
+            kept: None,
+        }
+    }
+
     fn ended(&mut self, order: &Accepted, ended: &Ended) {
         self.tally
             .ended(ended.saga, order, ended.outcome, ended.at_us);
@@ -73,7 +86,7 @@ impl Flight {
     pub fn new() -> Self {
         Self {
             origin: Instant::now(),
-            ledger: Mutex::default(),
+            ledger: Mutex::new(Ledger::new(Tally::default())),
             open: AtomicI64::new(0),
             moved: Notify::new(),
         }
@@ -101,9 +114,11 @@ impl Flight {
     /// A new stage, measured within `window`.
     pub fn begin(&self, began_us: u64, window: Range<u64>) {
         let mut ledger = self.ledger();
-        ledger.tally = Tally::new(began_us, window);
-        ledger.waiting.clear();
-        ledger.unclaimed.clear();
+        *ledger = Ledger {
+            kept: ledger.kept.take(),
+            ..Ledger::new(Tally::new(began_us, window))
+        };
+        drop(ledger);
         self.open.store(0, Ordering::Relaxed);
     }
 
@@ -248,6 +263,19 @@ mod tests {
         flight.ended(&[ended(saga)]);
         flight.answered(Kind::Confirmed, 0, Answer::Accepted(saga));
         assert_eq!(flight.take_trace().within(&(0..u64::MAX)).len(), 1);
+    }
+
+    #[test]
+    fn ends_of_others_are_not_kept_for_ever() {
+        let (flight, saga) = (flight(), Uuid::new_v4());
+        for _ in 0..=UNCLAIMED_MAX {
+            flight.ended(&[ended(Uuid::new_v4())]);
+        }
+        flight.ended(&[ended(saga)]);
+        assert_eq!(flight.ledger().unclaimed.len(), UNCLAIMED_MAX);
+        flight.enter();
+        flight.answered(Kind::Confirmed, 0, Answer::Accepted(saga));
+        assert_eq!(flight.open(), 0);
     }
 
     #[test]

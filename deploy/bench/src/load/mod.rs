@@ -11,6 +11,7 @@
 mod answer;
 mod client;
 mod flight;
+mod intake;
 mod latency;
 mod schedule;
 mod tally;
@@ -19,6 +20,7 @@ mod watch;
 
 pub use client::{Client, Load};
 pub use flight::Flight;
+pub use intake::{Intake, Taken};
 pub use latency::{Latency, Percentiles};
 pub use schedule::Schedule;
 #[cfg(test)]

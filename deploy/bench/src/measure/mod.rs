@@ -8,5 +8,5 @@ mod proc;
 
 pub use machine::Machine;
 pub use postgres::describe as describe_postgres;
-pub use probe::{Cost, KAFKA, LOAD_GENERATOR, Memory, POSTGRES, Probe, Snapshot};
+pub use probe::{Cost, KAFKA, LOAD_GENERATOR, Memory, POSTGRES, Probe, Process, Snapshot};
 pub use proc::{Watched, descriptors};

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const READY_POLL: Duration = Duration::from_millis(50);
+const METRICS_LIMIT: Duration = Duration::from_secs(2);
 
 /// One of the processes of a service, which share its partitions and its database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,6 +116,18 @@ impl System {
             }
             tokio::time::sleep(READY_POLL).await;
         }
+    }
+
+    /// Home partitions that an orchestrator says are its own.
+    pub async fn partitions_owned(&self, instance: Instance) -> Result<i32> {
+        let url = format!("http://{}/metrics", self.address_of(instance));
+        let answer = self.http.get(&url).timeout(METRICS_LIMIT).send().await?;
+        let text = answer.error_for_status()?.text().await?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("saga_partitions_owned "));
+        // There is no such line before the first partition came.
+        Ok(line.map_or(Ok(0), str::parse)?)
     }
 
     /// A service that has ended makes every figure worthless.
