@@ -1,6 +1,9 @@
 //! The command line.
 
-use crate::{crowd::CrowdOptions, scenario::Scenario};
+use crate::{
+    crowd::CrowdOptions, flat::FlatOptions, scale::ScaleOptions, scenario::Scenario,
+    soak::SoakOptions,
+};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
 
@@ -28,7 +31,7 @@ pub enum Command {
 }
 
 /// Minutes until the time limit of what takes longer than a run, by subcommand.
-const TIME_LIMITS: [(&str, &str); 1] = [("crowd", "120")];
+const TIME_LIMITS: [(&str, &str); 3] = [("soak", "90"), ("flat", "120"), ("crowd", "120")];
 
 impl Options {
     /// Ends the process at wrong usage.
@@ -115,136 +118,6 @@ pub struct RunOptions {
     pub smoke: bool,
 }
 
-/// Looks whether anything drifts in a long run, and what dropping old partitions does to the load.
-///
-/// Saturation is found by one closed loop; then orders arrive at a share of it for the minutes, and each minute is looked
-/// at for itself. Afterwards partitions are aged, so that retention drops them under the same load.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = EXIT_STATUS)]
-pub struct SoakOptions {
-    /// How long
-    #[arg(long, default_value_t = 30, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=10_080))]
-    pub minutes: u64,
-
-    /// Of saturation
-    #[arg(long, default_value_t = 0.7, value_name = "SHARE", value_parser = share)]
-    pub share: f64,
-
-    /// Orders in flight of the step that looks for saturation
-    #[arg(long, default_value_t = 2_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub in_flight: u64,
-
-    /// Orders a second, instead of a share of saturation
-    #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub rate: Option<u64>,
-
-    /// Age no partitions, and so drop none
-    #[arg(long)]
-    pub without_retention: bool,
-
-    /// Partitions of each table that are to be dropped under load, one a minute
-    #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub aged_partitions: u32,
-
-    /// Rows in each of them
-    #[arg(long, default_value_t = 100_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub aged_rows: u32,
-
-    #[command(flatten)]
-    pub servers: ServerOptions,
-
-    /// Seconds instead of minutes: whether results are right and old partitions go. What CI runs
-    #[arg(long)]
-    pub smoke: bool,
-}
-
-/// Shows what several processes of each service make of the same load, and what a saga costs by partitions and by sagas.
-///
-/// For each count of partitions a system of its own. Copies are added while the others run; a count of copies above the
-/// count of partitions is left out, since some would have nothing to do.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = EXIT_STATUS)]
-pub struct ScaleOptions {
-    /// Processes of each service
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "LIST",
-        default_value = "1,2,4"
-    )]
-    pub copies: Vec<usize>,
-
-    /// Partitions of each topic, instead of --partitions
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "LIST",
-        default_value = "2,4,8,16"
-    )]
-    pub partition_counts: Vec<i32>,
-
-    /// Orders in flight
-    #[arg(long, default_value_t = 2_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    pub in_flight: u64,
-
-    /// How long each stage is measured; one of each count of partitions takes four times as long
-    #[arg(long, default_value_t = 8, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub seconds: u64,
-
-    /// How long each stage runs before it is measured
-    #[arg(long, default_value_t = 4, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
-    pub warm_up: u64,
-
-    #[command(flatten)]
-    pub servers: ServerOptions,
-
-    /// Seconds, two copies, two partitions: whether results are right. What CI runs
-    #[arg(long)]
-    pub smoke: bool,
-}
-
-/// Shows that speed does not depend on how many sagas have ended.
-///
-/// Two systems, each on a Postgres and a Kafka of its own; one of them has a history. Rounds of both are interleaved, and
-/// medians of throughput and latency are compared.
-///
-/// History is made from real orders, whose rows are copied in all tables that keep something of them. Five million sagas
-/// take about 40 GB of disk while it runs.
-#[derive(Clone, Debug, Args)]
-#[command(after_help = EXIT_STATUS)]
-pub struct FlatOptions {
-    /// Ended sagas that one of the systems begins with
-    #[arg(long, default_value_t = 5_000_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub history: u64,
-
-    /// The days in which they ended; within the retention of thirty
-    #[arg(long, default_value_t = 21, value_name = "DAYS", value_parser = clap::value_parser!(i64).range(1..=28))]
-    pub days: i64,
-
-    /// How often each system is measured
-    #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub rounds: u32,
-
-    /// How long each stage is measured
-    #[arg(long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub seconds: u64,
-
-    /// How long each stage runs before it is measured
-    #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
-    pub warm_up: u64,
-
-    /// Orders in flight at saturation
-    #[arg(long, default_value_t = 2_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    pub in_flight: u64,
-
-    #[command(flatten)]
-    pub servers: ServerOptions,
-
-    /// A short history and one round of seconds: whether results are right, not how fast they come
-    #[arg(long)]
-    pub smoke: bool,
-}
-
 /// What is measured on, and for how long at most.
 #[derive(Clone, Debug, Args)]
 pub struct ServerOptions {
@@ -306,14 +179,6 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Above zero, and not above twice of it, which is overload enough.
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(share) if share > 0.0 && share <= 2.0 => Ok(share),
-        Ok(_) | Err(_) => Err(format!("'{text}' is not a share, such as 0.7")),
-    }
-}
-
 /// How long each part of a stage takes, after what `--smoke` makes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pace {
@@ -327,53 +192,10 @@ pub struct Pace {
     pub round_max: Duration,
 }
 
-const ROUND_MAX: Duration = Duration::from_secs(20);
+pub const ROUND_MAX: Duration = Duration::from_secs(20);
 /// Of a smoke test.
-const SMOKE_SECONDS: u64 = 2;
-const SMOKE_IN_FLIGHT: u64 = 500;
-
-/// How much of everything there is in a comparison, after what `--smoke` makes of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlatPace {
-    pub history: u64,
-    pub days: i64,
-    pub rounds: u32,
-    pub warm_up: Duration,
-    pub measured: Duration,
-    pub in_flight: u64,
-    pub round_max: Duration,
-    pub smoke: bool,
-}
-
-const SMOKE_HISTORY: u64 = 5_000;
-
-impl FlatOptions {
-    pub fn pace(&self) -> FlatPace {
-        let seconds = Duration::from_secs;
-        if self.smoke {
-            return FlatPace {
-                history: SMOKE_HISTORY,
-                days: self.days,
-                rounds: 1,
-                warm_up: seconds(1),
-                measured: seconds(SMOKE_SECONDS),
-                in_flight: SMOKE_IN_FLIGHT,
-                round_max: Duration::ZERO,
-                smoke: true,
-            };
-        }
-        FlatPace {
-            history: self.history,
-            days: self.days,
-            rounds: self.rounds,
-            warm_up: seconds(self.warm_up),
-            measured: seconds(self.seconds),
-            in_flight: self.in_flight,
-            round_max: ROUND_MAX,
-            smoke: false,
-        }
-    }
-}
+pub const SMOKE_SECONDS: u64 = 2;
+pub const SMOKE_IN_FLIGHT: u64 = 500;
 
 impl RunOptions {
     pub fn scenarios(&self) -> Vec<Scenario> {
@@ -421,16 +243,6 @@ mod tests {
     }
 
     #[test]
-    fn a_smoke_test_of_a_comparison_has_a_short_history() {
-        let all = ["saga-bench", "flat", "--smoke", "--history", "20000000"];
-        let Command::Flat(options) = Options::try_parse_from(all).expect("options").command else {
-            unreachable!("flat was asked for");
-        };
-        assert_eq!(options.pace().history, SMOKE_HISTORY);
-        assert_eq!(options.pace().rounds, 1);
-    }
-
-    #[test]
     fn the_command_line_is_sound() {
         described().debug_assert();
     }
@@ -461,17 +273,6 @@ mod tests {
         let pace = parse(&["--smoke", "--seconds", "600"]).pace();
         assert_eq!(pace.measured, Duration::from_secs(SMOKE_SECONDS));
         assert_eq!(pace.in_flight.len(), 1);
-    }
-
-    #[test]
-    fn a_share_is_above_zero() {
-        let check = |text: &str, expected: Option<f64>| assert_eq!(share(text).ok(), expected);
-        check("0.7", Some(0.7));
-        check("2", Some(2.0));
-        check("0", None);
-        check("70", None);
-        check("NaN", None);
-        check("most", None);
     }
 
     #[test]

@@ -22,6 +22,10 @@ const CALM: Duration = Duration::from_secs(3);
 /// Both, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::struct_field_names,
+    reason = "a figure's unit stands in its name"
+)]
 pub struct Restarts {
     /// From the signal until the process had ended.
     pub stopped_ms: u64,

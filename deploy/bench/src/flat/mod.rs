@@ -11,16 +11,17 @@
 
 mod check;
 mod history;
+mod options;
 mod report;
 mod spread;
 mod tables;
 mod template;
 
+pub use options::FlatOptions;
 pub use report::Report;
 
 use crate::{
     check::Accepted,
-    options::{FlatOptions, FlatPace},
     progress::{say, update},
     report::StageReport,
     run,
@@ -30,6 +31,7 @@ use crate::{
 };
 use anyhow::{Result, ensure};
 use history::History;
+use options::FlatPace;
 use report::{Comparison, Round, Side};
 use std::{sync::Arc, time::Duration};
 

@@ -12,11 +12,13 @@
 //! the others handle commands only.
 
 mod groups;
+mod options;
 mod report;
+
+pub use options::ScaleOptions;
 
 use crate::{
     check::{self, Accepted},
-    options::ScaleOptions,
     progress::{say, update},
     report::StageReport,
     run,

@@ -11,15 +11,17 @@
 
 mod aging;
 mod drift;
+mod options;
 mod report;
 mod retention;
 mod sampler;
 mod vigil;
 
+pub use options::SoakOptions;
+
 use crate::{
     check::{self, Accepted},
     load::{Percentiles, Stall, Trace},
-    options::SoakOptions,
     progress::{say, update},
     report::StageReport,
     run,
