@@ -7,6 +7,7 @@
 //!     scale ───┤   with more processes and partitions
 //!     flat ────┤   with and without a history of millions
 //!     crowd ───┤   while a crowd of sagas waits for a dead participant
+//!              │   (all: each of these)
 //!              ├──▶ scenario: what is ordered, and how it must end
 //!              ├──▶ stage: load (client, watch) and measure (CPU, memory, write-ahead log, bytes), at the same time
 //!              ├──▶ floor: what the machine allows for the same sagas
@@ -16,6 +17,7 @@
 //!
 //! With `SAGA_E2E_SERVICE` set it is that service: this is how it starts what it measures.
 
+mod all;
 mod check;
 mod crowd;
 mod flat;
@@ -34,10 +36,12 @@ mod soak;
 mod stage;
 mod system;
 
-use anyhow::Result;
-use options::{Command, Options};
+use all::AllOptions;
+use anyhow::{Context, Result};
+use options::{Command, Measurement, Options};
+use report::Findings;
 use saga_e2e::serve::named_service;
-use std::{process::ExitCode, time::Duration};
+use std::{fmt::Write, fs, process::ExitCode, time::Duration};
 
 /// After everything has been stopped, how long a thread of the load generator may still run.
 const ABANDON_LIMIT: Duration = Duration::from_secs(2);
@@ -48,41 +52,39 @@ fn main() -> ExitCode {
 
 /// Whether every result is right.
 async fn perform(command: &Command) -> Result<bool> {
-    let out = &command.servers().out;
-    let mistakes = match command {
-        Command::Run(options) => {
-            let report = run::run(options).await?;
-            report.write(out)?;
-            progress::say(&report.table());
-            report.mistakes
-        }
-        Command::Soak(options) => {
-            let report = soak::soak(options).await?;
-            report.write(out)?;
-            progress::say(&report.table());
-            report.mistakes
-        }
-        Command::Scale(options) => {
-            let report = scale::scale(options).await?;
-            report.write(out)?;
-            progress::say(&report.table());
-            report.mistakes
-        }
-        Command::Flat(options) => {
-            let report = flat::run(options).await?;
-            report.write(out)?;
-            progress::say(&report.table());
-            report.mistakes
-        }
-        Command::Crowd(options) => {
-            let report = crowd::run(options).await?;
-            report.write(out)?;
-            progress::say(&report.table());
-            report.mistakes
-        }
+    match command {
+        Command::One(measurement) => Ok(take(measurement).await?.mistakes().is_empty()),
+        Command::All(options) => take_all(options).await,
+    }
+}
+
+async fn take(measurement: &Measurement) -> Result<Box<dyn Findings>> {
+    let findings: Box<dyn Findings> = match measurement {
+        Measurement::Run(options) => Box::new(run::run(options).await?),
+        Measurement::Soak(options) => Box::new(soak::soak(options).await?),
+        Measurement::Scale(options) => Box::new(scale::scale(options).await?),
+        Measurement::Flat(options) => Box::new(flat::run(options).await?),
+        Measurement::Crowd(options) => Box::new(crowd::run(options).await?),
     };
+    let out = &measurement.servers().out;
+    findings.write(out)?;
+    progress::say(&findings.table());
     progress::say(&format!("written to {}", out.display()));
-    Ok(mistakes.is_empty())
+    Ok(findings)
+}
+
+/// What was found stands there as soon as it is found, whatever comes of the rest.
+async fn take_all(options: &AllOptions) -> Result<bool> {
+    let together = options.servers.out.join("bench.md");
+    let (mut text, mut right) = (String::new(), true);
+    for (name, measurement) in options.measurements()? {
+        progress::say(&format!("# {name}"));
+        let findings = take(&measurement).await?;
+        right &= findings.mistakes().is_empty();
+        writeln!(text, "# {name}\n\n{}", findings.table())?;
+        fs::write(&together, &text).with_context(|| format!("writing {}", together.display()))?;
+    }
+    Ok(right)
 }
 
 fn measure(options: &Options) -> ExitCode {

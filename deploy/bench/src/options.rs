@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::{
-    crowd::CrowdOptions, flat::FlatOptions, scale::ScaleOptions, scenario::Scenario,
-    soak::SoakOptions,
+    all::AllOptions, crowd::CrowdOptions, flat::FlatOptions, scale::ScaleOptions,
+    scenario::Scenario, soak::SoakOptions,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
@@ -23,6 +23,13 @@ pub struct Options {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    One(Measurement),
+    All(AllOptions),
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Measurement {
     Run(RunOptions),
     Soak(SoakOptions),
     Scale(ScaleOptions),
@@ -50,7 +57,19 @@ fn described() -> clap::Command {
         })
 }
 
-impl Command {
+impl Measurement {
+    /// One that is asked for by these words alone.
+    pub fn named(words: &[&str]) -> Result<Self, clap::Error> {
+        let matches = described().try_get_matches_from(["saga-bench"].iter().chain(words))?;
+        match Options::from_arg_matches(&matches)?.command {
+            Command::One(measurement) => Ok(measurement),
+            Command::All(_) => Err(Options::command().error(
+                clap::error::ErrorKind::InvalidSubcommand,
+                "all of them are not one",
+            )),
+        }
+    }
+
     pub fn servers(&self) -> &ServerOptions {
         match self {
             Self::Run(options) => &options.servers,
@@ -58,6 +77,16 @@ impl Command {
             Self::Scale(options) => &options.servers,
             Self::Flat(options) => &options.servers,
             Self::Crowd(options) => &options.servers,
+        }
+    }
+
+    pub fn servers_mut(&mut self) -> &mut ServerOptions {
+        match self {
+            Self::Run(options) => &mut options.servers,
+            Self::Soak(options) => &mut options.servers,
+            Self::Scale(options) => &mut options.servers,
+            Self::Flat(options) => &mut options.servers,
+            Self::Crowd(options) => &mut options.servers,
         }
     }
 }
@@ -234,10 +263,10 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> RunOptions {
-        let all = ["saga-bench", "run"].iter().chain(arguments);
-        let command = Options::try_parse_from(all).expect("options").command;
-        let Command::Run(options) = command else {
-            panic!("not a run: {command:?}");
+        let words: Vec<&str> = ["run"].iter().chain(arguments).copied().collect();
+        let measurement = Measurement::named(&words).expect("options");
+        let Measurement::Run(options) = measurement else {
+            panic!("not a run: {measurement:?}");
         };
         options
     }
@@ -249,14 +278,13 @@ mod tests {
 
     #[test]
     fn what_takes_longer_has_more_time() {
-        let check = |arguments: &[&str], minutes: u64| {
-            let matches = described().try_get_matches_from(arguments).expect("usage");
-            let options = Options::from_arg_matches(&matches).expect("options");
-            assert_eq!(options.command.servers().time_limit, minutes);
+        let check = |words: &[&str], minutes: u64| {
+            let measurement = Measurement::named(words).expect("options");
+            assert_eq!(measurement.servers().time_limit, minutes);
         };
-        check(&["saga-bench", "run"], 60);
-        check(&["saga-bench", "crowd"], 120);
-        check(&["saga-bench", "crowd", "--time-limit", "5"], 5);
+        check(&["run"], 60);
+        check(&["crowd"], 120);
+        check(&["crowd", "--time-limit", "5"], 5);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     load::Percentiles,
     measure::Machine,
     report::{
-        Servers, StageReport,
+        Findings, Servers, StageReport,
         table::{describe, grouped, number, optional, table, verdict},
     },
 };
@@ -38,9 +38,9 @@ pub struct Standing {
     pub idle_after: Idle,
 }
 
-impl CrowdReport {
+impl Findings for CrowdReport {
     /// `crowd.json` and `crowd.md`.
-    pub fn write(&self, directory: &Path) -> Result<()> {
+    fn write(&self, directory: &Path) -> Result<()> {
         let put = |name: &str, text: String| {
             fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
         };
@@ -48,7 +48,7 @@ impl CrowdReport {
         put("crowd.md", self.table())
     }
 
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let parts = [
             describe(&self.machine, &self.servers),
             format!("\nThe crowd: {}.\n", self.gathering.told()),
@@ -65,6 +65,12 @@ impl CrowdReport {
         parts.concat()
     }
 
+    fn mistakes(&self) -> &[String] {
+        &self.mistakes
+    }
+}
+
+impl CrowdReport {
     fn both(&self) -> [(&'static str, &Standing); 2] {
         [("without", &self.without), ("with the crowd", &self.with)]
     }

@@ -92,15 +92,14 @@ impl FlatOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::{Command, Options};
-    use clap::Parser;
+    use crate::options::Measurement;
 
     #[test]
     fn a_smoke_test_of_a_comparison_has_a_short_history() {
-        let all = ["saga-bench", "flat", "--smoke", "--history", "20000000"];
-        let command = Options::try_parse_from(all).expect("options").command;
-        let Command::Flat(options) = command else {
-            panic!("not flat: {command:?}");
+        let words = ["flat", "--smoke", "--history", "20000000"];
+        let measurement = Measurement::named(&words).expect("options");
+        let Measurement::Flat(options) = measurement else {
+            panic!("not flat: {measurement:?}");
         };
         assert_eq!(options.pace().history, SMOKE_HISTORY);
         assert_eq!(options.pace().rounds, 1);

@@ -4,7 +4,7 @@ use super::history::Loaded;
 use crate::{
     measure::Machine,
     report::{
-        Servers, StageReport,
+        Findings, Servers, StageReport,
         table::{describe, grouped, number, optional, table},
     },
 };
@@ -153,9 +153,9 @@ impl Comparison {
     }
 }
 
-impl Report {
+impl Findings for Report {
     /// `flat.json` and `flat.md`.
-    pub fn write(&self, directory: &Path) -> Result<()> {
+    fn write(&self, directory: &Path) -> Result<()> {
         let put = |name: &str, text: String| {
             fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
         };
@@ -164,7 +164,7 @@ impl Report {
     }
 
     /// Markdown whose columns are also straight on a terminal.
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut text = describe(&self.machine, &self.servers);
         text.push_str(&history(&self.history));
         text.push_str("\nMedians of the rounds, and between what they lay:\n\n");
@@ -190,6 +190,10 @@ impl Report {
             }
         }
         text
+    }
+
+    fn mistakes(&self) -> &[String] {
+        &self.mistakes
     }
 }
 

@@ -15,6 +15,18 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{collections::BTreeMap, fs, path::Path};
 
+/// What a measurement found.
+pub trait Findings {
+    /// As files, plots among them.
+    fn write(&self, directory: &Path) -> Result<()>;
+
+    /// For people.
+    fn table(&self) -> String;
+
+    /// Empty if all results are right.
+    fn mistakes(&self) -> &[String];
+}
+
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,9 +116,9 @@ impl StageReport {
     }
 }
 
-impl Report {
+impl Findings for Report {
     /// `bench.json`, `bench.md` and the plots.
-    pub fn write(&self, directory: &Path) -> Result<()> {
+    fn write(&self, directory: &Path) -> Result<()> {
         let put = |name: &str, text: String| {
             fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
         };
@@ -123,7 +135,11 @@ impl Report {
         Ok(())
     }
 
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         table::markdown(self)
+    }
+
+    fn mistakes(&self) -> &[String] {
+        &self.mistakes
     }
 }

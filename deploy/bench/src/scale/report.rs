@@ -3,7 +3,7 @@
 use crate::{
     measure::{KAFKA, Machine, POSTGRES},
     report::{
-        Servers, StageReport,
+        Findings, Servers, StageReport,
         table::{describe, grouped, number, optional, table, verdict},
     },
 };
@@ -90,8 +90,8 @@ fn parts() -> impl Iterator<Item = &'static str> {
     services.chain([POSTGRES, KAFKA])
 }
 
-impl ScaleReport {
-    pub fn write(&self, directory: &Path) -> Result<()> {
+impl Findings for ScaleReport {
+    fn write(&self, directory: &Path) -> Result<()> {
         let put = |name: &str, text: String| {
             fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
         };
@@ -99,7 +99,7 @@ impl ScaleReport {
         put("scale.md", self.table())
     }
 
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut text = self
             .machine
             .as_ref()
@@ -123,6 +123,12 @@ impl ScaleReport {
         text
     }
 
+    fn mistakes(&self) -> &[String] {
+        &self.mistakes
+    }
+}
+
+impl ScaleReport {
     fn shares(&self) -> String {
         let mut heads = vec!["partitions, copies, process"];
         let services = Service::ALL.map(Service::name);

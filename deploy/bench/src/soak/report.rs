@@ -8,7 +8,7 @@ use super::{
 use crate::{
     measure::Machine,
     report::{
-        Servers, StageReport,
+        Findings, Servers, StageReport,
         chart::{Chart, Line, Scale},
         plot::{even, plain},
         table::{describe, grouped, number, optional, table, verdict},
@@ -36,8 +36,8 @@ pub struct SoakReport {
     pub mistakes: Vec<String>,
 }
 
-impl SoakReport {
-    pub fn write(&self, directory: &Path) -> Result<()> {
+impl Findings for SoakReport {
+    fn write(&self, directory: &Path) -> Result<()> {
         let put = |name: &str, text: String| {
             fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
         };
@@ -52,7 +52,7 @@ impl SoakReport {
         Ok(())
     }
 
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut text = describe(&self.machine, &self.servers);
         writeln!(
             text,
@@ -81,6 +81,12 @@ impl SoakReport {
         text
     }
 
+    fn mistakes(&self) -> &[String] {
+        &self.mistakes
+    }
+}
+
+impl SoakReport {
     fn by_time(&self) -> String {
         let heads = [
             "until, s",
