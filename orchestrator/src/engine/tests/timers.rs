@@ -275,6 +275,32 @@ fn offsets_that_cannot_be_read_mean_unknown_which_is_told_once() {
 }
 
 #[test]
+fn a_queued_command_is_found_by_its_place_once_that_is_known() {
+    let timers = [timeout(1_000, Some(Verdict::Queued))];
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    touch(&mut queue, &timers, &[part(1)], &[]);
+    let passed = look(6_000, (3, 3), (6, 9));
+    assert_eq!(queue.no_longer_queued(&passed, 10), [], "not acknowledged");
+    let place = Place::At {
+        partition: 0,
+        offset: 5,
+        known_at: at(1),
+    };
+    queue.delivered(saga(), &part(1), place);
+    assert_eq!(queue.no_longer_queued(&passed, 10).len(), 1);
+    queue.touched(Touched {
+        id: saga(),
+        home_partition: 0,
+        timers: Vec::new(),
+        sent: Vec::new(),
+        handled: Vec::new(),
+        ended: true,
+    });
+    assert_eq!((queue.watched_len(), queue.len()), (0, 0));
+}
+
+#[test]
 fn after_a_takeover_the_logs_end_stands_in_for_places_nobody_knows() {
     let timers = [timeout(1_000, None)];
     let mut queue = TimerQueue::default();

@@ -14,3 +14,4 @@ pub mod driver;
 pub mod offsets;
 pub mod queue;
 pub mod verdict;
+pub mod watchlist;

@@ -3,6 +3,7 @@
 use super::{
     offsets::{PartitionSeen, TopicSeen},
     verdict::{Place, verdict},
+    watchlist::{Spot, Watchlist},
 };
 use crate::engine::fold::Touched;
 use chrono::TimeDelta;
@@ -66,7 +67,7 @@ pub struct TimerQueue {
     owned: BTreeMap<i32, Owned>,
     sagas: HashMap<SagaId, Entry>,
     due: BTreeSet<(Timestamp, SagaId)>,
-    watched: BTreeSet<SagaId>,
+    watched: Watchlist,
     assignments: u64,
     revisions: u64,
     counts: Counts,
@@ -263,9 +264,11 @@ impl TimerQueue {
         let Some(entry) = self.sagas.get_mut(&saga) else {
             return;
         };
+        entry.unlist(saga, &mut self.watched);
         if let Some((_, place)) = entry.places.iter_mut().find(|(known, _)| known == part) {
             *place = at;
         }
+        entry.list(saga, &mut self.watched);
     }
 
     /// Where a command in flight stands, for the API. Outer `None`: this process does not own the saga.
@@ -332,36 +335,41 @@ impl TimerQueue {
 
     /// Participants that watched commands are queued at.
     pub fn watched_participants(&self) -> BTreeSet<String> {
-        self.watched
-            .iter()
-            .filter_map(|id| self.sagas.get(id))
-            .flat_map(|entry| {
-                entry
-                    .watched
-                    .iter()
-                    .map(|watched| watched.participant.clone())
-            })
-            .collect()
+        self.watched.participants()
     }
 
     /// Sagas whose queued command has been picked up, or is gone, by what was seen; or needs a newer look than ours.
     pub fn no_longer_queued(&self, seen: &Seen, limit: usize) -> Vec<Candidate> {
-        self.watched
+        let found: BTreeSet<SagaId> = seen
+            .participants
             .iter()
+            .flat_map(|(participant, topic)| {
+                let ends_of = move |home: i32| {
+                    let ends = self.owned.get(&home)?.ends.get(participant)?;
+                    Some((&ends.partitions, ends.at))
+                };
+                self.watched.passed(participant, topic, ends_of)
+            })
             .filter(|id| {
-                self.sagas.get(id).is_some_and(|entry| {
-                    entry.watched.iter().any(|watched| {
-                        let moved = match self.verdict(entry, watched, seen) {
-                            Some(verdict) => has_moved_on(verdict),
-                            None => !self.is_covered(entry, watched),
-                        };
-                        moved && !entry.is_outstanding(TimerKind::Timeout, Some(&watched.part))
-                    })
-                })
+                let entry = self.sagas.get(id);
+                entry.is_some_and(|entry| self.has_moved_on(entry, seen))
             })
             .take(limit)
-            .filter_map(|id| self.candidate(*id))
+            .collect();
+        found
+            .into_iter()
+            .filter_map(|id| self.candidate(id))
             .collect()
+    }
+
+    fn has_moved_on(&self, entry: &Entry, seen: &Seen) -> bool {
+        entry.watched.iter().any(|watched| {
+            let moved = match self.verdict(entry, watched, seen) {
+                Some(verdict) => has_moved_on(verdict),
+                None => !self.is_covered(entry, watched),
+            };
+            moved && !entry.is_outstanding(TimerKind::Timeout, Some(&watched.part))
+        })
     }
 
     /// `None` if it takes a newer look to tell.
@@ -589,7 +597,7 @@ impl TimerQueue {
                 if let Some(due) = entry.due {
                     self.due.remove(&(due, id));
                 }
-                self.watched.remove(&id);
+                entry.unlist(id, &mut self.watched);
                 Entry {
                     home_partition,
                     ..entry
@@ -613,9 +621,7 @@ impl TimerQueue {
         if let Some(due) = entry.due {
             self.due.insert((due, id));
         }
-        if !entry.watched.is_empty() {
-            self.watched.insert(id);
-        }
+        entry.list(id, &mut self.watched);
         self.sagas.insert(id, entry);
     }
 
@@ -624,7 +630,7 @@ impl TimerQueue {
             if let Some(due) = entry.due {
                 self.due.remove(&(due, id));
             }
-            self.watched.remove(&id);
+            entry.unlist(id, &mut self.watched);
         }
     }
 }
@@ -676,6 +682,37 @@ impl Entry {
 
     fn watch(&mut self, timer: &ArmedTimer) {
         self.watched.extend(Watched::of(timer));
+    }
+
+    fn list(&self, id: SagaId, list: &mut Watchlist) {
+        for watched in &self.watched {
+            if let Some(spot) = self.spot(watched) {
+                list.add(&watched.participant, spot, id);
+            }
+        }
+    }
+
+    /// Before anything changes that [`Entry::spot`] goes by.
+    fn unlist(&self, id: SagaId, list: &mut Watchlist) {
+        for watched in &self.watched {
+            if let Some(spot) = self.spot(watched) {
+                list.remove(&watched.participant, spot, id);
+            }
+        }
+    }
+
+    /// `None` before it is acknowledged: nobody can have come past it.
+    fn spot(&self, watched: &Watched) -> Option<Spot> {
+        match self.place(&watched.part) {
+            Some(Place::Unpublished) => None,
+            Some(Place::At {
+                partition, offset, ..
+            }) => Some(Spot::At { partition, offset }),
+            None => Some(Spot::Before {
+                home_partition: self.home_partition,
+                sent_at: watched.sent_at,
+            }),
+        }
     }
 
     fn place(&self, part: &DuePart) -> Option<Place> {

@@ -39,19 +39,21 @@ pub fn verdict(
         Some(Place::At {
             partition, offset, ..
         }) => Some(of_record(seen, partition, offset)),
-        None => {
-            let passed = ends_at_assignment.iter().all(|(partition, end)| {
-                seen.partitions
-                    .get(partition)
-                    .is_none_or(|now| now.committed >= *end)
-            });
-            Some(if passed {
-                Verdict::PickedUp
-            } else {
-                Verdict::Queued
-            })
-        }
+        None => Some(if has_passed(ends_at_assignment, seen) {
+            Verdict::PickedUp
+        } else {
+            Verdict::Queued
+        }),
     }
+}
+
+/// Whether the group has read everything that stood below these ends.
+pub fn has_passed(ends: &BTreeMap<i32, i64>, seen: &TopicSeen) -> bool {
+    ends.iter().all(|(partition, end)| {
+        seen.partitions
+            .get(partition)
+            .is_none_or(|now| now.committed >= *end)
+    })
 }
 
 fn of_record(seen: &TopicSeen, partition: i32, offset: i64) -> Verdict {
