@@ -275,6 +275,27 @@ fn offsets_that_cannot_be_read_mean_unknown_which_is_told_once() {
 }
 
 #[test]
+fn what_comes_due_does_not_wait_behind_all_that_a_predecessor_has_left() {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    let row = |number: u32, due_ms: i64| DueRow {
+        id: id_at(epoch(), number.into()),
+        home_partition: 0,
+        next_due: at(due_ms),
+    };
+    let left: Vec<DueRow> = (1..=100).map(|n| row(n, i64::from(n))).collect();
+    queue.rescanned(&left);
+    queue.rescanned(&[row(500, 5_000)]);
+    let chosen: Vec<SagaId> = queue.due(at(5_000), 10).iter().map(|one| one.id).collect();
+    assert_eq!(chosen.len(), 10);
+    for (number, is_chosen) in [(1, true), (500, true), (50, false)] {
+        let id = id_at(epoch(), number);
+        assert_eq!(chosen.contains(&id), is_chosen, "{number}");
+    }
+    assert_eq!(queue.due(at(3), 10).len(), 3, "each once");
+}
+
+#[test]
 fn a_queued_command_is_found_by_its_place_once_that_is_known() {
     let timers = [timeout(1_000, Some(Verdict::Queued))];
     let mut queue = TimerQueue::default();

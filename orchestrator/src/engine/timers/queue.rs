@@ -14,6 +14,7 @@ use saga_core::{
     mutant::{self, Mutant},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use uuid::Uuid;
 
 /// A produced timer that was not seen again for this long is produced once more. Its duplicate is harmless; never
 /// firing again would not be.
@@ -316,13 +317,15 @@ impl TimerQueue {
         }
     }
 
-    /// Sagas with something due, soonest first.
+    /// Sagas with something due: those that are due for longest, and those that came due last. Whoever takes over has to
+    /// look at all that wait, and what comes due meanwhile must not wait behind them.
     pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Candidate> {
-        self.due
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .take(limit)
-            .filter_map(|(_, id)| self.candidate(*id))
+        let due = || self.due.range(..=(now, SagaId(Uuid::max())));
+        let latest = due().rev().take(limit / 2);
+        let longest = due().take(limit - limit / 2);
+        let ids: BTreeSet<SagaId> = longest.chain(latest).map(|(_, id)| *id).collect();
+        ids.into_iter()
+            .filter_map(|id| self.candidate(id))
             .collect()
     }
 
