@@ -39,7 +39,7 @@ pub struct Comeback {
     pub ended_by_second: Vec<u64>,
     pub order: Order,
     /// Of other sagas, one stage after the other.
-    pub meanwhile: Vec<Percentiles>,
+    pub meanwhile: Vec<Meanwhile>,
     /// Of the crowd, as the gateway has them.
     pub charges: i64,
     /// Records of `payment.commands`, from before the crowd until now.
@@ -47,6 +47,15 @@ pub struct Comeback {
     /// Sagas that sent some command more than once, because its answer was late.
     pub repeated: i64,
     pub cost: Cost,
+}
+
+/// Other sagas for a while.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Meanwhile {
+    pub sent: u64,
+    pub turned_away: u64,
+    pub latency: Percentiles,
 }
 
 /// What had been counted before the crowd gathered.
@@ -116,7 +125,7 @@ async fn drain(
     pace: &Pace,
     crowd: &Crowd,
     completed_before: u64,
-) -> Result<Vec<Percentiles>> {
+) -> Result<Vec<Meanwhile>> {
     let mut meanwhile = Vec::new();
     let (mut seen, mut moved) = (0, Instant::now());
     loop {
@@ -129,7 +138,11 @@ async fn drain(
             measured: pace.measured,
         };
         let stage = others.stage(bench, plan).await?;
-        meanwhile.push(stage.tally.accepted_to_ended.percentiles());
+        meanwhile.push(Meanwhile {
+            sent: stage.tally.sent,
+            turned_away: stage.tally.not_accepted.pushed_back,
+            latency: stage.tally.accepted_to_ended.percentiles(),
+        });
         let now = completed(bench) - completed_before;
         progress::say(&format!("  {now} of {} have ended", crowd.accepted));
         if now >= crowd.accepted {

@@ -1,6 +1,12 @@
 //! What a crowd came to: for programs (JSON), and for people (tables).
 
-use super::{comeback::Comeback, gather::Gathering, idle::Idle, others::Speed, restart::Restarts};
+use super::{
+    comeback::{Comeback, Meanwhile},
+    gather::Gathering,
+    idle::Idle,
+    others::Speed,
+    restart::Restarts,
+};
 use crate::{
     load::Percentiles,
     measure::Machine,
@@ -174,6 +180,10 @@ impl CrowdReport {
                 grouped(found.repeated as f64),
             ),
             (
+                "others turned away, %",
+                number(turned_away(&found.meanwhile)),
+            ),
+            (
                 "others, median p50 ms",
                 optional(middle(&found.meanwhile, |one| one.p50_ms)),
             ),
@@ -201,19 +211,25 @@ fn speed_row(stage: &StageReport, base: f64) -> Vec<String> {
     ]
 }
 
+/// Of the orders of others, in percent.
+fn turned_away(stages: &[Meanwhile]) -> f64 {
+    let sum = |of: fn(&Meanwhile) -> u64| stages.iter().map(of).sum::<u64>();
+    100.0 * sum(|one| one.turned_away) as f64 / sum(|one| one.sent).max(1) as f64
+}
+
 fn share(count: i64, of: u64) -> f64 {
     count as f64 / of.max(1) as f64
 }
 
 /// Of the stages in which there was enough to tell.
-fn middle(stages: &[Percentiles], pick: fn(&Percentiles) -> Option<f64>) -> Option<f64> {
-    let mut all: Vec<f64> = stages.iter().filter_map(pick).collect();
+fn middle(stages: &[Meanwhile], pick: fn(&Percentiles) -> Option<f64>) -> Option<f64> {
+    let mut all: Vec<f64> = stages.iter().filter_map(|one| pick(&one.latency)).collect();
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied()
 }
 
-fn longest(stages: &[Percentiles]) -> Option<f64> {
-    let all = stages.iter().filter_map(|stage| stage.max_ms);
+fn longest(stages: &[Meanwhile]) -> Option<f64> {
+    let all = stages.iter().filter_map(|stage| stage.latency.max_ms);
     all.max_by(f64::total_cmp)
 }
 
@@ -249,11 +265,15 @@ impl Comeback {
 mod tests {
     use super::*;
 
-    fn stage(p50_ms: Option<f64>, max_ms: f64) -> Percentiles {
-        Percentiles {
-            p50_ms,
-            max_ms: Some(max_ms),
-            ..Percentiles::default()
+    fn stage(p50_ms: Option<f64>, max_ms: f64) -> Meanwhile {
+        Meanwhile {
+            sent: 50,
+            turned_away: 20,
+            latency: Percentiles {
+                p50_ms,
+                max_ms: Some(max_ms),
+                ..Percentiles::default()
+            },
         }
     }
 
@@ -267,6 +287,8 @@ mod tests {
         ];
         assert_eq!(middle(&stages, |one| one.p50_ms), Some(5.0));
         assert_eq!(longest(&stages), Some(900.0));
+        assert!((turned_away(&stages) - 40.0).abs() < 1e-9);
+        assert!(turned_away(&[]).abs() < 1e-9);
         assert_eq!(middle(&[], |one| one.p50_ms), None);
     }
 }
