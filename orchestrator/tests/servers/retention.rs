@@ -23,7 +23,7 @@ use saga_messaging::{
     rule::{BatchError, Processor},
 };
 use saga_testkit::environment::until;
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -299,7 +299,17 @@ async fn a_reader_delays_a_drop_and_the_traffic_goes_on() {
     assert_eq!(database.count("saga_history").await, 20);
 }
 
-/// Autovacuum is at today's partition for seconds, again and again, and lets nobody hurry it for the first of them.
+/// What autovacuum has of a partition for seconds, again and again, without letting anybody hurry it for the first of them.
+async fn vacuum(database: &Database, partition: &str) -> Transaction<'static, Postgres> {
+    let mut vacuum = database.store.pool().begin().await.unwrap();
+    let statement = format!("LOCK TABLE ONLY {partition} IN SHARE UPDATE EXCLUSIVE MODE");
+    sqlx::raw_sql(AssertSqlSafe(statement))
+        .execute(&mut *vacuum)
+        .await
+        .unwrap();
+    vacuum
+}
+
 #[tokio::test]
 async fn a_drop_does_not_wait_for_who_vacuums_another_partition() {
     let database = long_memory().await;
@@ -311,15 +321,7 @@ async fn a_drop_does_not_wait_for_who_vacuums_another_partition() {
     let now_ms = saga_service::clock::now().timestamp_millis();
     let stand = HISTORY.partitions(pool).await.unwrap();
     let today = stand.iter().find(|one| one.span.to_ms > now_ms).unwrap();
-    let mut vacuum = database.store.pool().begin().await.unwrap();
-    let statement = format!(
-        "LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE",
-        today.name
-    );
-    sqlx::raw_sql(AssertSqlSafe(statement))
-        .execute(&mut *vacuum)
-        .await
-        .unwrap();
+    let vacuum = vacuum(&database, &today.name).await;
     let floor_ms = floor_of(&database).await.timestamp_millis();
     let dropped = HISTORY.drop_below(pool, floor_ms).await.unwrap();
     assert!(
@@ -327,6 +329,28 @@ async fn a_drop_does_not_wait_for_who_vacuums_another_partition() {
         "{dropped:?}"
     );
     vacuum.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_partition_that_is_vacuumed_is_dropped_afterwards() {
+    let database = long_memory().await;
+    run(&database, old_saga()).await;
+    let pool = database.store.reporting();
+    let mut shorter = retention(&database, 30);
+    shorter.make_room().await.unwrap();
+    shorter.make_room().await.unwrap();
+    let floor_ms = floor_of(&database).await.timestamp_millis();
+    let stand = HISTORY.partitions(pool).await.unwrap();
+    let old = stand
+        .iter()
+        .rfind(|one| one.span.to_ms <= floor_ms)
+        .unwrap();
+    let vacuum = vacuum(&database, &old.name).await;
+    let dropped = HISTORY.drop_below(pool, floor_ms).await.unwrap();
+    assert!(dropped.left > 0, "{dropped:?}");
+    vacuum.rollback().await.unwrap();
+    let dropped = HISTORY.drop_below(pool, floor_ms).await.unwrap();
+    assert_eq!(dropped.left, 0, "{dropped:?}");
 }
 
 #[tokio::test]

@@ -109,6 +109,10 @@ async fn free_name(tx: &mut PgConnection, name: &str) -> Result<String, sqlx::Er
     .await
 }
 
+/// How long a drop that has the table waits for the partition. Whoever uses the table has let go of both by then; who has
+/// the partition alone, as a vacuum, may have it for minutes, and all traffic would wait for it, too.
+const PARTITION_LOCK_MS: u32 = 10;
+
 /// The table's own lock comes first: everybody else takes it before a partition's, so nobody waits in a circle. `ONLY`
 /// it: with the locks of all partitions the table's traffic would stand behind whoever vacuums one of them.
 pub(super) async fn drop(
@@ -122,7 +126,8 @@ pub(super) async fn drop(
     // One round trip, so that the lock is held no longer than it takes. The name is one that the catalog told.
     let statements = format!(
         "SET LOCAL lock_timeout = '{timeout_ms}ms'; SELECT pg_advisory_xact_lock({key}); \
-         LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; DROP TABLE IF EXISTS \"{quoted}\"",
+         LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; \
+         SET LOCAL lock_timeout = '{PARTITION_LOCK_MS}ms'; DROP TABLE IF EXISTS \"{quoted}\"",
         key = table.lock,
         quoted = partition.replace('"', "\"\""),
     );
