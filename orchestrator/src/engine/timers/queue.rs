@@ -214,7 +214,7 @@ impl TimerQueue {
     }
 
     pub fn watched_len(&self) -> usize {
-        self.watched.len()
+        self.watched.count()
     }
 
     pub fn counts(&self) -> Counts {

@@ -78,7 +78,8 @@ impl Watchlist {
         self.participants.keys().cloned().collect()
     }
 
-    pub fn len(&self) -> usize {
+    /// Commands.
+    pub fn count(&self) -> usize {
         let counts = self.participants.values();
         counts
             .map(|spots| spots.placed.len() + spots.unplaced.len())
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn what_was_taken_off_leaves_nothing_behind() {
         let mut list = placed();
-        assert_eq!((list.len(), list.participants().len()), (9, 1));
+        assert_eq!((list.count(), list.participants().len()), (9, 1));
         for number in 1..=9_u32 {
             let offset = i64::from(number) * 10;
             let spot = Spot::At {
@@ -253,6 +254,6 @@ mod tests {
             };
             list.remove("payment", spot, saga(number.into()));
         }
-        assert_eq!((list.len(), list.participants().len()), (0, 0));
+        assert_eq!((list.count(), list.participants().len()), (0, 0));
     }
 }
