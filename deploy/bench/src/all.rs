@@ -6,11 +6,11 @@ use clap::Args;
 /// Measures everything, one after the other: run, scale, flat, crowd, soak. About three hours.
 ///
 /// Each has the settings that it has by itself, and a directory of its own below --out. What they found stands together in
-/// bench.md there. Servers that are given cannot have two systems at a time, so flat is left out with them.
+/// bench.md there. A time limit is that of each. Servers that are given cannot have two systems at a time, so flat is left
+/// out with them.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXIT_STATUS)]
 pub struct AllOptions {
-    /// Of each measurement, the time limit counts if it is above the measurement's own.
     #[command(flatten)]
     pub servers: ServerOptions,
 
@@ -19,26 +19,29 @@ pub struct AllOptions {
     pub smoke: bool,
 }
 
-const ALL: [&str; 5] = ["run", "scale", "flat", "crowd", "soak"];
+const FLAT: &str = "flat";
+const ALL: [&str; 5] = ["run", "scale", FLAT, "crowd", "soak"];
 
 impl AllOptions {
     /// With their names.
     pub fn measurements(&self) -> Result<Vec<(&'static str, Measurement)>, clap::Error> {
-        let given = self.servers.postgres_url.is_some() || self.servers.kafka_brokers.is_some();
+        let given = self.has_given_servers();
         ALL.into_iter()
-            .filter(|name| !(given && *name == "flat"))
+            .filter(|name| !(given && *name == FLAT))
             .map(|name| Ok((name, self.measurement(name)?)))
             .collect()
+    }
+
+    pub fn has_given_servers(&self) -> bool {
+        self.servers.postgres_url.is_some() || self.servers.kafka_brokers.is_some()
     }
 
     fn measurement(&self, name: &str) -> Result<Measurement, clap::Error> {
         let smoke = self.smoke.then_some("--smoke");
         let words: Vec<&str> = [name].into_iter().chain(smoke).collect();
         let mut measurement = Measurement::named(&words)?;
-        let own_limit = measurement.servers().time_limit;
         *measurement.servers_mut() = ServerOptions {
             out: self.servers.out.join(name),
-            time_limit: self.servers.time_limit.max(own_limit),
             ..self.servers.clone()
         };
         Ok(measurement)
@@ -70,13 +73,13 @@ mod tests {
             assert!(servers.out.ends_with(name), "{}", servers.out.display());
         }
         let limits = found.iter().map(|(_, one)| one.servers().time_limit);
-        assert_eq!(limits.collect::<Vec<_>>(), [100, 100, 120, 120, 100]);
+        assert_eq!(limits.collect::<Vec<_>>(), [Some(100); 5]);
     }
 
     #[test]
     fn given_servers_hold_one_system() {
         let found = measurements(&["--kafka-brokers", "somewhere:9092"]);
-        assert!(found.iter().all(|(name, _)| *name != "flat"));
+        assert!(found.iter().all(|(name, _)| *name != FLAT));
         assert_eq!(found.len(), ALL.len() - 1);
     }
 

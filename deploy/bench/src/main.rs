@@ -37,29 +37,32 @@ mod stage;
 mod system;
 
 use all::AllOptions;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
 use options::{Command, Measurement, Options};
 use report::Findings;
 use saga_e2e::serve::named_service;
+use session::Interrupted;
 use std::{fmt::Write, fs, process::ExitCode, time::Duration};
 
 /// After everything has been stopped, how long a thread of the load generator may still run.
 const ABANDON_LIMIT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    named_service().unwrap_or_else(|| measure(&Options::read()))
+    named_service().unwrap_or_else(|| measure(&Options::parse()))
 }
 
 /// Whether every result is right.
 async fn perform(command: &Command) -> Result<bool> {
     match command {
-        Command::One(measurement) => Ok(take(measurement).await?.mistakes().is_empty()),
+        Command::One(measurement) => Ok(take(measurement.clone()).await?.mistakes().is_empty()),
         Command::All(options) => take_all(options).await,
     }
 }
 
-async fn take(measurement: &Measurement) -> Result<Box<dyn Findings>> {
-    let findings: Box<dyn Findings> = match measurement {
+async fn take(measurement: Measurement) -> Result<Box<dyn Findings>> {
+    let measurement = measurement.limited();
+    let findings: Box<dyn Findings> = match &measurement {
         Measurement::Run(options) => Box::new(run::run(options).await?),
         Measurement::Soak(options) => Box::new(soak::soak(options).await?),
         Measurement::Scale(options) => Box::new(scale::scale(options).await?),
@@ -73,17 +76,33 @@ async fn take(measurement: &Measurement) -> Result<Box<dyn Findings>> {
     Ok(findings)
 }
 
-/// What was found stands there as soon as it is found, whatever comes of the rest.
+/// What was found stands there as soon as it is found. A measurement that fails keeps no other from being made.
 async fn take_all(options: &AllOptions) -> Result<bool> {
+    if options.has_given_servers() {
+        progress::say("flat is left out: it needs two systems, and the given servers hold one");
+    }
     let together = options.servers.out.join("bench.md");
-    let (mut text, mut right) = (String::new(), true);
+    let (mut text, mut right, mut failed) = (String::new(), true, Vec::new());
     for (name, measurement) in options.measurements()? {
         progress::say(&format!("# {name}"));
-        let findings = take(&measurement).await?;
-        right &= findings.mistakes().is_empty();
-        writeln!(text, "# {name}\n\n{}", findings.table())?;
-        fs::write(&together, &text).with_context(|| format!("writing {}", together.display()))?;
+        let found = match take(measurement).await {
+            Ok(findings) => {
+                right &= findings.mistakes().is_empty();
+                findings.table()
+            }
+            Err(error) if error.is::<Interrupted>() => return Err(error),
+            Err(error) => {
+                progress::say(&format!("FAILED: {error:#}"));
+                failed.push(name);
+                format!("FAILED: {error:#}\n")
+            }
+        };
+        writeln!(text, "# {name}\n\n{found}")?;
+        fs::create_dir_all(&options.servers.out)
+            .and_then(|()| fs::write(&together, &text))
+            .with_context(|| format!("writing {}", together.display()))?;
     }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(right)
 }
 

@@ -4,7 +4,7 @@ use crate::{
     all::AllOptions, crowd::CrowdOptions, flat::FlatOptions, scale::ScaleOptions,
     scenario::Scenario, soak::SoakOptions,
 };
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::{path::PathBuf, time::Duration};
 
 pub const EXIT_STATUS: &str = "\
@@ -37,37 +37,39 @@ pub enum Measurement {
     Crowd(CrowdOptions),
 }
 
-/// Minutes until the time limit of what takes longer than a run, by subcommand.
-const TIME_LIMITS: [(&str, &str); 3] = [("soak", "90"), ("flat", "120"), ("crowd", "120")];
-
-impl Options {
-    /// Ends the process at wrong usage.
-    pub fn read() -> Self {
-        Self::from_arg_matches(&described().get_matches()).unwrap_or_else(|error| error.exit())
-    }
-}
-
-fn described() -> clap::Command {
-    TIME_LIMITS
-        .into_iter()
-        .fold(Options::command(), |all, (name, minutes)| {
-            all.mut_subcommand(name, |one| {
-                one.mut_arg("time_limit", |limit| limit.default_value(minutes))
-            })
-        })
-}
+/// Minutes that anything takes at most on a machine that is slow.
+const LIMIT: u64 = 60;
+const LIMIT_SMOKE: u64 = 20;
+/// Millions of sagas are loaded, or come together and drain.
+const LIMIT_MILLIONS: u64 = 120;
 
 impl Measurement {
     /// One that is asked for by these words alone.
     pub fn named(words: &[&str]) -> Result<Self, clap::Error> {
-        let matches = described().try_get_matches_from(["saga-bench"].iter().chain(words))?;
-        match Options::from_arg_matches(&matches)?.command {
+        match Options::try_parse_from(["saga-bench"].iter().chain(words))?.command {
             Command::One(measurement) => Ok(measurement),
             Command::All(_) => Err(Options::command().error(
                 clap::error::ErrorKind::InvalidSubcommand,
                 "all of them are not one",
             )),
         }
+    }
+
+    /// With its own time limit, if none was given.
+    #[must_use]
+    pub fn limited(mut self) -> Self {
+        let minutes = match &self {
+            Self::Run(RunOptions { smoke: true, .. })
+            | Self::Soak(SoakOptions { smoke: true, .. })
+            | Self::Scale(ScaleOptions { smoke: true, .. })
+            | Self::Flat(FlatOptions { smoke: true, .. })
+            | Self::Crowd(CrowdOptions { smoke: true, .. }) => LIMIT_SMOKE,
+            Self::Run(_) | Self::Scale(_) => LIMIT,
+            Self::Soak(options) => options.minutes + LIMIT,
+            Self::Flat(_) | Self::Crowd(_) => LIMIT_MILLIONS,
+        };
+        self.servers_mut().time_limit.get_or_insert(minutes);
+        self
     }
 
     pub fn servers(&self) -> &ServerOptions {
@@ -190,14 +192,15 @@ pub struct ServerOptions {
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub out: PathBuf,
 
-    /// After this, everything is stopped, and the run has failed
-    #[arg(long, default_value_t = 60, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=10_080))]
-    pub time_limit: u64,
+    /// After this, everything is stopped, and the measurement has failed. If not given: an hour, two for flat and crowd, an
+    /// hour more than its minutes for soak, twenty minutes with --smoke
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=20_160))]
+    pub time_limit: Option<u64>,
 }
 
 impl ServerOptions {
     pub fn limit(&self) -> Duration {
-        Duration::from_secs(self.time_limit * 60)
+        Duration::from_secs(self.time_limit.unwrap_or(LIMIT) * 60)
     }
 }
 
@@ -273,17 +276,20 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        described().debug_assert();
+        Options::command().debug_assert();
     }
 
     #[test]
     fn what_takes_longer_has_more_time() {
         let check = |words: &[&str], minutes: u64| {
-            let measurement = Measurement::named(words).expect("options");
-            assert_eq!(measurement.servers().time_limit, minutes);
+            let measurement = Measurement::named(words).expect("options").limited();
+            let limit = measurement.servers().limit();
+            assert_eq!(limit, Duration::from_secs(minutes * 60), "{words:?}");
         };
         check(&["run"], 60);
+        check(&["soak", "--minutes", "600"], 660);
         check(&["crowd"], 120);
+        check(&["crowd", "--smoke"], 20);
         check(&["crowd", "--time-limit", "5"], 5);
     }
 

@@ -11,7 +11,28 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow};
 use saga_service::lifecycle::Shutdown;
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+use thiserror::Error;
+
+/// By a signal. Whoever measures several things ends with it, whatever else may go wrong with one of them.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+static SHUTDOWN: OnceLock<Shutdown> = OnceLock::new();
+
+/// One for the process: a signal between two systems ends the second one before it is started.
+fn shutdown() -> Result<&'static Shutdown> {
+    if let Some(shutdown) = SHUTDOWN.get() {
+        return Ok(shutdown);
+    }
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    Ok(SHUTDOWN.get_or_init(|| shutdown))
+}
 
 /// Gives `work` a system with one instance of each service, and stops it afterwards. Ends early at a signal and at the
 /// time limit.
@@ -31,7 +52,7 @@ pub async fn within_each<T, const COUNT: usize>(
     work: impl AsyncFnOnce(&mut [Bench<'_>; COUNT]) -> Result<T>,
 ) -> Result<T> {
     // Before anything is started, so that Ctrl-C stops it cleanly at any moment.
-    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let shutdown = shutdown()?;
     saga_servers::install_crypto_provider();
     let directory = system::data_directory(options.data_dir.as_deref())?;
     let mut systems = [const { None }; COUNT];
@@ -48,10 +69,11 @@ pub async fn within_each<T, const COUNT: usize>(
         work(&mut benches).await
     };
     let outcome = tokio::select! {
+        biased;
+        () = shutdown.soft.cancelled() => Err(Interrupted.into()),
         outcome = working => outcome,
-        () = shutdown.soft.cancelled() => Err(anyhow!("interrupted")),
         () = tokio::time::sleep(options.limit()) => {
-            Err(anyhow!("the time limit of {} minutes is reached", options.time_limit))
+            Err(anyhow!("the time limit of {} minutes is reached", options.limit().as_secs() / 60))
         }
     };
     update("  stopping");

@@ -46,6 +46,7 @@ pub struct Comeback {
     pub commands: i64,
     /// Sagas that sent some command more than once, because its answer was late.
     pub repeated: i64,
+    /// A saga, whether of the crowd or another.
     pub cost: Cost,
 }
 
@@ -55,6 +56,7 @@ pub struct Comeback {
 pub struct Meanwhile {
     pub sent: u64,
     pub turned_away: u64,
+    pub ended: u64,
     pub latency: Percentiles,
 }
 
@@ -103,6 +105,8 @@ pub async fn measure(
     let now = Counted::now(bench).await?;
     let last_ms = ends.iter().copied().max().unwrap_or(began_ms);
     let drained_seconds = (last_ms - began_ms).max(1) as f64 / 1e3;
+    let others_ended: u64 = meanwhile.iter().map(|one| one.ended).sum();
+    let all_ended = ends.len() as u64 + others_ended;
     Ok(Comeback {
         ready_ms: ready.as_millis() as u64,
         drained_seconds,
@@ -114,7 +118,7 @@ pub async fn measure(
         charges: now.charges - counted.charges,
         commands: now.commands - counted.commands,
         repeated: store::repeated(&mut database, crowd.span).await?,
-        cost: Cost::between(&before, &after, &Memory::default(), ends.len() as u64),
+        cost: Cost::between(&before, &after, &Memory::default(), all_ended),
     })
 }
 
@@ -141,6 +145,7 @@ async fn drain(
         meanwhile.push(Meanwhile {
             sent: stage.tally.sent,
             turned_away: stage.tally.not_accepted.pushed_back,
+            ended: stage.tally.ended_in_window,
             latency: stage.tally.accepted_to_ended.percentiles(),
         });
         let now = completed(bench) - completed_before;

@@ -40,8 +40,16 @@ use options::Pace;
 use others::Others;
 use report::{CrowdReport, Standing};
 use saga_e2e::system::Service;
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use store::Waiting;
+use tokio::time::sleep;
+
+/// Every command is looked after when it would have timed out; a million of them at some thousands a second.
+const QUEUED_LIMIT: Duration = Duration::from_mins(15);
+const QUEUED_POLL: Duration = Duration::from_secs(2);
 
 /// What came of it.
 pub async fn run(options: &CrowdOptions) -> Result<CrowdReport> {
@@ -95,7 +103,7 @@ async fn measure(options: &CrowdOptions, bench: &mut Bench<'_>) -> Result<CrowdR
     })
 }
 
-/// What others, an idle system and restarts are like. The idle time comes last: what a restart leaves behind is part of it.
+/// What others, an idle system and restarts are like; and an idle system after the restarts, with what they leave behind.
 async fn standing(
     bench: &mut Bench<'_>,
     others: &mut Others,
@@ -120,12 +128,21 @@ async fn standing(
     })
 }
 
+/// As soon as all of it is known to be queued, or not within the limit.
 async fn waiting(bench: &Bench<'_>, crowd: &Crowd) -> Result<Waiting> {
     let mut database = bench
         .system
         .connect(&database(Service::Orchestrator))
         .await?;
-    store::waiting(&mut database, crowd.span).await
+    let began = Instant::now();
+    loop {
+        update("  waiting until all of it is known to be queued");
+        let waiting = store::waiting(&mut database, crowd.span).await?;
+        if waiting.queued == waiting.sagas || began.elapsed() > QUEUED_LIMIT {
+            return Ok(waiting);
+        }
+        sleep(QUEUED_POLL).await;
+    }
 }
 
 /// What has happened to the crowd while it waited, although nothing may.
@@ -141,6 +158,7 @@ fn disturbed(waiting: &Waiting, crowd: &Crowd) -> Vec<String> {
     let rules = [
         (waiting.running, "are running"),
         (waiting.on_payment, "wait for payment-svc"),
+        (waiting.queued, "are known to be queued"),
         (waiting.first_attempt, "are at their first attempt"),
     ];
     for (count, what) in rules {
@@ -211,7 +229,7 @@ mod tests {
             sagas: 10,
             running: 10,
             on_payment: 10,
-            queued: 7,
+            queued: 10,
             first_attempt: 10,
         };
         let check = |spoil: fn(&mut Waiting), expected: Option<&str>| {
@@ -226,6 +244,7 @@ mod tests {
         check(|_| (), None);
         check(|waiting| waiting.running = 9, Some("only 9 are running"));
         check(|waiting| waiting.on_payment = 8, Some("only 8 wait"));
+        check(|waiting| waiting.queued = 7, Some("only 7 are known"));
         check(|waiting| waiting.first_attempt = 0, Some("only 0 are at"));
         check(|waiting| waiting.sagas = 9, Some("and 9 are live"));
         check(|waiting| waiting.sagas = 12, Some("and 12 are live"));

@@ -269,6 +269,7 @@ mod tests {
         Meanwhile {
             sent: 50,
             turned_away: 20,
+            ended: 0,
             latency: Percentiles {
                 p50_ms,
                 max_ms: Some(max_ms),

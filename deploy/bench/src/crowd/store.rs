@@ -30,7 +30,7 @@ pub struct Waiting {
     pub running: i64,
     /// For the dead participant.
     pub on_payment: i64,
-    /// Of these, known not to be picked up.
+    /// Of these, known not to be picked up: their timers have looked, and burnt no attempt.
     pub queued: i64,
     pub first_attempt: i64,
 }

@@ -41,7 +41,7 @@ pub struct FlatOptions {
     #[command(flatten)]
     pub servers: ServerOptions,
 
-    /// A short history and one round of seconds: whether results are right, not how fast they come
+    /// A short history and one round of seconds: whether results are right, not how fast they come. What CI runs
     #[arg(long)]
     pub smoke: bool,
 }

@@ -19,19 +19,23 @@ pub use options::ScaleOptions;
 
 use crate::{
     check::{self, Accepted},
+    options::ServerOptions,
     progress::{say, update},
     report::StageReport,
     run,
     scenario::{PIECES, Scenario, Shop},
-    session,
+    session::{self, Interrupted},
     stage::{Bench, Offer, Plan, Stage},
     system::Instance,
 };
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use groups::Groups;
 use report::{ScaleReport, Step};
 use saga_e2e::system::Service;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How much longer the stage is that shows whether a saga costs the same after many.
 const LONGER: u32 = 4;
@@ -59,16 +63,14 @@ impl Pace {
                 measured: seconds(2),
             };
         }
-        let mut copies = options.copies.clone();
+        let mut copies: Vec<usize> = options.copies.iter().copied().map(usize::from).collect();
         // Copies are only ever added.
         copies.sort_unstable();
         copies.dedup();
-        copies.retain(|copies| *copies > 0);
-        let mut partition_counts = options.partition_counts.clone();
-        partition_counts.retain(|count| *count > 0);
+        let counts = options.partition_counts.iter().copied();
         Self {
             copies,
-            partition_counts,
+            partition_counts: counts.map(i32::from).collect(),
             in_flight: options.in_flight,
             warm_up: seconds(options.warm_up),
             measured: seconds(options.seconds),
@@ -86,34 +88,60 @@ impl Pace {
 /// What came of it.
 pub async fn scale(options: &ScaleOptions) -> Result<ScaleReport> {
     let pace = Pace::of(options);
+    for partitions in &pace.partition_counts {
+        ensure!(
+            pace.copies_for(*partitions).next().is_some(),
+            "no count of copies fits {partitions} partitions: some would have nothing to do"
+        );
+    }
     let mut report = ScaleReport::default();
+    let until = Instant::now() + options.servers.limit();
     for partitions in pace.partition_counts.clone() {
         say(&format!("{partitions} partitions"));
-        let mut servers = options.servers.clone();
-        servers.partitions = partitions;
-        session::within(&servers, false, async |bench| {
-            report.machine = Some(bench.machine.clone());
-            report.servers = Some(bench.servers.clone());
-            run::settle(bench, options.smoke).await?;
-            let mut scale = Scale::new(bench, &pace, partitions).await?;
-            scale.all().await?;
-            if options.smoke {
-                update("  auditing");
-                let found = scale.bench.system.audit().await?.into_iter();
-                scale
-                    .mistakes
-                    .extend(found.map(|what| format!("audit: {what}")));
-            }
-            for mistake in &scale.mistakes {
-                say(&format!("  BROKEN: {mistake}"));
-            }
-            report.steps.append(&mut scale.steps);
-            report.mistakes.append(&mut scale.mistakes);
-            Ok(())
-        })
-        .await?;
+        let servers = ServerOptions {
+            partitions,
+            time_limit: Some(until.saturating_duration_since(Instant::now()).as_secs() / 60 + 1),
+            ..options.servers.clone()
+        };
+        match with_partitions(options, &servers, &pace, &mut report).await {
+            Err(error) if error.is::<Interrupted>() => return Err(error),
+            // What the others have shown stands.
+            Err(error) => report
+                .mistakes
+                .push(format!("{partitions} partitions: {error:#}")),
+            Ok(()) => {}
+        }
     }
     Ok(report)
+}
+
+async fn with_partitions(
+    options: &ScaleOptions,
+    servers: &ServerOptions,
+    pace: &Pace,
+    report: &mut ScaleReport,
+) -> Result<()> {
+    session::within(servers, false, async |bench| {
+        report.machine = Some(bench.machine.clone());
+        report.servers = Some(bench.servers.clone());
+        run::settle(bench, options.smoke).await?;
+        let mut scale = Scale::new(bench, pace, servers.partitions).await?;
+        scale.all().await?;
+        if options.smoke {
+            update("  auditing");
+            let found = scale.bench.system.audit().await?.into_iter();
+            scale
+                .mistakes
+                .extend(found.map(|what| format!("audit: {what}")));
+        }
+        for mistake in &scale.mistakes {
+            say(&format!("  BROKEN: {mistake}"));
+        }
+        report.steps.append(&mut scale.steps);
+        report.mistakes.append(&mut scale.mistakes);
+        Ok(())
+    })
+    .await
 }
 
 /// One system, as far as it has come.

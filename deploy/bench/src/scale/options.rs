@@ -15,18 +15,20 @@ pub struct ScaleOptions {
         long,
         value_delimiter = ',',
         value_name = "LIST",
-        default_value = "1,2,4"
+        default_value = "1,2,4",
+        value_parser = clap::value_parser!(u16).range(1..)
     )]
-    pub copies: Vec<usize>,
+    pub copies: Vec<u16>,
 
     /// Partitions of each topic, instead of --partitions
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "LIST",
-        default_value = "2,4,8,16"
+        default_value = "2,4,8,16",
+        value_parser = clap::value_parser!(u16).range(1..=1_000)
     )]
-    pub partition_counts: Vec<i32>,
+    pub partition_counts: Vec<u16>,
 
     /// Orders in flight
     #[arg(long, default_value_t = 2_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000))]

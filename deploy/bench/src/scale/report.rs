@@ -104,7 +104,10 @@ impl Findings for ScaleReport {
             .machine
             .as_ref()
             .zip(self.servers.as_ref())
-            .map_or_else(String::new, |(machine, servers)| describe(machine, servers));
+            .map_or_else(String::new, |(machine, servers)| {
+                let last = describe(machine, servers);
+                format!("{last}\nPartitions are those of the rows, not of this last system.\n")
+            });
         text.push_str(
             "\nBy copies of each service. CPU is µs a saga, of a service all of its copies together.\n\n",
         );
@@ -117,7 +120,7 @@ impl Findings for ScaleReport {
         text.push_str(&figures("partitions, sagas", alone, |step| {
             format!("{}, {}", step.partitions, grouped(step.sagas()))
         }));
-        text.push_str("\nWhat each process had: partitions / records read / CPU µs a saga.\n\n");
+        text.push_str("\nWhat each process had: partitions / records read, warm-up and drain included / CPU µs a saga.\n\n");
         text.push_str(&self.shares());
         text.push_str(&verdict(&self.mistakes));
         text

@@ -234,7 +234,16 @@ fn dropped(report: &RetentionReport) -> String {
         .iter()
         .map(|drop| {
             vec![
-                format!("{} {}", drop.aged.service, drop.aged.partition),
+                format!(
+                    "{} {}{}",
+                    drop.aged.service,
+                    drop.aged.partition,
+                    if drop.under_load {
+                        ""
+                    } else {
+                        ", without load"
+                    }
+                ),
                 grouped(drop.aged.rows as f64),
                 number(drop.aged.mib),
                 number(drop.at_seconds),
@@ -262,7 +271,7 @@ fn dropped(report: &RetentionReport) -> String {
     )
     .expect("a String takes any text");
     if !report.waits.is_empty() {
-        text.push_str("\nWho waited for a table's lock, exact to the 25 ms between two looks:\n\n");
+        text.push_str("\nWho waited for a table's lock, exact to the time between two looks, 25 ms or more:\n\n");
         text.push_str(&waits(&report.waits));
     }
     text

@@ -45,6 +45,8 @@ pub struct Dropped {
     pub at_seconds: f64,
     /// After it had become old enough.
     pub late_seconds: f64,
+    /// Between the warm-up and the end of the load; else what was seen around it says nothing.
+    pub under_load: bool,
     pub around: Around,
 }
 
@@ -80,7 +82,8 @@ pub struct Told {
 impl RetentionReport {
     /// Drops around which the load stood still for longer than it may.
     pub fn above_limit(&self) -> usize {
-        let stalls = self.drops.iter().map(|drop| drop.around.stall_ms);
+        let drops = self.drops.iter().filter(|drop| drop.under_load);
+        let stalls = drops.map(|drop| drop.around.stall_ms);
         stalls.filter(|ms| *ms > STALL_LIMIT_MS).count()
     }
 }
@@ -172,6 +175,8 @@ fn evaluate(
                 aged: one.clone(),
                 at_seconds,
                 late_seconds: at_seconds - (one.due_ms - began.ms) as f64 / 1e3,
+                under_load: measured_us.contains(&gone.stood_us)
+                    && measured_us.contains(&gone.missed_us),
                 around: around(trace, &stalls, &window(gone)),
             })
         })

@@ -12,8 +12,10 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// How exact the times are.
+/// How exact the times are, beside how long the looks take.
 const PERIOD: Duration = Duration::from_millis(25);
+/// A drop that did not get its lock is tried again with the next round of upkeep, half a minute later.
+const PATIENCE: Duration = Duration::from_mins(2);
 const EXCLUSIVE: &str = "AccessExclusiveLock";
 
 /// See the module.
@@ -79,10 +81,12 @@ impl Vigil {
         })
     }
 
+    /// Until that time, or [`PATIENCE`] longer while partitions still stand.
     pub async fn run(mut self, until_us: u64) -> Result<Seen> {
-        while self.looked_us < until_us {
+        let patient_us = until_us + PATIENCE.as_micros() as u64;
+        while self.looked_us < until_us || (self.looked_us < patient_us && self.some_stand()) {
+            self.look_for_partitions().await?;
             let now_us = self.flight.now_us();
-            self.look_for_partitions(now_us).await?;
             let waiting = waiting(&mut self.server).await?;
             note(&mut self.seen.waits, &waiting, self.looked_us, now_us);
             self.looked_us = now_us;
@@ -91,7 +95,11 @@ impl Vigil {
         Ok(self.seen)
     }
 
-    async fn look_for_partitions(&mut self, now_us: u64) -> Result<()> {
+    fn some_stand(&self) -> bool {
+        self.catalogs.values().any(|(_, stand)| !stand.is_empty())
+    }
+
+    async fn look_for_partitions(&mut self) -> Result<()> {
         for (database, (connection, stand)) in &mut self.catalogs {
             if stand.is_empty() {
                 continue;
@@ -105,6 +113,7 @@ impl Vigil {
             .fetch_all(connection)
             .await
             .with_context(|| format!("the partitions of {database}"))?;
+            let now_us = self.flight.now_us();
             for partition in gone {
                 stand.remove(&partition);
                 self.seen.gone.push(Gone {

@@ -40,6 +40,9 @@ pub struct System {
     logs: PathBuf,
     postgres: Option<PostgresServer>,
     kafka: Option<KafkaServer>,
+    /// What there is to remove from given servers.
+    made_databases: bool,
+    made_topics: bool,
     ports: BTreeMap<Instance, u16>,
     processes: BTreeMap<Instance, Process>,
 }
@@ -76,14 +79,19 @@ impl System {
             logs,
             postgres,
             kafka,
+            made_databases: false,
+            made_topics: false,
             ports: BTreeMap::new(),
             processes: BTreeMap::new(),
         })
     }
 
     /// Databases and topics.
-    pub async fn provide(&self, partitions: i32) -> Result<()> {
+    pub async fn provide(&mut self, partitions: i32) -> Result<()> {
+        self.refuse_used_topics()?;
         let mut superuser = self.connect("postgres").await?;
+        refuse_used_databases(&mut superuser).await?;
+        self.made_databases = true;
         for service in Service::ALL {
             // Names are the services' own.
             let statement = format!(
@@ -96,7 +104,6 @@ impl System {
                 .with_context(|| format!("making the database {}", database(service)))?;
         }
         superuser.close().await?;
-        self.refuse_used_topics()?;
         let specs: Vec<TopicSpec> = topic::ALL
             .into_iter()
             .flat_map(|topic| {
@@ -106,6 +113,7 @@ impl System {
                 ]
             })
             .collect();
+        self.made_topics = true;
         ensure_topics(&KafkaConfig::plaintext(&self.brokers), &specs).await?;
         Ok(())
     }
@@ -263,10 +271,9 @@ impl System {
     }
 
     async fn remove_what_we_made(&self) -> Result<()> {
-        if self.postgres.is_none() {
+        if self.postgres.is_none() && self.made_databases {
             let mut superuser = self.connect("postgres").await?;
-            let floor = crate::floor::DATABASE.to_owned();
-            for name in Service::ALL.map(database).into_iter().chain([floor]) {
+            for name in databases() {
                 let statement = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
                 sqlx::raw_sql(AssertSqlSafe(statement))
                     .execute(&mut superuser)
@@ -274,11 +281,37 @@ impl System {
             }
             superuser.close().await?;
         }
-        if self.kafka.is_none() {
+        if self.kafka.is_none() && self.made_topics {
             settings::remove_topics(&self.brokers).await?;
         }
         Ok(())
     }
+}
+
+/// Of a whole run.
+fn databases() -> Vec<String> {
+    let floor = crate::floor::DATABASE.to_owned();
+    Service::ALL
+        .map(database)
+        .into_iter()
+        .chain([floor])
+        .collect()
+}
+
+/// Whatever is called as ours are is somebody's: before the first one is made, so that what is removed at the end is ours.
+async fn refuse_used_databases(superuser: &mut PgConnection) -> Result<()> {
+    let there: Vec<String> =
+        sqlx::query_scalar("SELECT datname::text FROM pg_database WHERE datname = ANY($1)")
+            .bind(databases())
+            .fetch_all(superuser)
+            .await
+            .context("which databases there are")?;
+    ensure!(
+        there.is_empty(),
+        "the Postgres of --postgres-url has databases of another run: {}",
+        there.join(", ")
+    );
+    Ok(())
 }
 
 async fn start_postgres(
