@@ -299,6 +299,16 @@ async fn a_reader_delays_a_drop_and_the_traffic_goes_on() {
     assert_eq!(database.count("saga_history").await, 20);
 }
 
+/// With a floor that partitions lie below.
+async fn with_partitions_to_drop() -> Database {
+    let database = long_memory().await;
+    run(&database, old_saga()).await;
+    let mut shorter = retention(&database, 30);
+    shorter.make_room().await.unwrap();
+    shorter.make_room().await.unwrap();
+    database
+}
+
 /// What autovacuum has of a partition for seconds, again and again, without letting anybody hurry it for the first of them.
 async fn vacuum(database: &Database, partition: &str) -> Transaction<'static, Postgres> {
     let mut vacuum = database.store.pool().begin().await.unwrap();
@@ -312,12 +322,8 @@ async fn vacuum(database: &Database, partition: &str) -> Transaction<'static, Po
 
 #[tokio::test]
 async fn a_drop_does_not_wait_for_who_vacuums_another_partition() {
-    let database = long_memory().await;
-    run(&database, old_saga()).await;
+    let database = with_partitions_to_drop().await;
     let pool = database.store.reporting();
-    let mut shorter = retention(&database, 30);
-    shorter.make_room().await.unwrap();
-    shorter.make_room().await.unwrap();
     let now_ms = saga_service::clock::now().timestamp_millis();
     let stand = HISTORY.partitions(pool).await.unwrap();
     let today = stand.iter().find(|one| one.span.to_ms > now_ms).unwrap();
@@ -333,12 +339,8 @@ async fn a_drop_does_not_wait_for_who_vacuums_another_partition() {
 
 #[tokio::test]
 async fn a_partition_that_is_vacuumed_is_dropped_afterwards() {
-    let database = long_memory().await;
-    run(&database, old_saga()).await;
+    let database = with_partitions_to_drop().await;
     let pool = database.store.reporting();
-    let mut shorter = retention(&database, 30);
-    shorter.make_room().await.unwrap();
-    shorter.make_room().await.unwrap();
     let floor_ms = floor_of(&database).await.timestamp_millis();
     let stand = HISTORY.partitions(pool).await.unwrap();
     let old = stand
@@ -348,6 +350,11 @@ async fn a_partition_that_is_vacuumed_is_dropped_afterwards() {
     let vacuum = vacuum(&database, &old.name).await;
     let dropped = HISTORY.drop_below(pool, floor_ms).await.unwrap();
     assert!(dropped.left > 0, "{dropped:?}");
+    // The last try waits for the table for as long; for the partition, all traffic would have waited with it.
+    assert!(
+        dropped.longest_lock < Duration::from_millis(800),
+        "{dropped:?}"
+    );
     vacuum.rollback().await.unwrap();
     let dropped = HISTORY.drop_below(pool, floor_ms).await.unwrap();
     assert_eq!(dropped.left, 0, "{dropped:?}");

@@ -11,13 +11,13 @@ use crate::{
     load::Percentiles,
     measure::Machine,
     report::{
-        Findings, Servers, StageReport,
+        Findings, Servers, StageReport, put,
         table::{describe, grouped, number, optional, table, verdict},
     },
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -47,9 +47,7 @@ pub struct Standing {
 impl Findings for CrowdReport {
     /// `crowd.json` and `crowd.md`.
     fn write(&self, directory: &Path) -> Result<()> {
-        let put = |name: &str, text: String| {
-            fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
-        };
+        let put = |name: &str, text: String| put(directory, name, &text);
         put("crowd.json", serde_json::to_string_pretty(self)?)?;
         put("crowd.md", self.table())
     }

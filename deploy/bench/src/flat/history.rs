@@ -14,7 +14,7 @@ use super::{
 use crate::{
     progress::{say, update},
     scenario::Shop,
-    system::{System, database},
+    system::{System, database, drop_empty},
 };
 use anyhow::{Context, Result, ensure};
 use saga_e2e::system::Service;
@@ -24,7 +24,7 @@ use saga_messaging::{
 };
 use saga_service::clock;
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::{
     sync::{
         Arc,
@@ -172,19 +172,6 @@ async fn make_room(system: &System, days: i64) -> Result<()> {
         inbox::TABLE.make(&pool, before).await?;
         pool.close().await;
     }
-    Ok(())
-}
-
-async fn drop_empty(pool: &PgPool, partition: &str) -> Result<()> {
-    let is_used: bool = sqlx::query_scalar(AssertSqlSafe(format!(
-        "SELECT EXISTS (SELECT FROM \"{partition}\")"
-    )))
-    .fetch_one(pool)
-    .await?;
-    ensure!(!is_used, "{partition} has rows in it");
-    sqlx::raw_sql(AssertSqlSafe(format!("DROP TABLE \"{partition}\"")))
-        .execute(pool)
-        .await?;
     Ok(())
 }
 

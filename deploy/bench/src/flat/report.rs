@@ -4,13 +4,13 @@ use super::history::Loaded;
 use crate::{
     measure::Machine,
     report::{
-        Findings, Servers, StageReport,
+        Findings, Servers, StageReport, put,
         table::{describe, grouped, number, optional, table},
     },
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
-use std::{fmt::Write, fs, path::Path};
+use std::{fmt::Write, path::Path};
 
 /// Ended sagas must fill so many times Postgres's own memory, or all of them are in it and nothing is shown.
 const SHARED_BUFFERS_TIMES: f64 = 10.0;
@@ -156,9 +156,7 @@ impl Comparison {
 impl Findings for Report {
     /// `flat.json` and `flat.md`.
     fn write(&self, directory: &Path) -> Result<()> {
-        let put = |name: &str, text: String| {
-            fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
-        };
+        let put = |name: &str, text: String| put(directory, name, &text);
         put("flat.json", serde_json::to_string_pretty(self)?)?;
         put("flat.md", self.table())
     }

@@ -27,6 +27,11 @@ pub trait Findings {
     fn mistakes(&self) -> &[String];
 }
 
+/// One of a report's files.
+pub fn put(directory: &Path, name: &str, text: &str) -> Result<()> {
+    fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
+}
+
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,9 +124,7 @@ impl StageReport {
 impl Findings for Report {
     /// `bench.json`, `bench.md` and the plots.
     fn write(&self, directory: &Path) -> Result<()> {
-        let put = |name: &str, text: String| {
-            fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
-        };
+        let put = |name: &str, text: String| put(directory, name, &text);
         put("bench.json", serde_json::to_string_pretty(self)?)?;
         put("bench.md", table::markdown(self))?;
         for scenario in &self.scenarios {

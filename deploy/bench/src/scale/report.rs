@@ -3,14 +3,14 @@
 use crate::{
     measure::{KAFKA, Machine, POSTGRES},
     report::{
-        Findings, Servers, StageReport,
+        Findings, Servers, StageReport, put,
         table::{describe, grouped, number, optional, table, verdict},
     },
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use saga_e2e::system::Service;
 use serde::Serialize;
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -92,9 +92,7 @@ fn parts() -> impl Iterator<Item = &'static str> {
 
 impl Findings for ScaleReport {
     fn write(&self, directory: &Path) -> Result<()> {
-        let put = |name: &str, text: String| {
-            fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
-        };
+        let put = |name: &str, text: String| put(directory, name, &text);
         put("scale.json", serde_json::to_string_pretty(self)?)?;
         put("scale.md", self.table())
     }

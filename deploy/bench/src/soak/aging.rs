@@ -13,10 +13,14 @@
 //! orchestrator's upkeep takes the rest of its week for a gap, closes it with an empty partition, and drops that in the
 //! same round: a drop every half minute, which shows among the waits, and in the times that count as quiet.
 
-use crate::system::{System, database};
+use crate::system::{System, database, drop_empty};
 use anyhow::{Context, Result, ensure};
+use orchestrator::store::history::HISTORY;
 use saga_e2e::system::Service;
-use saga_messaging::partition::{Partition, PartitionedTable, Span};
+use saga_messaging::{
+    participant::inbox,
+    partition::{Partition, PartitionedTable, Span},
+};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
 use std::time::Duration;
@@ -34,19 +38,6 @@ pub struct Table {
     copy: &'static str,
 }
 
-const HISTORY: PartitionedTable = PartitionedTable {
-    name: "saga_history",
-    width_ms: 7 * DAY_MS,
-    lock: LOCK,
-};
-const INBOX: PartitionedTable = PartitionedTable {
-    name: "inbox",
-    width_ms: DAY_MS,
-    lock: LOCK,
-};
-/// Nobody else makes partitions while the services stand still.
-const LOCK: i64 = 0x6265_6e63_6861_6765;
-
 pub const TABLES: [Table; 4] = [
     Table {
         service: Service::Orchestrator,
@@ -55,17 +46,17 @@ pub const TABLES: [Table; 4] = [
     },
     Table {
         service: Service::Order,
-        partitioned: INBOX,
+        partitioned: inbox::TABLE,
         copy: include_str!("inbox.sql"),
     },
     Table {
         service: Service::Inventory,
-        partitioned: INBOX,
+        partitioned: inbox::TABLE,
         copy: include_str!("inbox.sql"),
     },
     Table {
         service: Service::Payment,
-        partitioned: INBOX,
+        partitioned: inbox::TABLE,
         copy: include_str!("inbox.sql"),
     },
 ];
@@ -199,7 +190,7 @@ async fn make(pool: &PgPool, table: &PartitionedTable, spans: &[(i64, i64)]) -> 
     let mut reach_ms = last_ms;
     for partition in table.partitions(pool).await? {
         if partition.span.from_ms.unwrap_or(i64::MIN) < last_ms {
-            remove_empty(pool, &partition.name).await?;
+            drop_empty(pool, &partition.name).await?;
             // An open beginning stays one.
             let begins = partition.span.from_ms.zip(from_ms);
             from_ms = begins.map(|(theirs, ours)| theirs.min(ours));
@@ -215,21 +206,6 @@ async fn make(pool: &PgPool, table: &PartitionedTable, spans: &[(i64, i64)]) -> 
         table.make(pool, wanted).await?;
         begin = Some(end_ms);
     }
-    Ok(())
-}
-
-async fn remove_empty(pool: &PgPool, partition: &str) -> Result<()> {
-    // The name is one that the catalog told.
-    let quoted = partition.replace('"', "\"\"");
-    let question = format!("SELECT EXISTS (SELECT FROM \"{quoted}\")");
-    let used: bool = sqlx::query_scalar(AssertSqlSafe(question))
-        .fetch_one(pool)
-        .await?;
-    ensure!(!used, "{partition} has rows of a time that has not been");
-    let statement = format!("DROP TABLE \"{quoted}\"");
-    sqlx::raw_sql(AssertSqlSafe(statement))
-        .execute(pool)
-        .await?;
     Ok(())
 }
 

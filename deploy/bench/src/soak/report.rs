@@ -11,12 +11,13 @@ use crate::{
         Findings, Servers, StageReport,
         chart::{Chart, Line, Scale},
         plot::{even, plain},
+        put,
         table::{describe, grouped, number, optional, table, verdict},
     },
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
-use std::{fmt::Write, fs, path::Path};
+use std::{fmt::Write, path::Path};
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -38,9 +39,7 @@ pub struct SoakReport {
 
 impl Findings for SoakReport {
     fn write(&self, directory: &Path) -> Result<()> {
-        let put = |name: &str, text: String| {
-            fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
-        };
+        let put = |name: &str, text: String| put(directory, name, &text);
         put("soak.json", serde_json::to_string_pretty(self)?)?;
         put("soak.md", self.table())?;
         put("soak-latency.svg", self.plot("milliseconds", &[" ms"])?)?;

@@ -3,9 +3,11 @@
 //! The services are this very program, started with the name of a service in its environment, so that what is measured is
 //! what was built with it.
 
+mod partition;
 mod services;
 mod settings;
 
+pub use partition::drop_empty;
 pub use services::Instance;
 pub use settings::database;
 
