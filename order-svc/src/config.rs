@@ -1,15 +1,15 @@
 //! Configuration: `config/order-svc.toml` is both the commented example and the defaults.
 
-use crate::{
-    domain::{
-        limits::MAX_WAIT_SECONDS,
-        money::{CurrencyUnit, MoneyError},
-        request::RequestRules,
-    },
-    intake::pressure::Pressure,
+use crate::domain::{
+    limits::MAX_WAIT_SECONDS,
+    money::{CurrencyUnit, MoneyError},
+    request::RequestRules,
 };
 use saga_messaging::{
-    batcher::BatcherSettings, kafka::KafkaConfig, participant::ParticipantSettings,
+    batcher::BatcherSettings,
+    kafka::KafkaConfig,
+    participant::ParticipantSettings,
+    pressure::{Bounds, Pressure},
 };
 use saga_service::{
     ServiceConfig, config::ConfigError, http::HttpConfig, postgres::PostgresConfig,
@@ -62,8 +62,11 @@ impl Config {
     }
 
     pub fn pressure(&self) -> Pressure {
-        let patience = Duration::from_millis(self.intake.backlog_ms);
-        Pressure::new(self.intake.backlog_limit, patience)
+        Pressure::new(Bounds {
+            patience: Duration::from_millis(self.intake.backlog_ms),
+            least: BACKLOG_LEAST,
+            limit: self.intake.backlog_limit,
+        })
     }
 
     pub fn batcher(&self) -> BatcherSettings {
@@ -77,6 +80,8 @@ impl Config {
     }
 }
 
+/// A burst of orders is no overload.
+const BACKLOG_LEAST: u64 = 1_000;
 /// A window longer than this would be felt by every caller.
 const MAX_WINDOW_MS: u64 = 1_000;
 

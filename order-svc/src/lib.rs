@@ -34,14 +34,15 @@ use intake::{
     upkeep::{self, Partitions},
 };
 use participant::OrderParticipant;
-use saga_contracts::topic::ORCHESTRATOR_GROUP;
+use saga_contracts::topic::{ORCHESTRATOR_GROUP, SAGA_INPUTS};
 use saga_log::SagaLog;
 use saga_messaging::{
     batcher::Batcher,
-    kafka::{GroupOffsets, KafkaConfig, KafkaWriter},
+    kafka::{KafkaConfig, KafkaWriter},
     outbox::{Outbox, Relay, RelaySettings},
     participant::{ParticipantConfig, inbox},
     partition::PartitionAlarm,
+    pressure::InputsWatch,
 };
 use saga_service::{
     Service,
@@ -128,8 +129,9 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
         saga_log: SagaLog::new(&config.orchestrator_url)?,
         rules: config.rules()?,
     });
-    let offsets = GroupOffsets::connect(&config.kafka, ORCHESTRATOR_GROUP).context("kafka")?;
-    let watch = upkeep::watch_inputs(app.pressure.clone(), offsets, shutdown.soft.clone());
+    let inputs = InputsWatch::connect(&config.kafka, ORCHESTRATOR_GROUP, SAGA_INPUTS);
+    let inputs = inputs.context("kafka")?;
+    let watch = inputs.run(app.pressure.clone(), shutdown.soft.clone());
     shutdown.spawn("pressure", watch);
     let mut health = health(pool, writer.clone(), alarm.clone());
     let ready = health.readiness("kafka");

@@ -10,7 +10,7 @@ use saga_service::{
     telemetry::LogConfig,
 };
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +28,8 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct CallsConfig {
     pub concurrency: usize,
+    /// 0 for as many as there are.
+    pub per_second: u32,
     pub timeout_ms: u64,
     pub lease_ms: u64,
     pub retry_delay_ms: u64,
@@ -41,6 +43,7 @@ impl Config {
     pub fn call_limits(&self) -> CallLimits {
         CallLimits {
             concurrency: self.calls.concurrency,
+            per_second: NonZeroU32::new(self.calls.per_second),
             timeout: Duration::from_millis(self.calls.timeout_ms),
             lease: Duration::from_millis(self.calls.lease_ms),
             retry_delay: Duration::from_millis(self.calls.retry_delay_ms),

@@ -13,7 +13,6 @@ use crate::{
     domain::request::RequestRules,
     intake::{
         batch::{IntakeError, Job, Outcome},
-        pressure::Pressure,
         upkeep::Partitions,
         waiting::Waiters,
     },
@@ -22,6 +21,7 @@ use crate::{
 use saga_messaging::{
     batcher::Batcher,
     outbox::{Outbox, Relay},
+    pressure::Pressure,
 };
 use sqlx::PgPool;
 use std::sync::Arc;

@@ -7,7 +7,6 @@
 //! ```
 
 pub mod batch;
-pub mod pressure;
 pub mod start;
 pub mod upkeep;
 pub mod waiting;

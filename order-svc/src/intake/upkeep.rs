@@ -1,13 +1,9 @@
 //! What goes on beside the requests: the partition count, forgotten keys, and how many orders are pending.
 
-use super::pressure::Pressure;
 use crate::store;
 use metrics::gauge;
 use saga_contracts::topic;
-use saga_messaging::{
-    kafka::{GroupOffsets, KafkaWriter},
-    log::LogError,
-};
+use saga_messaging::{kafka::KafkaWriter, log::LogError};
 use sqlx::PgPool;
 use std::{
     sync::{
@@ -16,9 +12,9 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 /// Partitions of `saga.inputs` as last seen. Kept while the broker is away, so that orders are still taken; a count
 /// that has grown since only means that the new partitions are not used yet.
@@ -40,12 +36,6 @@ impl Partitions {
     }
 }
 
-/// A flood is felt within this.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A broker that is away takes its time to say so.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// While it is felt.
-const LOOK_OFTEN: Duration = Duration::from_millis(250);
 /// Partitions are added by hand, and rarely.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 const PENDING_EVERY: Duration = Duration::from_secs(5);
@@ -87,49 +77,6 @@ pub async fn watch_partitions(
             );
         }
     }
-}
-
-/// Watches what waits in `saga.inputs`.
-pub async fn watch_inputs(pressure: Pressure, offsets: GroupOffsets, stop: CancellationToken) {
-    loop {
-        let looked = tokio::select! {
-            () = stop.cancelled() => return,
-            looked = timeout(LOOK_LIMIT, inputs(&offsets)) => looked,
-        };
-        match looked {
-            Ok(Ok((read, waiting))) => pressure.look(Instant::now(), read, waiting),
-            Err(_) => pressure.unseen(Instant::now()),
-            Ok(Err(error)) => {
-                pressure.unseen(Instant::now());
-                debug!(
-                    error = &error as &dyn std::error::Error,
-                    messaging.kafka.topic = topic::SAGA_INPUTS,
-                    "what waits for the orchestrator cannot be told"
-                );
-            }
-        }
-        let pause = if pressure.is_felt() {
-            LOOK_OFTEN
-        } else {
-            LOOK_EVERY
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// Records of `saga.inputs` that the orchestrator has read, and that it has not.
-async fn inputs(offsets: &GroupOffsets) -> Result<(u64, u64), LogError> {
-    let (mut read, mut waiting) = (0, 0);
-    for (partition, committed) in offsets.committed(topic::SAGA_INPUTS).await? {
-        let (start, end) = offsets.watermarks(topic::SAGA_INPUTS, partition).await?;
-        let next = committed.max(start);
-        read += next.max(0).unsigned_abs();
-        waiting += (end - next).max(0).unsigned_abs();
-    }
-    Ok((read, waiting))
 }
 
 /// Forgets keys after their day, and counts pending orders.

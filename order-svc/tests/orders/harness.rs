@@ -11,7 +11,6 @@ use order_svc::{
     http::{App, router},
     intake::{
         batch::{Intake, Job, Outcome},
-        pressure::Pressure,
         upkeep::Partitions,
         waiting::Waiters,
     },
@@ -28,6 +27,7 @@ use saga_messaging::{
     log::{Delivered, LogError, LogWriter},
     outbox::{Relay, RelaySettings},
     participant::{Answer, inbox},
+    pressure::{Bounds, Pressure},
 };
 use saga_service::{config::Secret, postgres, postgres::PostgresConfig};
 use saga_testkit::{
@@ -187,7 +187,11 @@ impl TestService {
             outbox,
             relay,
             partitions: Partitions::known(PARTITIONS),
-            pressure: Pressure::new(backlog_limit, PATIENCE),
+            pressure: Pressure::new(Bounds {
+                patience: PATIENCE,
+                least: 1_000,
+                limit: backlog_limit,
+            }),
             waiters,
             saga_log: SagaLog::new(orchestrator_url).expect("client"),
             rules: RequestRules {

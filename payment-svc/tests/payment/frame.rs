@@ -37,6 +37,7 @@ pub fn gateway(pool: &PgPool, rules: &Value) -> Result<SimulatedGateway> {
 pub fn calls(pool: &PgPool, rules: &Value) -> Result<GatewayCalls> {
     let limits = CallLimits {
         concurrency: 4,
+        per_second: None,
         timeout: Duration::from_secs(5),
         lease: Duration::from_secs(10),
         retry_delay: Duration::from_millis(10),

@@ -20,6 +20,7 @@ pub mod migrations;
 pub mod outbox;
 pub mod participant;
 pub mod partition;
+pub mod pressure;
 pub mod rule;
 
 /// The README's Rust is compiled.

@@ -84,6 +84,11 @@ pub const HELP: &[Help] = &[
         "External calls, by command and outcome",
     ),
     (
+        Counter,
+        "saga_gave_way_ms_total",
+        "Milliseconds for which late commands waited because the orchestrator had enough to do",
+    ),
+    (
         Gauge,
         "saga_inbox_partitions_ahead_days",
         "Days for which the barrier has partitions: an alarm is due below three",

@@ -193,6 +193,7 @@ impl ExternalCalls for Outside {
     fn limits(&self) -> CallLimits {
         CallLimits {
             concurrency: 8,
+            per_second: None,
             timeout: Duration::from_secs(5),
             lease: Duration::from_secs(10),
             retry_delay: Duration::from_millis(100),

@@ -9,6 +9,10 @@ use std::{
 
 /// Where the orchestrator reads, unless a configuration says otherwise.
 const DEFAULT_REPLY_TOPIC: &str = "saga.inputs";
+/// The orchestrator's consumer group.
+const DEFAULT_REPLY_GROUP: &str = "orchestrator";
+/// Half of what order-svc allows.
+const DEFAULT_REPLY_BACKLOG: Duration = Duration::from_millis(375);
 const DEFAULT_HANDLER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A week without upkeep before the barrier has nowhere to write.
 const DEFAULT_PARTITIONS_AHEAD_DAYS: u32 = 7;
@@ -33,6 +37,11 @@ pub struct ParticipantConfig {
     /// Topics that a command may want its reply in. A command that names another is dead-lettered: a topic that does
     /// not exist would stop the participant.
     pub reply_topics: BTreeSet<String>,
+    /// The group that reads replies.
+    pub reply_group: String,
+    /// While commands are late that the participant picks up, no more may wait for whoever reads replies than is read in
+    /// this time; zero for no such bound.
+    pub reply_backlog: Duration,
     /// Days for which barrier partitions are made ahead.
     pub partitions_ahead_days: u32,
     /// Raised while the barrier lacks a partition that somebody needs. Shared with `/health`, and with whoever else
@@ -59,6 +68,8 @@ impl ParticipantConfig {
             handler_timeout: DEFAULT_HANDLER_TIMEOUT,
             compensation_replies: BTreeMap::new(),
             reply_topics: BTreeSet::from([DEFAULT_REPLY_TOPIC.to_owned()]),
+            reply_group: DEFAULT_REPLY_GROUP.to_owned(),
+            reply_backlog: DEFAULT_REPLY_BACKLOG,
             partitions_ahead_days: DEFAULT_PARTITIONS_AHEAD_DAYS,
             partition_alarm: inbox::alarm(),
             topics: None,
@@ -70,6 +81,7 @@ impl ParticipantConfig {
     pub fn with_settings(mut self, settings: &ParticipantSettings) -> Self {
         self.rule = settings.rule();
         self.topics = Some(settings.topics());
+        self.reply_backlog = settings.reply_backlog();
         self
     }
 

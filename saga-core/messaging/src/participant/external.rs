@@ -6,7 +6,7 @@ use saga_core::message::{Command, Fault};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 /// What an external call came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct Settlement {
 pub struct CallLimits {
     /// Calls under way at once, in this process.
     pub concurrency: usize,
+    /// Calls that begin in a second, in this process; `None` for as many as there are.
+    pub per_second: Option<NonZeroU32>,
     pub timeout: Duration,
     /// After this long without a settlement another instance may take an intent over. Longer than `timeout`: a call
     /// that is taken over too early is made twice, with the same key.
@@ -62,9 +64,11 @@ pub struct CallLimits {
 const JOBS_A_CALL: usize = 4;
 
 impl CallLimits {
-    /// Commands that are picked up and wait for their call, at most.
+    /// Commands that are picked up and wait for their call, at most: no more than are called within a second.
     pub fn waiting(&self) -> usize {
-        self.concurrency.max(1) * JOBS_A_CALL
+        let waiting = self.concurrency.max(1) * JOBS_A_CALL;
+        let in_a_second = self.per_second.map(|rate| rate.get() as usize);
+        in_a_second.map_or(waiting, |called| waiting.min(called))
     }
 }
 
@@ -79,4 +83,27 @@ pub trait ExternalCalls<C: Send + 'static = PgConnection>: Send + Sync + 'static
     /// Writes what definite outcomes mean for the participant's own rows, in the settlement's transaction. Shared rows
     /// must be locked in the same order as the handler locks them.
     async fn settle(&self, tx: &mut C, settled: &[Settlement]) -> Result<(), HandlerError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_wait_than_are_called_soon() {
+        let waiting = |concurrency, per_second| {
+            let limits = CallLimits {
+                concurrency,
+                per_second: NonZeroU32::new(per_second),
+                timeout: Duration::from_secs(1),
+                lease: Duration::from_secs(2),
+                retry_delay: Duration::from_secs(1),
+                key_lifetime: Duration::from_hours(1),
+            };
+            limits.waiting()
+        };
+        assert_eq!(waiting(64, 0), 256);
+        assert_eq!(waiting(64, 100), 100);
+        assert_eq!(waiting(2, 100), 8);
+    }
 }

@@ -23,6 +23,7 @@ mod core;
 mod external;
 mod fold;
 mod frame;
+mod give_way;
 mod guard;
 mod handler;
 pub mod inbox;
@@ -55,6 +56,7 @@ use crate::{
     log::LogError,
     rule,
 };
+use give_way::GiveWay;
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -110,10 +112,10 @@ pub async fn run<H: BatchHandler>(
         &[&config.topic],
         config.reader.clone(),
     )?;
-    let (group, topic) = (config.group.clone(), config.topic.clone());
-    let (frame, open) = Frame::new(config, handler, calls, pool);
+    let (frame, open) = Frame::new(config.clone(), handler, calls, pool);
     // The orchestrator sees that its commands are gone, and sends them again.
-    let frame = LossWatch::new(frame, &kafka, &group, &topic, |_, _| {})?;
+    let frame = LossWatch::new(frame, &kafka, &config.group, &config.topic, |_, _| {})?;
+    let frame = GiveWay::new(frame, &config, &kafka)?;
     // Ends with `shutdown`, and with the consumer should that give up first.
     let stop = shutdown.child_token();
     let tasks = TaskTracker::new();

@@ -14,6 +14,9 @@ const BATCH_LIMIT_MAX: usize = 5_000;
 pub struct ParticipantSettings {
     /// Commands that share a transaction at most.
     pub batch_limit: usize,
+    /// Milliseconds. While commands are caught up with that have waited, no more may wait for the orchestrator than it
+    /// reads in this time; 0 for no such bound.
+    pub reply_backlog_ms: u64,
     /// Topics must keep their records for longer than this.
     pub longest_outage_hours: u64,
     /// Whether topics must be replicated as they should be in production.
@@ -40,6 +43,10 @@ impl ParticipantSettings {
             batch_limit: self.batch_limit,
             ..RuleSettings::default()
         }
+    }
+
+    pub(super) fn reply_backlog(&self) -> Duration {
+        Duration::from_millis(self.reply_backlog_ms)
     }
 
     pub(super) fn topics(&self) -> TopicExpectations {
@@ -77,6 +84,7 @@ mod tests {
         for (batch_limit, valid) in [(0, false), (1, true), (5_000, true), (5_001, false)] {
             let settings = ParticipantSettings {
                 batch_limit,
+                reply_backlog_ms: 375,
                 longest_outage_hours: 1,
                 production: false,
             };
@@ -94,6 +102,7 @@ mod tests {
     fn topics_must_outlast_the_longest_outage() {
         let settings = ParticipantSettings {
             batch_limit: 1,
+            reply_backlog_ms: 375,
             longest_outage_hours: 72,
             production: true,
         };

@@ -5,12 +5,19 @@ use crate::world::{
     Script::{CannotBeSettled, Declines, Errs, IsNotHeard, Succeeds},
     World, Written, all_told, compensation, forward, is_error, records, replies, resolve, told,
 };
-use saga_core::{ids::SagaId, message::Command};
+use saga_core::{
+    ids::SagaId,
+    message::{Command, Reply},
+};
 use saga_messaging::{
     participant::ExternalCalls,
     rule::{BatchError, Processor},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 const NONE: [&str; 0] = [];
@@ -464,17 +471,17 @@ async fn of_two_instances_with_the_same_outcome_one_settles() {
     );
 }
 
-#[tokio::test]
-async fn many_calls_run_to_their_end_and_leave_nothing_open() {
-    let world = World::new().await;
-    let outside = Outside::new(&[IsNotHeard, Errs, Declines]);
-    let mut instance = world.instance(&outside);
-    let commands: Vec<Command> = (0..60).map(|_| forward(world.saga(), 1, "call")).collect();
+/// What so many calls are answered in the end.
+async fn answers_of(world: &World, outside: &Arc<Outside>, count: usize) -> Vec<Reply> {
+    let mut instance = world.instance(outside);
+    let commands: Vec<Command> = (0..count)
+        .map(|_| forward(world.saga(), 1, "call"))
+        .collect();
     assert!(instance.take(&commands).await.is_empty());
     let (written, shutdown) = (Written::default(), CancellationToken::new());
     let running = tokio::spawn(instance.open.run(written.clone(), shutdown.clone()));
     let all = async {
-        while written.count() < 60 {
+        while written.count() < count {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -483,7 +490,26 @@ async fn many_calls_run_to_their_end_and_leave_nothing_open() {
         .unwrap();
     shutdown.cancel();
     running.await.unwrap();
-    let answers = replies(&written.taken());
+    replies(&written.taken())
+}
+
+#[tokio::test]
+async fn calls_begin_no_faster_than_the_outside_takes_them() {
+    let world = World::new().await;
+    let outside = Outside::with_limits(|limits| limits.per_second = NonZeroU32::new(50));
+    let began = Instant::now();
+    let answers = answers_of(&world, &outside, 26).await;
+    assert_eq!(answers.len(), 26);
+    // Five at once, and one that had been let go before it was there.
+    let least = Duration::from_secs(1) * (26 - 5 - 1) / 50;
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn many_calls_run_to_their_end_and_leave_nothing_open() {
+    let world = World::new().await;
+    let outside = Outside::new(&[IsNotHeard, Errs, Declines]);
+    let answers = answers_of(&world, &outside, 60).await;
     assert_eq!(answers.len(), 60);
     assert_eq!(outside.effects().len(), 58);
     let open: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM intent WHERE state <> 'released'")

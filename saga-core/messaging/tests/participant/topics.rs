@@ -23,6 +23,7 @@ async fn run(
     let config =
         ParticipantConfig::new("test", topic, "test").with_settings(&ParticipantSettings {
             batch_limit: 10,
+            reply_backlog_ms: 375,
             longest_outage_hours: 1,
             production: false,
         });

@@ -261,11 +261,12 @@ impl Outside {
     }
 
     pub fn with_lease(lease: Duration) -> Arc<Self> {
-        let outside = Self::new(&[]);
-        let limits = CallLimits {
-            lease,
-            ..outside.limits
-        };
+        Self::with_limits(|limits| limits.lease = lease)
+    }
+
+    pub fn with_limits(change: impl FnOnce(&mut CallLimits)) -> Arc<Self> {
+        let mut limits = Self::new(&[]).limits;
+        change(&mut limits);
         Arc::new(Self {
             script: Mutex::default(),
             calls: Mutex::default(),
@@ -281,6 +282,7 @@ impl Outside {
             effects: Mutex::default(),
             limits: CallLimits {
                 concurrency: 16,
+                per_second: None,
                 timeout: Duration::from_secs(5),
                 lease: Duration::from_mins(1),
                 retry_delay: Duration::from_millis(50),

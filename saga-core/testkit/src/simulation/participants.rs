@@ -212,6 +212,7 @@ impl ExternalCalls<SimConnection> for Calls {
     fn limits(&self) -> CallLimits {
         CallLimits {
             concurrency: 4,
+            per_second: None,
             timeout: Duration::from_secs(1),
             lease: Duration::from_secs(3),
             retry_delay: Duration::from_millis(200),

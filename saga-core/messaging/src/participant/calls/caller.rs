@@ -1,6 +1,6 @@
 //! Makes the calls.
 
-use super::{Finished, Job};
+use super::{Finished, Job, pace::Pace};
 use crate::{
     crash_point::CrashPoint,
     participant::{CallLimits, CallOutcome, ExternalCalls, guard::panic_message},
@@ -61,13 +61,18 @@ pub(super) async fn run<C: Send + 'static>(
     shutdown: CancellationToken,
 ) {
     let mut under_way = JoinSet::new();
+    let pace = Pace::new(limits.per_second);
+    // One more call, whose job need not be there yet.
+    let mut may_begin = false;
     loop {
         let room = under_way.len() < limits.concurrency.max(1);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(_) = under_way.join_next() => {}
-            Some(job) = jobs.recv(), if room => {
+            () = pace.ready(), if !may_begin => may_begin = true,
+            Some(job) = jobs.recv(), if room && may_begin => {
+                may_begin = false;
                 let (outside, finished) = (Arc::clone(&outside), finished.clone());
                 let calling = async move {
                     let done = call(&*outside, limits, job).await;

@@ -21,6 +21,7 @@
 
 mod caller;
 mod open;
+mod pace;
 mod settle;
 
 pub use open::{Answered, Finished, Job, OpenCalls, Swept, Told};

@@ -1,8 +1,15 @@
-//! When orders are turned away because too much is waiting already.
+//! How much waits for the orchestrator in the topic of its inputs, and how much may.
 //!
-//! A saga passes `saga.inputs` once a step, so what waits there delays it as many times over: the bound is a time, not a
+//! A saga passes the topic once a step, so what waits there delays it as many times over: the bound is a time, not a
 //! number. How many records that is follows from what the orchestrator was seen to read while it had as much to do as it
-//! could. One that reads nothing at all for a while is away: then orders are taken as far as the limit.
+//! could. One that reads nothing at all for a while is away: then the limit is all that bounds.
+//!
+//! Two ask: the intake of new sagas, which turns them away, and a participant that catches up with commands of hours ago,
+//! which gives way ([`crate::participant`]) at half of that, so that it does not shut new sagas out.
+
+mod watch;
+
+pub use watch::InputsWatch;
 
 use std::{
     sync::{
@@ -15,8 +22,6 @@ use tokio::time::Instant;
 
 /// With fewer records waiting, what is read tells how much arrives, not how much could be read.
 const BUSY: u64 = 500;
-/// The bound is not lower than this: a burst of orders is no overload.
-const LEAST: u64 = 1_000;
 /// A reader that has not moved for this long stands still. Offsets are committed four times a second, behind each batch.
 const STANDSTILL: Duration = Duration::from_secs(3);
 /// What was seen counts for as long.
@@ -24,14 +29,24 @@ const UNSEEN: Duration = Duration::from_secs(2);
 /// The weight of what was read last, against what was read before.
 const LATEST: f64 = 0.3;
 
+/// How much may wait for the orchestrator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// What the orchestrator reads in this time; it has to be seen at work.
+    pub patience: Duration,
+    /// Records that may wait however slow the orchestrator is: a burst is no overload.
+    pub least: u64,
+    /// Records that may wait however fast it is.
+    pub limit: u64,
+}
+
 /// How much waits for the orchestrator, and how much may. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Pressure(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    limit: u64,
-    patience: Duration,
+    bounds: Bounds,
     waiting: AtomicU64,
     bound: AtomicU64,
     reader: Mutex<Option<Reader>>,
@@ -49,39 +64,36 @@ struct Reader {
 }
 
 impl Pressure {
-    /// At most what is read in `patience` may wait, and never more than `limit` records.
-    pub fn new(limit: u64, patience: Duration) -> Self {
+    pub fn new(bounds: Bounds) -> Self {
         Self(Arc::new(Shared {
-            limit,
-            patience,
+            bounds,
             waiting: AtomicU64::new(0),
-            bound: AtomicU64::new(limit),
+            bound: AtomicU64::new(bounds.limit),
             reader: Mutex::new(None),
         }))
     }
 
-    /// `read` records in all were consumed of `saga.inputs`, and `waiting` were not yet.
+    /// At `at`, `read` records in all had been consumed, and `waiting` had not.
     pub fn look(&self, at: Instant, read: u64, waiting: u64) {
         let mut reader = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = Reader::seen(*reader, at, read, waiting);
         *reader = Some(seen);
-        let bound = seen.bound(self.0.patience, self.0.limit);
+        let bound = seen.bound(self.0.bounds);
         self.0.bound.store(bound, Ordering::Relaxed);
         self.0.waiting.store(waiting, Ordering::Relaxed);
     }
 
-    /// Nothing could be seen at `at`. One question may fail; after a while, Kafka is away, and what waits for it here is
-    /// counted by whoever sends it.
+    /// Nothing could be seen at `at`. One question may fail; after a while Kafka is away, and nothing is known.
     pub fn unseen(&self, at: Instant) {
         let reader = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
         if reader.is_some_and(|seen| at.saturating_duration_since(seen.at) < UNSEEN) {
             return;
         }
         self.0.waiting.store(0, Ordering::Relaxed);
-        self.0.bound.store(self.0.limit, Ordering::Relaxed);
+        self.0.bound.store(self.0.bounds.limit, Ordering::Relaxed);
     }
 
-    /// Whether one more order, beside `unsent` messages that have not reached Kafka, would be too many.
+    /// Whether one more would be too many, beside `unsent` messages that have not reached Kafka.
     pub fn is_high(&self, unsent: u64) -> bool {
         let waiting = self.0.waiting.load(Ordering::Relaxed);
         unsent.saturating_add(waiting) > self.0.bound.load(Ordering::Relaxed)
@@ -130,12 +142,17 @@ impl Reader {
         }
     }
 
-    fn bound(&self, patience: Duration, limit: u64) -> u64 {
+    fn bound(&self, bounds: Bounds) -> u64 {
+        let Bounds {
+            patience,
+            least,
+            limit,
+        } = bounds;
         let stands = self.at.saturating_duration_since(self.moved_at) >= STANDSTILL;
         match self.speed {
             Some(speed) if !stands => {
                 let records = (speed * patience.as_secs_f64()) as u64;
-                records.max(LEAST).min(limit)
+                records.max(least).min(limit)
             }
             Some(_) | None => limit,
         }
@@ -156,7 +173,11 @@ mod tests {
     impl Watched {
         fn new() -> Self {
             Self {
-                pressure: Pressure::new(LIMIT, Duration::from_millis(500)),
+                pressure: Pressure::new(Bounds {
+                    patience: Duration::from_millis(500),
+                    least: 1_000,
+                    limit: LIMIT,
+                }),
                 began: Instant::now(),
             }
         }
