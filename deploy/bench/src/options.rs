@@ -123,6 +123,7 @@ pub struct RunOptions {
     #[arg(
         long,
         value_delimiter = ',',
+        value_parser = clap::value_parser!(u64).range(1..),
         value_name = "LIST",
         default_value = "500,1000,2000,4000,8000"
     )]
@@ -132,6 +133,7 @@ pub struct RunOptions {
     #[arg(
         long,
         value_delimiter = ',',
+        value_parser = clap::value_parser!(u64).range(1..),
         value_name = "LIST",
         default_value = "2000"
     )]
@@ -277,6 +279,13 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_is_offered_at_no_rate() {
+        for words in [["run", "--rates", "0"], ["run", "--in-flight", "500,0"]] {
+            assert!(Measurement::named(&words).is_err(), "{words:?}");
+        }
     }
 
     #[test]
