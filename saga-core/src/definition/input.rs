@@ -4,7 +4,8 @@ use super::{
     InputMapping, MappingNode,
     path::{self, Reference},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use serde_json_path::JsonPath;
 
 /// A path of a template with what it refers to.
 pub(super) struct FoundPath {
@@ -41,13 +42,14 @@ impl MappingNode {
     fn read(template: &Value, found: &mut Vec<FoundPath>, bad: &mut Vec<BadPath>) -> Self {
         match template {
             Value::String(text) if text.starts_with('$') => match path::parse(text) {
-                Ok((path, references)) => {
+                Ok(path) => {
                     found.push(FoundPath {
                         text: text.clone(),
-                        references,
+                        references: path.references,
                     });
                     Self::Path {
-                        path,
+                        root: path.root,
+                        path: path.rest,
                         several: path::may_match_several(text),
                     }
                 }
@@ -77,36 +79,77 @@ impl MappingNode {
         }
     }
 
-    /// The value that this node yields for `{"input", "steps", "cause"}`.
-    pub fn render(&self, context: &Value) -> Value {
+    /// The value that this node yields.
+    pub fn render(&self, sources: &Sources<'_>) -> Value {
         match self {
             Self::Literal(value) => value.clone(),
-            Self::Path { path, several } => {
-                let mut nodes = path.query(context).into_iter().cloned();
-                if *several {
-                    Value::Array(nodes.collect())
-                } else {
-                    nodes.next().unwrap_or(Value::Null)
-                }
-            }
+            Self::Path {
+                root: Some(root),
+                path,
+                several,
+            } => select(path, *several, sources.get(root)),
+            Self::Path {
+                root: None,
+                path,
+                several,
+            } => select(path, *several, &sources.all()),
             Self::Object(entries) => {
                 let entries: Map<String, Value> = entries
                     .iter()
-                    .map(|(key, node)| (key.clone(), node.render(context)))
+                    .map(|(key, node)| (key.clone(), node.render(sources)))
                     .collect();
                 Value::Object(entries)
             }
             Self::Array(items) => {
-                Value::Array(items.iter().map(|item| item.render(context)).collect())
+                Value::Array(items.iter().map(|item| item.render(sources)).collect())
             }
         }
+    }
+}
+
+/// What paths look into, borrowed: most take a little of it.
+pub struct Sources<'a> {
+    pub input: &'a Value,
+    /// Results by step; `null` of a step that has none.
+    pub steps: Vec<(&'a str, &'a Value)>,
+    pub cause: Value,
+}
+
+impl Sources<'_> {
+    fn get(&self, root: &Reference) -> &Value {
+        match root {
+            Reference::Input => self.input,
+            Reference::Cause => &self.cause,
+            Reference::Step(name) => {
+                let found = self.steps.iter().find(|(step, _)| step == name);
+                found.map_or(&Value::Null, |(_, result)| result)
+            }
+        }
+    }
+
+    /// `{"input", "steps", "cause"}`.
+    fn all(&self) -> Value {
+        let steps: Map<String, Value> = self
+            .steps
+            .iter()
+            .map(|(step, result)| ((*step).to_owned(), (*result).clone()))
+            .collect();
+        json!({"input": self.input, "steps": steps, "cause": self.cause})
+    }
+}
+
+fn select(path: &JsonPath, several: bool, value: &Value) -> Value {
+    let mut nodes = path.query(value).into_iter().cloned();
+    if several {
+        Value::Array(nodes.collect())
+    } else {
+        nodes.next().unwrap_or(Value::Null)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn paths_that_may_match_several_yield_lists_and_literals_stand() {
@@ -114,24 +157,28 @@ mod tests {
             "orderId": "$.input.id", "all": "$.input.items[*].n", "gone": "$.steps['a'].x",
             "cause": "$.cause.code", "final": true, "note": "as it is", "list": ["$.input.id", 1],
             "single": "$.input.items[?@.n == 2].n", "none": "$.input.items[?@.n == 3].n",
-            "quoted": "$.input['a,b']",
+            "quoted": "$.input['a,b']", "whole": "$.steps['b']",
+            "elsewhere": "$.input.items[?@.n == $.steps['b'].n].n",
         });
         let mut found = Vec::new();
         let Ok(InputMapping::Template(node)) = InputMapping::read(Some(&template), &mut found)
         else {
             panic!("the template is good");
         };
-        assert_eq!(found.len(), 8);
-        let context = json!({
-            "input": {"id": 7, "items": [{"n": 1}, {"n": 2}], "a,b": 3},
-            "steps": {"a": null}, "cause": {"code": "declined"},
-        });
+        assert_eq!(found.len(), 10);
+        let result = json!({"n": 1});
+        let sources = Sources {
+            input: &json!({"id": 7, "items": [{"n": 1}, {"n": 2}], "a,b": 3}),
+            steps: vec![("a", &Value::Null), ("b", &result)],
+            cause: json!({"code": "declined"}),
+        };
         assert_eq!(
-            node.render(&context),
+            node.render(&sources),
             json!({
                 "orderId": 7, "all": [1, 2], "gone": null, "cause": "declined",
                 "final": true, "note": "as it is", "list": [7, 1],
-                "single": [2], "none": [], "quoted": 3,
+                "single": [2], "none": [], "quoted": 3, "whole": {"n": 1},
+                "elsewhere": [1],
             })
         );
     }

@@ -9,6 +9,8 @@ mod path;
 mod validate;
 mod yaml;
 
+pub use input::Sources;
+pub use path::Reference;
 pub use validate::MAX_STEPS;
 
 use crate::retry::RetryPolicy;
@@ -86,8 +88,10 @@ pub enum InputMapping {
 
 #[derive(Clone, Debug)]
 pub enum MappingNode {
-    /// A value that the path yields; a list if `several` nodes may match it, however many do.
+    /// A value that the path yields; a list if `several` nodes may match it, however many do. It begins at `root`, or at
+    /// all that there is.
     Path {
+        root: Option<Reference>,
         path: serde_json_path::JsonPath,
         several: bool,
     },

@@ -6,23 +6,45 @@ use std::{iter::Peekable, str::Chars};
 
 /// One absolute path, or one inside another's filter, by what it looks into first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reference {
+pub enum Reference {
     Input,
     Cause,
+    /// A step's result.
     Step(String),
 }
 
+/// A valid path.
+pub(super) struct Path {
+    /// What it refers to: first what it looks into itself, then what its filters do.
+    pub references: Vec<Reference>,
+    /// What it begins at; `None` is all that there is, which only filters that look elsewhere need.
+    pub root: Option<Reference>,
+    /// From there on.
+    pub rest: JsonPath,
+}
+
 /// Parses a path and says what it refers to.
-pub(super) fn parse(text: &str) -> Result<(JsonPath, Vec<Reference>), String> {
-    let path = JsonPath::parse(text)
-        .map_err(|error| format!("'{text}' is not a JSONPath (RFC 9535): {error}"))?;
-    let mut references = Vec::new();
+pub(super) fn parse(text: &str) -> Result<Path, String> {
+    let parsed = |path: &str| {
+        JsonPath::parse(path)
+            .map_err(|error| format!("'{text}' is not a JSONPath (RFC 9535): {error}"))
+    };
+    let whole = parsed(text)?;
+    let mut found = Vec::new();
     for root in roots(text) {
-        references.push(reference(&root).ok_or_else(|| {
+        found.push(reference(&root).ok_or_else(|| {
             format!("'{text}' must begin with $.input, $.cause or $.steps['a-step']")
         })?);
     }
-    Ok((path, references))
+    let (root, rest) = match found.as_slice() {
+        [(only, rest)] => (Some(only.clone()), parsed(&format!("${rest}"))?),
+        _ => (None, whole),
+    };
+    Ok(Path {
+        references: found.into_iter().map(|(reference, _)| reference).collect(),
+        root,
+        rest,
+    })
 }
 
 /// Whether a valid path is no *singular query* (RFC 9535, section 2.3.5.1): it has a wildcard, a filter, a slice, a
@@ -70,14 +92,16 @@ fn roots(text: &str) -> Vec<String> {
     found
 }
 
-fn reference(after_root: &str) -> Option<Reference> {
+/// What a path looks into, and the rest of the path from there.
+fn reference(after_root: &str) -> Option<(Reference, String)> {
     let mut letters = after_root.chars().peekable();
-    match name(&mut letters)?.as_str() {
-        "input" => Some(Reference::Input),
-        "cause" => Some(Reference::Cause),
-        "steps" => name(&mut letters).map(Reference::Step),
-        _ => None,
-    }
+    let reference = match name(&mut letters)?.as_str() {
+        "input" => Reference::Input,
+        "cause" => Reference::Cause,
+        "steps" => Reference::Step(name(&mut letters)?),
+        _ => return None,
+    };
+    Some((reference, letters.collect()))
 }
 
 /// The single name of the next segment: `.name`, `['name']` or `["name"]`.
@@ -119,7 +143,7 @@ mod tests {
 
     fn check(text: &str, expected: &[Reference]) {
         assert_eq!(
-            parse(text).map(|(_, references)| references).as_deref(),
+            parse(text).map(|path| path.references).as_deref(),
             Ok(expected)
         );
     }
@@ -151,7 +175,7 @@ mod tests {
             "$.other",
             "$[",
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text).err().unwrap();
             assert!(error.contains(text), "{error}");
         }
     }

@@ -5,12 +5,12 @@ use super::{
     draft::{command_type, spec},
 };
 use crate::{
-    definition::{CommandSpec, InputMapping, SagaDefinition, StepKind},
+    definition::{CommandSpec, InputMapping, SagaDefinition, Sources, StepKind},
     instance::{Delivery, SagaInstance},
     message::{Command, Direction, ReplyTo},
     mutant::{self, Mutant},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Which command is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,23 +104,17 @@ fn payload(definition: &SagaDefinition, saga: &SagaInstance, spec: &CommandSpec)
         InputMapping::WholeInput => return saga.input.as_ref().clone(),
         InputMapping::Template(node) => node,
     };
-    let results: Map<String, Value> = definition
+    let results = saga
         .steps
         .iter()
-        .zip(&saga.steps)
-        .map(|(step, instance)| {
-            let result = instance.result.clone().unwrap_or(Value::Null);
-            (step.name.clone(), result)
-        })
-        .collect();
-    let cause = saga.cause.as_ref().map_or(
-        Value::Null,
-        |cause| json!({"step": cause.step, "code": cause.code, "message": cause.message}),
-    );
-    let context = [
-        ("input", saga.input.as_ref().clone()),
-        ("steps", Value::Object(results)),
-        ("cause", cause),
-    ];
-    node.render(&context.into_iter().collect())
+        .map(|step| step.result.as_ref().unwrap_or(&Value::Null));
+    let names = definition.steps.iter().map(|step| step.name.as_str());
+    node.render(&Sources {
+        input: &saga.input,
+        steps: names.zip(results).collect(),
+        cause: saga.cause.as_ref().map_or(
+            Value::Null,
+            |cause| json!({"step": cause.step, "code": cause.code, "message": cause.message}),
+        ),
+    })
 }
