@@ -5,11 +5,11 @@ use saga_core::{
     definition::SagaDefinition,
     ids::Timestamp,
     instance::{
-        Delivery, LifecycleEvent, LifecycleKind, Phase, SagaInstance, SagaStatus, StepState,
+        Delivery, LifecycleEvent, LifecycleKind, LogEntry, Phase, SagaInstance, SagaStatus,
+        StepState, Unchanging,
     },
     message::{Command, Direction, DuePart, Fault},
 };
-use std::sync::Arc;
 
 /// Room for a record's headers and framing beside its payload, bytes.
 const OVERHEAD_BYTES: usize = 8 * 1024;
@@ -116,6 +116,9 @@ fn rewrite_events(
         instance.sequence = sequence;
     }
     if let Some(entry) = instance.log.last_mut() {
-        Arc::make_mut(entry).events.clone_from(events);
+        *entry = Unchanging::from(LogEntry {
+            position: entry.position,
+            events: events.clone(),
+        });
     }
 }

@@ -57,7 +57,7 @@ pub fn saga(definition: &SagaDefinition, found: &Found) -> SagaView {
             .into_iter()
             .map(legal)
             .collect(),
-        input: instance.input.as_ref().clone(),
+        input: (*instance.input).clone(),
         steps: steps
             .map(|(step, state)| step_view(step, state, instance))
             .collect(),
@@ -226,7 +226,7 @@ fn step_view(step: &Step, state: &StepInstance, instance: &SagaInstance) -> Step
         participant: step.participant.clone(),
         state: state_word(&state.state).to_owned(),
         done_by_starter: step.action.is_none(),
-        result: state.result.clone(),
+        result: state.result.as_deref().cloned(),
         fault: state_fault(&state.state).map(|fault| fault_of(None, fault)),
         attempts: attempts(&step.name, instance),
     }

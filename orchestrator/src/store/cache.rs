@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Several times what moves at once on one machine at its limit; some 6 KiB each. What waits for longer is read again.
+/// Several times what moves at once on one machine at its limit; some 10 KiB each. What waits for longer is read again.
 const CAPACITY: usize = 10_000;
 
 /// Shared by the batches of a process.

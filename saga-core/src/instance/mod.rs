@@ -1,8 +1,10 @@
 //! A saga instance: everything the orchestrator knows of one running saga, and its log.
 
 mod lifecycle;
+mod unchanging;
 
 pub use lifecycle::{ActionVerdict, LifecycleEvent, LifecycleKind};
+pub use unchanging::Unchanging;
 
 use crate::{
     definition::DefinitionHash,
@@ -11,7 +13,6 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
 use uuid::Uuid;
 
 /// Where an input stood in `saga.inputs`.
@@ -197,7 +198,7 @@ pub struct StepInstance {
     pub state: StepState,
     /// What the forward command answered, if it was not `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Value>,
+    pub result: Option<Unchanging<Value>>,
     /// The attempt from which the policy's attempts are counted: an operator's retry counts anew.
     #[serde(default = "first_attempt", skip_serializing_if = "is_first_attempt")]
     pub counted_from: u32,
@@ -329,13 +330,12 @@ pub struct SagaInstance {
     /// Cancels and compensates that the pivot's outcome will decide.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending_turns: Vec<PendingAction>,
-    /// Shared, as is what never changes again of the log: a saga is copied at each of its transitions.
-    pub input: Arc<Value>,
+    pub input: Unchanging<Value>,
     /// In the definition's order.
     pub steps: Vec<StepInstance>,
     /// Of the last lifecycle event.
     pub sequence: u64,
-    pub log: Vec<Arc<LogEntry>>,
+    pub log: Vec<Unchanging<LogEntry>>,
 }
 
 /// What one input did. Its events are kept so that a redelivery of the input sends the same ones again.

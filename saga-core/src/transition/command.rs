@@ -101,13 +101,13 @@ fn corrected(saga: &SagaInstance, flight: FlightId) -> Option<Value> {
 
 fn payload(definition: &SagaDefinition, saga: &SagaInstance, spec: &CommandSpec) -> Value {
     let node = match &spec.input {
-        InputMapping::WholeInput => return saga.input.as_ref().clone(),
+        InputMapping::WholeInput => return (*saga.input).clone(),
         InputMapping::Template(node) => node,
     };
     let results = saga
         .steps
         .iter()
-        .map(|step| step.result.as_ref().unwrap_or(&Value::Null));
+        .map(|step| step.result.as_deref().unwrap_or(&Value::Null));
     let names = definition.steps.iter().map(|step| step.name.as_str());
     node.render(&Sources {
         input: &saga.input,

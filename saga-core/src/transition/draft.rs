@@ -9,11 +9,10 @@ use crate::{
     ids::Timestamp,
     instance::{
         ActionVerdict, Delivery, LifecycleEvent, LifecycleKind, LogEntry, Phase, PickUp, Position,
-        SagaInstance, SagaStatus, StepState,
+        SagaInstance, SagaStatus, StepState, Unchanging,
     },
     message::{Direction, DuePart, Fault},
 };
-use std::sync::Arc;
 
 /// Entries a log keeps. Far more than a saga without trouble writes; a row of a saga that retries for a day
 /// stays below a few hundred kilobytes.
@@ -213,7 +212,7 @@ impl<'a> Draft<'a> {
                 kind,
             });
         }
-        self.saga.log.push(Arc::new(LogEntry {
+        self.saga.log.push(Unchanging::from(LogEntry {
             position,
             events: events.clone(),
         }));
@@ -233,7 +232,7 @@ impl<'a> Draft<'a> {
 }
 
 /// Drops from the middle what can never be redelivered. The first entry (the start) and the newest stay.
-fn bound_log(log: &mut Vec<Arc<LogEntry>>, committed: Option<Position>) {
+fn bound_log(log: &mut Vec<Unchanging<LogEntry>>, committed: Option<Position>) {
     let Some(committed) = committed else { return };
     let mut surplus = log.len().saturating_sub(MAX_LOG_ENTRIES);
     let last = log.len().saturating_sub(1);

@@ -47,7 +47,7 @@ fn succeeded(draft: &mut Draft<'_>, index: usize, reply: &Reply) -> Result<(), N
             draft.set(index, StepState::Succeeded);
             // `null` is what an absent result reads as.
             draft.saga.steps[index].result =
-                (!reply.payload.is_null()).then(|| reply.payload.clone());
+                (!reply.payload.is_null()).then(|| reply.payload.clone().into());
             draft.record(LifecycleKind::StepSucceeded { part });
             draft.unpark(index, &delivery);
             draft.settled_otherwise(index);

@@ -3,11 +3,10 @@
 use super::*;
 use crate::{
     ids::SagaId,
-    instance::{Delivery, LogEntry, PickUp},
+    instance::{Delivery, LogEntry, PickUp, Unchanging},
     message::{Direction, DuePart, Outcome, Reply, TimerKind, Trace, Verdict},
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
 use uuid::Uuid;
 
 const YAML: &str = "
@@ -319,7 +318,7 @@ fn a_wait_is_since_it_began_whatever_else_happens_meanwhile() {
 fn a_long_log_drops_committed_entries_from_its_middle() {
     let mut saga = started().saga;
     let entry = |partition, offset| {
-        Arc::new(LogEntry {
+        Unchanging::from(LogEntry {
             position: Position { partition, offset },
             events: Vec::new(),
         })

@@ -240,7 +240,7 @@ impl Draft<'_> {
         let step = self.step(index).name.clone();
         match settlement {
             Settlement::Completed { result } => {
-                self.saga.steps[index].result = (!result.is_null()).then_some(result);
+                self.saga.steps[index].result = (!result.is_null()).then(|| result.into());
                 self.set(index, StepState::Succeeded);
                 self.record(LifecycleKind::StepCompleted { step });
                 self.pivot_may_be_done(index);

@@ -92,7 +92,7 @@ fn a_step_that_turns_out_to_be_done_keeps_its_own_result() {
         .expect_events(&["step_succeeded", "action_decided", "completed"])
         .expect_completed();
     let result = saga.saga().steps[4].result.clone();
-    assert_eq!(result, Some(json!({"by": "the service"})));
+    assert_eq!(result, Some(json!({"by": "the service"}).into()));
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn settled_by_hand(history: &History, saga: SagaId, accepted: &Accepted, step: &
         .step(&step.name)
         .and_then(|(index, _)| history.ended.get(&saga)?.steps.get(index));
     found.is_some_and(|step| {
-        step.state == StepState::Skipped || step.result.as_ref() == Some(&by_hand())
+        step.state == StepState::Skipped || step.result.as_deref() == Some(&by_hand())
     })
 }
 

@@ -144,13 +144,13 @@ fn first_charge() -> DuePart {
 /// Adds an event to what the saga says of its start.
 fn tell(history: &mut History, kind: LifecycleKind) {
     let instance = history.ended.get_mut(&saga()).unwrap();
-    Arc::make_mut(&mut instance.log[0])
-        .events
-        .push(LifecycleEvent {
-            sequence: 9,
-            at: at(),
-            kind,
-        });
+    let mut entry = (*instance.log[0]).clone();
+    entry.events.push(LifecycleEvent {
+        sequence: 9,
+        at: at(),
+        kind,
+    });
+    instance.log[0] = entry.into();
 }
 
 fn spoil(check: &str) -> History {
@@ -256,7 +256,7 @@ fn a_step_that_an_operator_settled_must_not_have_run() {
         let instance = history.ended.get_mut(&saga()).unwrap();
         let step = instance.steps.len() - 1;
         if state == StepState::Succeeded {
-            instance.steps[step].result = Some(by_hand());
+            instance.steps[step].result = Some(by_hand().into());
         }
         instance.steps[step].state = state;
         assert_eq!(at_end(&history).unwrap().check, "effects_exactly_once");
