@@ -405,11 +405,9 @@ impl<'a> Folding<'a> {
         let mut events = Vec::new();
         for (id, mut work) in std::mem::take(&mut self.sagas) {
             work.send_in_flight(&self.context);
-            self.folded
-                .outputs
-                .extend(work.commands.drain(..).map(|(_, record)| record));
+            self.folded.outputs.append(&mut work.commands);
             events.append(&mut work.events);
-            if work.changed || !work.handled.is_empty() || !work.sent.is_empty() {
+            if work.concerns_timers() {
                 self.folded.touched.push(work.touched(id));
             }
             self.folded.plan.settled.append(&mut work.settled);

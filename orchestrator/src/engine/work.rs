@@ -17,6 +17,7 @@ use saga_core::{
         self, EventBody, LegalAction, OutgoingCommand, SagaEvent, Transition, commands_in_flight,
     },
 };
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Where a saga stood when the batch began.
@@ -35,9 +36,10 @@ pub(super) struct Work {
     pub(super) start_hash: Vec<u8>,
     pub(super) changed: bool,
     send_again: bool,
-    pub(super) sent: Vec<DuePart>,
+    /// Which commands `commands` are.
+    sent: Vec<DuePart>,
     pub(super) handled: Vec<(TimerKind, Option<DuePart>)>,
-    pub(super) commands: Vec<(String, OutgoingRecord)>,
+    pub(super) commands: Vec<OutgoingRecord>,
     pub(super) events: Vec<OutgoingRecord>,
     /// Actions of earlier inputs that were pending and are decided now.
     pub(super) settled: Vec<SettledRow>,
@@ -138,7 +140,7 @@ impl Work {
         self.instance = saga;
         self.changed = true;
         for command in commands {
-            self.send(context, command, &mut events, at);
+            self.send(context, &command, &mut events, at);
         }
         self.tell(context, &events);
     }
@@ -147,46 +149,40 @@ impl Work {
     fn send(
         &mut self,
         context: &Context<'_>,
-        outgoing: OutgoingCommand,
+        outgoing: &OutgoingCommand,
         events: &mut Vec<LifecycleEvent>,
         at: Timestamp,
     ) {
-        let command = outgoing.command.clone();
+        let command = &outgoing.command;
         match encode(context, outgoing, at) {
-            Ok(record) => self.queue(command.id(), record, part_of(&command)),
+            Ok(record) => self.queue(record, part_of(command)),
             Err(payload_bytes) => oversize::park(
                 &self.definition,
                 &mut self.instance,
                 events,
-                &command,
+                command,
                 payload_bytes,
                 at,
             ),
         }
     }
 
-    fn queue(&mut self, id: String, record: OutgoingRecord, part: DuePart) {
+    fn queue(&mut self, record: OutgoingRecord, part: DuePart) {
         self.sent.push(part);
-        self.commands.push((id, record));
+        self.commands.push(record);
     }
 
     fn tell(&mut self, context: &Context<'_>, events: &[LifecycleEvent]) {
         let settings = context.settings;
-        for event in events {
-            let message = LifecycleMessage {
-                saga_id: self.instance.id,
-                definition: self.instance.definition.clone(),
-                definition_version: self.instance.definition_version,
-                business_key: self.instance.business_key.clone(),
-                correlation_id: self.instance.trace.correlation_id.clone(),
-                event: event.clone(),
-            };
-            self.events.push(message.encode(
+        let saga = &self.instance;
+        let records = events.iter().map(|event| {
+            LifecycleMessage::of(saga, event).encode(
                 &settings.events_topic,
                 &settings.source,
-                &self.instance.trace,
-            ));
-        }
+                &saga.trace,
+            )
+        });
+        self.events.extend(records);
     }
 
     /// An input that does not apply: what it did once is told again, or it is a plain duplicate.
@@ -210,14 +206,13 @@ impl Work {
             return;
         }
         for outgoing in commands_in_flight(&self.definition, &self.instance, context.outbound) {
-            let id = outgoing.command.id();
-            if self.commands.iter().any(|(sent, _)| *sent == id) {
+            let part = part_of(&outgoing.command);
+            if self.sent.contains(&part) {
                 continue;
             }
-            let part = part_of(&outgoing.command);
             let sent_at = sent_at(&self.instance, &self.definition, &part);
-            if let Ok(record) = encode(context, outgoing, sent_at) {
-                self.queue(id, record, part);
+            if let Ok(record) = encode(context, &outgoing, sent_at) {
+                self.queue(record, part);
             }
         }
     }
@@ -234,6 +229,11 @@ impl Work {
             }),
             Delivery::BackingOff { .. } | Delivery::UsedUp { .. } => None,
         }
+    }
+
+    /// Whether anything happened that the timers must know of.
+    pub(super) fn concerns_timers(&self) -> bool {
+        self.changed || !self.handled.is_empty() || !self.sent.is_empty()
     }
 
     pub(super) fn touched(&mut self, id: SagaId) -> Touched {
@@ -295,7 +295,7 @@ pub(super) fn in_flight(
         .into_iter()
         .filter_map(|outgoing| {
             let sent_at = sent_at(instance, definition, &part_of(&outgoing.command));
-            encode(context, outgoing, sent_at).ok()
+            encode(context, &outgoing, sent_at).ok()
         })
         .collect()
 }
@@ -326,22 +326,25 @@ fn sent_at(instance: &SagaInstance, definition: &SagaDefinition, part: &DuePart)
 /// without looking at its payload, so a large one goes without.
 fn encode(
     context: &Context<'_>,
-    outgoing: OutgoingCommand,
+    outgoing: &OutgoingCommand,
     at: Timestamp,
 ) -> Result<OutgoingRecord, usize> {
     let settings = context.settings;
     let OutgoingCommand {
         participant,
-        mut command,
+        command,
     } = outgoing;
-    let topic = settings.participants.topic(&participant);
+    let topic = settings.participants.topic(participant);
     let record = command.encode(&topic, &settings.source, at);
     if oversize::fits(record.payload.len(), settings.message_limit_bytes) {
         return Ok(record);
     }
     match command.direction {
         Direction::Resolve => {
-            command.payload = serde_json::Value::Null;
+            let command = Command {
+                payload: Value::Null,
+                ..command.clone()
+            };
             Ok(command.encode(&topic, &settings.source, at))
         }
         Direction::Forward | Direction::Compensation => Err(record.payload.len()),

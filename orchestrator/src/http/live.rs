@@ -203,20 +203,21 @@ mod tests {
         instance::{LifecycleEvent, LifecycleKind},
         message::Trace,
     };
+    use std::borrow::Cow;
     use uuid::Uuid;
 
     fn record() -> IncomingRecord {
         let message = LifecycleMessage {
             saga_id: SagaId(Uuid::from_u128(7)),
-            definition: "place-order".to_owned(),
+            definition: "place-order".into(),
             definition_version: 1,
-            business_key: Some("a\r\nb".to_owned()),
-            correlation_id: "c".to_owned(),
-            event: LifecycleEvent {
+            business_key: Some("a\r\nb".into()),
+            correlation_id: "c".into(),
+            event: Cow::Owned(LifecycleEvent {
                 sequence: 1,
                 at: Timestamp::UNIX_EPOCH,
                 kind: LifecycleKind::Started,
-            },
+            }),
         };
         let record = message.encode("saga.events", "/test", &Trace::default());
         IncomingRecord {

@@ -6,6 +6,7 @@ use crate::{
     instance::{LifecycleEvent, LifecycleKind},
 };
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use uuid::Uuid;
 
 fn saga_id() -> SagaId {
@@ -197,17 +198,17 @@ fn ids_are_the_same_however_often_a_message_is_sent_and_tell_messages_apart() {
 fn a_lifecycle_event_is_a_cloud_event_with_the_sagas_sequence() {
     let message = LifecycleMessage {
         saga_id: saga_id(),
-        definition: "place-order".to_owned(),
+        definition: "place-order".into(),
         definition_version: 1,
-        business_key: Some("o-1".to_owned()),
-        correlation_id: "order-7".to_owned(),
-        event: LifecycleEvent {
+        business_key: Some("o-1".into()),
+        correlation_id: "order-7".into(),
+        event: Cow::Owned(LifecycleEvent {
             sequence: 12,
             at: at(),
             kind: LifecycleKind::StepNotDone {
                 step: "charge-payment".to_owned(),
             },
-        },
+        }),
     };
     let record = arrived(message.encode("saga.events", "/orchestrator", &trace()));
     assert_eq!(record.required(header::CE_TYPE), Ok("saga.step_not_done"));

@@ -156,7 +156,7 @@ impl Stories {
             };
             let sagas = self.sagas.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(story) = sagas.get(&message.saga_id) {
-                let event = message.event;
+                let event = message.event.into_owned();
                 story.send_modify(|story| story.hear(event.sequence, event.kind));
             }
         }
