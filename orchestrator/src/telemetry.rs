@@ -73,7 +73,8 @@ pub fn tell(folded: &Folded) {
                 order.id = order_id(&row.instance.input),
                 correlation.id = row.instance.trace.correlation_id,
                 saga.status = row.instance.status.as_str(),
-                waiting = row.waiting.text,
+                waiting = row.waiting.kind,
+                participant = row.waiting.participant,
                 "a saga moved"
             ),
         }

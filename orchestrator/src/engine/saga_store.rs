@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use saga_core::{
     definition::{DefinitionHash, SagaDefinition},
     ids::{SagaId, Timestamp},
-    instance::{ActionVerdict, SagaInstance, WaitingOn},
+    instance::{ActionVerdict, SagaInstance, Waiting},
     message::OperatorAction,
 };
 use saga_messaging::rule::BatchError;
@@ -48,7 +48,7 @@ pub struct SagaRow {
     /// That the table must have; 0 for a start.
     pub version: i64,
     pub start_hash: Vec<u8>,
-    pub waiting: WaitingOn,
+    pub waiting: Waiting,
     pub next_due: Option<Timestamp>,
     pub last_error: Option<String>,
 }

@@ -276,7 +276,7 @@ impl Work {
         let timers = transition::timers(&self.definition, &self.instance);
         SagaRow {
             version,
-            waiting: transition::waiting_on(&self.definition, &self.instance),
+            waiting: transition::waiting(&self.definition, &self.instance),
             next_due: timers.iter().map(|timer| timer.due_at).min(),
             last_error: last_error(&self.instance),
             start_hash: self.start_hash,

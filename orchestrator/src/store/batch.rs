@@ -339,7 +339,7 @@ impl<'a> Columns<'a> {
                 .iter()
                 .map(|row| row.instance.status.as_str())
                 .collect(),
-            waiting_kinds: waiting().map(|waiting| waiting.kind.as_str()).collect(),
+            waiting_kinds: waiting().map(|waiting| waiting.kind).collect(),
             waiting_on: waiting()
                 .map(|waiting| waiting.participant.as_deref())
                 .collect(),

@@ -110,7 +110,7 @@ steps:
         SagaRow {
             version: 0,
             start_hash: Vec::new(),
-            waiting: transition::waiting_on(&definition, &instance),
+            waiting: transition::waiting(&definition, &instance),
             next_due: None,
             last_error: None,
             instance,

@@ -361,7 +361,17 @@ pub struct ArmedTimer {
     pub known: Option<Verdict>,
 }
 
-/// Why a saga is not moving, in words and in columns.
+/// Why a saga is not moving, as far as its row tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// See [`WaitingOn::kind`].
+    pub kind: &'static str,
+    pub participant: Option<String>,
+    pub attempt: Option<u32>,
+    pub since: Timestamp,
+}
+
+/// Why a saga is not moving, in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitingOn {

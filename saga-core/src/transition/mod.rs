@@ -12,7 +12,7 @@ mod view;
 
 pub use command::commands_in_flight;
 pub use operator::{LegalAction, legal_actions};
-pub use view::{timers, waiting_on};
+pub use view::{timers, waiting, waiting_on};
 
 use crate::{
     definition::SagaDefinition,

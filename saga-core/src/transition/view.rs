@@ -2,11 +2,11 @@
 
 use super::draft::{command_type, spec};
 use crate::{
-    definition::{SagaDefinition, Step},
+    definition::{CommandSpec, SagaDefinition, Step},
     ids::Timestamp,
     instance::{
         ArmedTimer, Delivery, LifecycleKind, PendingAction, PickUp, SagaInstance, SagaStatus,
-        StepInstance, WaitingOn,
+        StepInstance, Waiting, WaitingOn,
     },
     message::{Direction, DuePart, TimerKind, Verdict},
 };
@@ -73,39 +73,58 @@ fn step_timer(step: &Step, instance: &StepInstance) -> Option<ArmedTimer> {
     }
 }
 
-/// Why the saga is not moving.
-pub fn waiting_on(definition: &SagaDefinition, saga: &SagaInstance) -> WaitingOn {
-    // An abandoned saga's steps stay as they were found, but it waits for nobody.
-    let live = if saga.status.is_ended() {
-        &[]
-    } else {
-        definition.steps.as_slice()
-    };
-    let mut waits: Vec<(u8, WaitingOn)> = live
-        .iter()
-        .zip(&saga.steps)
-        .filter_map(|(step, instance)| step_wait(saga, step, instance))
-        .collect();
-    // What hinders most comes first; of equals, the first step.
-    waits.sort_by_key(|(rank, _)| *rank);
-    let others = waits.len().saturating_sub(1);
-    match waits.into_iter().next() {
-        Some((_, mut first)) => {
-            if others > 0 {
-                first.text = format!("{} (and {others} more)", first.text);
-            }
-            first
-        }
-        None => WaitingOn {
-            kind: "nothing".to_owned(),
-            participant: None,
-            step: None,
-            attempt: None,
-            since: saga.changed_at,
-            next_at: None,
-            text: nothing(saga),
-        },
+/// Why the saga is not moving, as far as its row tells.
+pub fn waiting(definition: &SagaDefinition, saga: &SagaInstance) -> Waiting {
+    columns(saga, waits(definition, saga).first())
+}
+
+fn columns(saga: &SagaInstance, first: Option<&Wait<'_>>) -> Waiting {
+    Waiting {
+        kind: first.map_or("nothing", Wait::kind),
+        participant: first.map(|wait| wait.step.participant.clone()),
+        attempt: first.map(Wait::attempt),
+        since: first.map_or(saga.changed_at, Wait::since),
     }
+}
+
+/// Why the saga is not moving, for a person.
+pub fn waiting_on(definition: &SagaDefinition, saga: &SagaInstance) -> WaitingOn {
+    let waits = waits(definition, saga);
+    let first = waits.first();
+    let Waiting {
+        kind,
+        participant,
+        attempt,
+        since,
+    } = columns(saga, first);
+    let text = match waits.as_slice() {
+        [] => nothing(saga),
+        [only] => only.text(),
+        [first, others @ ..] => format!("{} (and {} more)", first.text(), others.len()),
+    };
+    WaitingOn {
+        kind: kind.to_owned(),
+        participant,
+        step: first.map(|wait| wait.step.name.clone()),
+        attempt,
+        since,
+        next_at: first.and_then(Wait::next_at),
+        text,
+    }
+}
+
+/// All that it waits for: what hinders most comes first; of equals, the first step.
+fn waits<'a>(definition: &'a SagaDefinition, saga: &'a SagaInstance) -> Vec<Wait<'a>> {
+    // An abandoned saga's steps stay as they were found, but it waits for nobody.
+    if saga.status.is_ended() {
+        return Vec::new();
+    }
+    let steps = definition.steps.iter().zip(&saga.steps);
+    let mut waits: Vec<Wait<'_>> = steps
+        .filter_map(|(step, instance)| Wait::of(saga, step, instance))
+        .collect();
+    waits.sort_by_key(Wait::rank);
+    waits
 }
 
 fn nothing(saga: &SagaInstance) -> String {
@@ -123,72 +142,13 @@ fn nothing(saga: &SagaInstance) -> String {
     }
 }
 
-const PERSON: u8 = 0;
-const RESOLVE: u8 = 1;
-const QUEUED: u8 = 2;
-const BACKOFF: u8 = 3;
-const REPLY: u8 = 4;
-
-fn step_wait(saga: &SagaInstance, step: &Step, instance: &StepInstance) -> Option<(u8, WaitingOn)> {
-    let (direction, delivery) = instance.state.delivery()?;
-    let spec = spec(step, direction)?;
-    let attempt = delivery.attempt();
-    let wait = Wait {
-        saga,
-        instance,
-        participant: &step.participant,
-        command: command_type(spec, direction),
-        action: &spec.command_type,
-        direction,
-        attempt,
-    };
-    let (rank, kind, since, next_at, text) = match delivery {
-        Delivery::UsedUp { fault, .. } => {
-            let text = format!(
-                "needs a person: {} of '{}': {}",
-                match direction {
-                    Direction::Forward | Direction::Resolve => "the action",
-                    Direction::Compensation => "the compensation",
-                },
-                step.name,
-                fault.message
-            );
-            let since = since(
-                saga,
-                |kind| matches!(kind, LifecycleKind::Parked { step: parked, .. } if *parked == step.name),
-            );
-            (PERSON, "person", since, None, text)
-        }
-        Delivery::BackingOff { until, fault, .. } => {
-            let text = wait.backing_off(*until, &fault.message);
-            let since = since(
-                saga,
-                |kind| matches!(kind, LifecycleKind::StepErrored { part, .. } if part.step == step.name),
-            );
-            (BACKOFF, "backoff", since, Some(*until), text)
-        }
-        Delivery::InFlight {
-            sent_at,
-            due_at,
-            pick_up,
-            ..
-        } => wait.in_flight(*sent_at, *due_at, *pick_up),
-    };
-    let (rank, kind) = match direction {
-        Direction::Resolve => (RESOLVE, "resolve"),
-        Direction::Forward | Direction::Compensation => (rank, kind),
-    };
-    let waiting = WaitingOn {
-        kind: kind.to_owned(),
-        participant: Some(step.participant.clone()),
-        step: Some(step.name.clone()),
-        attempt: Some(attempt),
-        since,
-        next_at,
-        text,
-    };
-    Some((rank, waiting))
-}
+const PERSON: &str = "person";
+const RESOLVE: &str = "resolve";
+const QUEUED: &str = "queued";
+const BACKOFF: &str = "backoff";
+const REPLY: &str = "reply";
+/// From what hinders most.
+const RANKS: [&str; 5] = [PERSON, RESOLVE, QUEUED, BACKOFF, REPLY];
 
 /// When the newest such event happened: the log tells what the state need not repeat.
 fn since(saga: &SagaInstance, is_it: impl Fn(&LifecycleKind) -> bool) -> Timestamp {
@@ -200,80 +160,152 @@ fn since(saga: &SagaInstance, is_it: impl Fn(&LifecycleKind) -> bool) -> Timesta
         .map_or(saga.changed_at, |event| event.at)
 }
 
+/// A command that a saga waits for.
 struct Wait<'a> {
     saga: &'a SagaInstance,
+    step: &'a Step,
     instance: &'a StepInstance,
-    participant: &'a str,
-    command: String,
-    /// The type of the action that a resolve asks about; the command's own type otherwise.
-    action: &'a str,
+    spec: &'a CommandSpec,
     direction: Direction,
-    attempt: u32,
+    delivery: &'a Delivery,
 }
 
-impl Wait<'_> {
+impl<'a> Wait<'a> {
+    fn of(saga: &'a SagaInstance, step: &'a Step, instance: &'a StepInstance) -> Option<Self> {
+        let (direction, delivery) = instance.state.delivery()?;
+        Some(Self {
+            saga,
+            step,
+            instance,
+            spec: spec(step, direction)?,
+            direction,
+            delivery,
+        })
+    }
+
+    fn attempt(&self) -> u32 {
+        self.delivery.attempt()
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.direction == Direction::Resolve {
+            return RESOLVE;
+        }
+        match self.delivery {
+            Delivery::UsedUp { .. } => PERSON,
+            Delivery::BackingOff { .. } => BACKOFF,
+            Delivery::InFlight { pick_up, .. } => match pick_up {
+                PickUp::Queued { .. } => QUEUED,
+                PickUp::Unseen | PickUp::Seen { .. } => REPLY,
+            },
+        }
+    }
+
+    fn rank(&self) -> Option<usize> {
+        RANKS.iter().position(|kind| *kind == self.kind())
+    }
+
+    fn since(&self) -> Timestamp {
+        let name = &self.step.name;
+        match self.delivery {
+            Delivery::UsedUp { .. } => since(
+                self.saga,
+                |kind| matches!(kind, LifecycleKind::Parked { step, .. } if step == name),
+            ),
+            Delivery::BackingOff { .. } => since(
+                self.saga,
+                |kind| matches!(kind, LifecycleKind::StepErrored { part, .. } if part.step == *name),
+            ),
+            Delivery::InFlight {
+                sent_at, pick_up, ..
+            } => match pick_up {
+                PickUp::Queued { since } => *since,
+                PickUp::Unseen | PickUp::Seen { .. } => *sent_at,
+            },
+        }
+    }
+
+    fn next_at(&self) -> Option<Timestamp> {
+        match self.delivery {
+            Delivery::UsedUp { .. } => None,
+            Delivery::BackingOff { until, .. } => Some(*until),
+            Delivery::InFlight {
+                due_at, pick_up, ..
+            } => match pick_up {
+                // Only the deadline ends this wait by itself.
+                PickUp::Queued { .. } => (!self.saga.overdue).then_some(self.saga.deadline_at),
+                PickUp::Unseen | PickUp::Seen { .. } => Some(*due_at),
+            },
+        }
+    }
+
+    fn text(&self) -> String {
+        match self.delivery {
+            Delivery::UsedUp { fault, .. } => {
+                let what = match self.direction {
+                    Direction::Forward | Direction::Resolve => "the action",
+                    Direction::Compensation => "the compensation",
+                };
+                let (name, message) = (&self.step.name, &fault.message);
+                format!("needs a person: {what} of '{name}': {message}")
+            }
+            Delivery::BackingOff { until, fault, .. } => self.backing_off(*until, &fault.message),
+            Delivery::InFlight {
+                sent_at,
+                due_at,
+                pick_up,
+                ..
+            } => self.in_flight(*sent_at, *due_at, *pick_up),
+        }
+    }
+
+    fn command(&self) -> String {
+        command_type(self.spec, self.direction)
+    }
+
     fn backing_off(&self, until: Timestamp, fault: &str) -> String {
+        let attempt = self.attempt();
         format!(
-            "retrying {} at {} (attempt {}), because attempt {} went wrong: {fault}",
-            self.command,
+            "retrying {} at {} (attempt {}), because attempt {attempt} went wrong: {fault}",
+            self.command(),
             time(until),
-            self.attempt + 1,
-            self.attempt,
+            attempt + 1,
         )
     }
 
-    fn in_flight(
-        &self,
-        sent_at: Timestamp,
-        due_at: Timestamp,
-        pick_up: PickUp,
-    ) -> (u8, &'static str, Timestamp, Option<Timestamp>, String) {
-        let (participant, attempt) = (self.participant, self.attempt);
+    fn in_flight(&self, sent_at: Timestamp, due_at: Timestamp, pick_up: PickUp) -> String {
+        let attempt = self.attempt();
         match pick_up {
-            PickUp::Queued { since } => {
-                // Only the deadline ends this wait by itself.
-                let next_at = (!self.saga.overdue).then_some(self.saga.deadline_at);
-                let text = format!(
-                    "not picked up by {participant}, since {}: {} attempt {attempt}",
-                    time(since),
-                    self.command
-                );
-                (QUEUED, "queued", since, next_at, text)
-            }
-            PickUp::Unseen => {
-                let text = format!(
-                    "{} (attempt {attempt}), sent at {}, looked after at {}",
-                    self.question(),
-                    time(sent_at),
-                    time(due_at)
-                );
-                (REPLY, "reply", sent_at, Some(due_at), text)
-            }
-            PickUp::Seen { at } => {
-                let text = format!(
-                    "{} (attempt {attempt}), picked up at {}, times out at {}",
-                    self.question(),
-                    time(at),
-                    time(due_at)
-                );
-                (REPLY, "reply", sent_at, Some(due_at), text)
-            }
+            PickUp::Queued { since } => format!(
+                "not picked up by {}, since {}: {} attempt {attempt}",
+                self.step.participant,
+                time(since),
+                self.command()
+            ),
+            PickUp::Unseen => format!(
+                "{} (attempt {attempt}), sent at {}, looked after at {}",
+                self.question(),
+                time(sent_at),
+                time(due_at)
+            ),
+            PickUp::Seen { at } => format!(
+                "{} (attempt {attempt}), picked up at {}, times out at {}",
+                self.question(),
+                time(at),
+                time(due_at)
+            ),
         }
     }
 
     fn question(&self) -> String {
+        let participant = &self.step.participant;
         match self.direction {
             Direction::Forward | Direction::Compensation => {
-                format!(
-                    "waiting for {} to answer {}",
-                    self.participant, self.command
-                )
+                format!("waiting for {participant} to answer {}", self.command())
             }
             Direction::Resolve => {
-                let asking = format!(
-                    "asking {} whether {} was done",
-                    self.participant, self.action
-                );
+                let action = &self.spec.command_type;
+                let asking = format!("asking {participant} whether {action} was done");
                 match (&self.instance.settling, &self.saga.resolve_cause) {
                     (Some(settling), _) => {
                         let PendingAction { actor, action, .. } = &settling.asked;

@@ -119,7 +119,7 @@ impl<S: SagaStore> World<S> {
         SagaRow {
             version,
             start_hash: vec![1, 2, 3],
-            waiting: transition::waiting_on(&self.definition, &instance),
+            waiting: transition::waiting(&self.definition, &instance),
             next_due: None,
             last_error: None,
             instance,
