@@ -23,7 +23,7 @@ pub fn fits(payload_bytes: usize, message_limit_bytes: usize) -> bool {
 pub fn park(
     definition: &SagaDefinition,
     instance: &mut SagaInstance,
-    events: &mut Vec<LifecycleEvent>,
+    entry: &mut Unchanging<LogEntry>,
     command: &Command,
     payload_bytes: usize,
     at: Timestamp,
@@ -52,7 +52,7 @@ pub fn park(
         Direction::Compensation => StepState::Compensating(delivery),
         Direction::Resolve => StepState::Resolving(delivery),
     };
-    rewrite_events(instance, events, &part, fault.clone(), at);
+    rewrite_events(instance, entry, &part, fault.clone(), at);
     let phase = match &instance.status {
         SagaStatus::Compensating => Phase::Compensating,
         SagaStatus::Running => Phase::Running,
@@ -71,11 +71,12 @@ pub fn park(
 /// The command was not sent, so no event may say so; the sequence stays gapless.
 fn rewrite_events(
     instance: &mut SagaInstance,
-    events: &mut Vec<LifecycleEvent>,
+    entry: &mut Unchanging<LogEntry>,
     part: &DuePart,
     fault: Fault,
     at: Timestamp,
 ) {
+    let mut events = entry.events.clone();
     let first = instance.sequence + 1 - (events.len() as u64).min(instance.sequence + 1);
     events.retain(|event| match &event.kind {
         LifecycleKind::CommandSent { part: sent, .. } => sent != part,
@@ -115,10 +116,11 @@ fn rewrite_events(
         event.sequence = sequence;
         instance.sequence = sequence;
     }
-    if let Some(entry) = instance.log.last_mut() {
-        *entry = Unchanging::from(LogEntry {
-            position: entry.position,
-            events: events.clone(),
-        });
+    *entry = Unchanging::from(LogEntry {
+        position: entry.position,
+        events,
+    });
+    if let Some(last) = instance.log.last_mut() {
+        *last = entry.clone();
     }
 }

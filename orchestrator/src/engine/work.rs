@@ -9,7 +9,8 @@ use saga_core::{
     definition::SagaDefinition,
     ids::{SagaId, Timestamp},
     instance::{
-        ActionVerdict, Delivery, LifecycleEvent, LifecycleKind, Position, SagaInstance, SagaStatus,
+        ActionVerdict, Delivery, LifecycleEvent, LifecycleKind, LogEntry, Position, SagaInstance,
+        SagaStatus, Unchanging,
     },
     message::{Command, Direction, DuePart, LifecycleMessage, OutgoingRecord, Reply, TimerKind},
     mutant::{self, Mutant},
@@ -114,7 +115,7 @@ impl Work {
             EventBody::ActionAsked(action) => Some(action.action_id),
             EventBody::CommandReplied(_) | EventBody::TimerFired(_) => None,
         };
-        for told in &made.events {
+        for told in &made.entry.events {
             if let LifecycleKind::ActionDecided {
                 action_id, verdict, ..
             } = &told.kind
@@ -133,16 +134,16 @@ impl Work {
     pub(super) fn apply(&mut self, context: &Context<'_>, made: Transition, at: Timestamp) {
         let Transition {
             saga,
-            mut events,
+            mut entry,
             commands,
             verdict: _,
         } = made;
         self.instance = saga;
         self.changed = true;
         for command in commands {
-            self.send(context, &command, &mut events, at);
+            self.send(context, &command, &mut entry, at);
         }
-        self.tell(context, &events);
+        self.tell(context, &entry.events);
     }
 
     /// Queues a command, or parks the saga if no broker would take it.
@@ -150,7 +151,7 @@ impl Work {
         &mut self,
         context: &Context<'_>,
         outgoing: &OutgoingCommand,
-        events: &mut Vec<LifecycleEvent>,
+        entry: &mut Unchanging<LogEntry>,
         at: Timestamp,
     ) {
         let command = &outgoing.command;
@@ -159,7 +160,7 @@ impl Work {
             Err(payload_bytes) => oversize::park(
                 &self.definition,
                 &mut self.instance,
-                events,
+                entry,
                 command,
                 payload_bytes,
                 at,

@@ -212,10 +212,8 @@ impl<'a> Draft<'a> {
                 kind,
             });
         }
-        self.saga.log.push(Unchanging::from(LogEntry {
-            position,
-            events: events.clone(),
-        }));
+        let entry = Unchanging::from(LogEntry { position, events });
+        self.saga.log.push(entry.clone());
         bound_log(&mut self.saga.log, committed);
         let commands = in_flight(&self.saga)
             .into_iter()
@@ -224,7 +222,7 @@ impl<'a> Draft<'a> {
             .collect();
         Transition {
             saga: self.saga,
-            events,
+            entry,
             commands,
             verdict: self.verdict,
         }

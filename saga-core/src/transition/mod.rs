@@ -18,8 +18,8 @@ use crate::{
     definition::SagaDefinition,
     ids::Timestamp,
     instance::{
-        ActionVerdict, LifecycleEvent, LifecycleKind, Position, SagaInstance, SagaStatus,
-        StepInstance, StepState,
+        ActionVerdict, LifecycleEvent, LifecycleKind, LogEntry, Position, SagaInstance, SagaStatus,
+        StepInstance, StepState, Unchanging,
     },
     message::{Command, OperatorAction, Reply, StartSaga, TimerDue},
 };
@@ -55,8 +55,8 @@ pub struct OutgoingCommand {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transition {
     pub saga: SagaInstance,
-    /// Events of this input, also the last entry of `saga.log`.
-    pub events: Vec<LifecycleEvent>,
+    /// The last entry of `saga.log`, with the events of this input.
+    pub entry: Unchanging<LogEntry>,
     /// Commands that are in flight now and were not before.
     pub commands: Vec<OutgoingCommand>,
     /// Of an operator's action.

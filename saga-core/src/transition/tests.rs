@@ -275,7 +275,7 @@ fn an_input_that_stands_in_the_log_is_not_applied_again() {
     let redelivered = decide(&sent_again.saga, &gone);
     assert_eq!(redelivered, Err(NotApplied::Stale));
     let events = redelivery(&sent_again.saga, gone.position);
-    assert_eq!(events, Some(sent_again.events.as_slice()));
+    assert_eq!(events, Some(sent_again.entry.events.as_slice()));
 }
 
 #[test]

@@ -583,14 +583,15 @@ impl SagaTest {
     #[track_caller]
     fn check(&self, applied: &Transition, before: u64) {
         let saga = &self.saga;
-        for (event, sequence) in applied.events.iter().zip(before + 1..) {
-            assert_eq!(event.sequence, sequence, "a gap in {:#?}", applied.events);
+        let events = &applied.entry.events;
+        for (event, sequence) in events.iter().zip(before + 1..) {
+            assert_eq!(event.sequence, sequence, "a gap in {events:#?}");
         }
         let position = saga.log.last().map(|entry| entry.position);
         let again = position.and_then(|position| redelivery(saga, position));
         assert_eq!(
             again,
-            Some(applied.events.as_slice()),
+            Some(events.as_slice()),
             "a redelivery tells the same"
         );
         let stored = serde_json::to_string(saga).unwrap_or_default();

@@ -304,7 +304,7 @@ impl World {
     }
 
     fn accept(&mut self, applied: Transition, before: &[OutgoingCommand]) {
-        for event in &applied.events {
+        for event in &applied.entry.events {
             self.tell(event);
         }
         assert!(

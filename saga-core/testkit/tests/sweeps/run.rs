@@ -223,13 +223,13 @@ impl<'a> Run<'a> {
         let verdict = made.verdict.take();
         self.saga = made.saga.clone();
         let events = redelivery(&self.saga, position(offset));
-        assert_eq!(events, Some(&made.events[..]), "{}", self.story());
+        assert_eq!(events, Some(&made.entry.events[..]), "{}", self.story());
         self.take(made, before);
         Ok(verdict)
     }
 
     fn take(&mut self, made: Transition, before: u64) {
-        let numbers = made.events.iter().map(|event| event.sequence);
+        let numbers = made.entry.events.iter().map(|event| event.sequence);
         assert!(
             numbers.eq(before + 1..=self.saga.sequence),
             "{}",
