@@ -46,8 +46,8 @@ pub struct Frame<H, S: ParticipantStore = PgPool> {
     suspect: Option<(i32, i64)>,
 }
 
-/// A decoded command, or why it is none; in log order.
-type Received = Result<Command, Refusal>;
+/// A decoded command, until it is taken to be decided, or why it is none; in log order.
+type Received = Result<Option<Command>, Refusal>;
 
 impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
     /// The frame, and the other half of it if there are external calls.
@@ -80,9 +80,11 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
         CrashPoint::FrameAfterBegin.pass();
         let mut commands = Vec::with_capacity(received.len());
         for entry in received.iter_mut() {
-            let Ok(command) = entry else { continue };
-            match intake::admit_age(command, &opening) {
-                Ok(()) => commands.push(command.clone()),
+            let Some(command) = entry.as_mut().ok().and_then(Option::take) else {
+                continue;
+            };
+            match intake::admit_age(&command, &opening) {
+                Ok(()) => commands.push(command),
                 Err(refusal) => *entry = Err(refusal),
             }
         }
@@ -194,7 +196,7 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Processor for Frame<H,
         let config = &self.core.config;
         let mut received: Vec<Received> = records
             .iter()
-            .map(|record| intake::read(record, config))
+            .map(|record| intake::read(record, config).map(Some))
             .collect();
         let answers = match Box::pin(self.transact(&mut received)).await {
             Ok(answers) => answers,
