@@ -11,7 +11,7 @@ use saga_core::{
     message::{TimerDue, TimerKind, Verdict},
 };
 use serde_json::Value;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tracing::{debug, info, warn};
 
 /// One committed batch.
@@ -22,14 +22,18 @@ pub fn batch(records: usize, took: Duration, folded: &Folded) {
     for ((kind, fate), count) in &folded.fates {
         counter!("saga_inputs_total", "kind" => *kind, "result" => fate.as_str()).increment(*count);
     }
+    let mut step_durations = BTreeMap::new();
     for time in &folded.step_times {
-        histogram!(
-            "saga_step_duration_seconds",
-            "definition" => time.definition.clone(),
-            "step" => time.step.clone(),
-            "direction" => time.direction.as_str()
-        )
-        .record(time.milliseconds.max(0) as f64 / 1_000.0);
+        let labels = (&time.definition, &time.step, time.direction);
+        let durations = step_durations.entry(labels).or_insert_with(|| {
+            histogram!(
+                "saga_step_duration_seconds",
+                "definition" => time.definition.clone(),
+                "step" => time.step.clone(),
+                "direction" => time.direction.as_str()
+            )
+        });
+        durations.record(time.milliseconds.max(0) as f64 / 1_000.0);
     }
     for row in &folded.plan.ends {
         counter!(
