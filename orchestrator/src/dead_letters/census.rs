@@ -174,7 +174,7 @@ mod tests {
             offset,
             timestamp_ms: 1_000 + offset,
             key: None,
-            headers: vec![(header::DEAD_LETTER_REASON.to_owned(), why.into())],
+            headers: [(header::DEAD_LETTER_REASON, why)].into(),
             payload: None,
         }
     }

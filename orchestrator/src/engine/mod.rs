@@ -248,11 +248,8 @@ impl<S: SagaStore> Processor for Engine<S> {
 /// Which command a record is, by its headers.
 fn command_of(record: &OutgoingRecord) -> Option<(SagaId, DuePart)> {
     let text = |name: &str| {
-        record
-            .headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .and_then(|(_, value)| std::str::from_utf8(value).ok())
+        let value = record.headers.get(name)?;
+        std::str::from_utf8(value).ok()
     };
     let part = DuePart {
         step: text(header::STEP)?.to_owned(),

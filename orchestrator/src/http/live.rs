@@ -233,8 +233,8 @@ mod tests {
 
     fn with_id(id: &[u8]) -> IncomingRecord {
         let mut record = record();
-        record.headers.retain(|(name, _)| name != header::CE_ID);
-        record.headers.push((header::CE_ID.to_owned(), id.to_vec()));
+        record.headers.remove(header::CE_ID);
+        record.headers.push(header::CE_ID, id);
         record
     }
 

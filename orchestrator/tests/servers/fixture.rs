@@ -188,8 +188,8 @@ pub fn trace() -> Trace {
 }
 
 pub fn text(record: &OutgoingRecord, name: &str) -> String {
-    let (_, value) = record.headers.iter().find(|(key, _)| key == name).unwrap();
-    String::from_utf8(value.clone()).unwrap()
+    let value = record.headers.get(name).unwrap();
+    String::from_utf8(value.to_vec()).unwrap()
 }
 
 pub fn commands(records: &[OutgoingRecord]) -> Vec<OutgoingRecord> {

@@ -3,7 +3,10 @@
 use crate::fixture::{Database, INPUTS, new_saga};
 use async_trait::async_trait;
 use orchestrator::store::intake::{Accepted, Intake, accept};
-use saga_core::{ids::SagaId, message::OutgoingRecord};
+use saga_core::{
+    ids::SagaId,
+    message::{Headers, OutgoingRecord},
+};
 use saga_messaging::{
     log::{Delivered, LogError, LogWriter},
     outbox::{Outbox, Relay, RelaySettings},
@@ -38,7 +41,7 @@ fn intake(saga: SagaId, key: Option<&str>, content: &[u8]) -> Intake {
             topic: INPUTS.to_owned(),
             partition: Some(0),
             key: saga.to_string().into_bytes(),
-            headers: Vec::new(),
+            headers: Headers::default(),
             payload: content.to_vec(),
         },
         idempotency: key.map(|key| (key.to_owned(), content.to_vec())),

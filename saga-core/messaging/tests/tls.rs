@@ -6,7 +6,7 @@
 #![cfg(feature = "tls")]
 
 use anyhow::{Context, Result, bail, ensure};
-use saga_core::message::OutgoingRecord;
+use saga_core::message::{Headers, OutgoingRecord};
 use saga_messaging::{
     kafka::{
         KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions, SaslMechanism, Secret,
@@ -224,7 +224,7 @@ async fn round_trip(config: &KafkaConfig, topic: &str) -> Result<()> {
         topic: topic.to_owned(),
         partition: Some(0),
         key: b"key".to_vec(),
-        headers: Vec::new(),
+        headers: Headers::default(),
         payload: topic.as_bytes().to_vec(),
     };
     writer.publish(&[record]).await?;

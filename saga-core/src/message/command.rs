@@ -1,11 +1,14 @@
 use super::{
     Trace,
-    record::{DecodeError, Headers, IncomingRecord, OutgoingRecord, header, trace_of},
+    record::{DecodeError, IncomingRecord, OutgoingRecord, cloud_event, header, json, trace_of},
 };
 use crate::ids::{SagaId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Display},
+    str::FromStr,
+};
 
 /// Which of a step's commands a message is about.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -28,7 +31,7 @@ impl Direction {
     }
 }
 
-impl fmt::Display for Direction {
+impl Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -77,43 +80,44 @@ impl Command {
     pub const RESOLVE_SUFFIX: &str = ".resolve";
 
     pub fn id(&self) -> String {
-        format!(
-            "{}/{}/{}/{}",
-            self.saga_id, self.step, self.direction, self.attempt
-        )
+        self.shown_id().to_string()
+    }
+
+    fn shown_id(&self) -> impl Display {
+        fmt::from_fn(|f| {
+            let (saga, step) = (self.saga_id, &self.step);
+            write!(f, "{saga}/{step}/{}/{}", self.direction, self.attempt)
+        })
     }
 
     /// The record that sends this command to `topic`, keyed by saga.
     pub fn encode(&self, topic: &str, source: &str, at: Timestamp) -> OutgoingRecord {
-        let mut headers = Headers::cloud_event(
-            &self.id(),
+        let mut headers = cloud_event(
+            self.shown_id(),
             &self.command_type,
             source,
             at,
             self.saga_id,
             &self.trace,
         );
-        headers.set(header::STEP, &self.step);
-        headers.set(header::DIRECTION, self.direction.as_str());
-        headers.set(header::ATTEMPT, &self.attempt.to_string());
-        headers.set(
+        headers.push(header::STEP, &self.step);
+        headers.push(header::DIRECTION, self.direction.as_str());
+        headers.push_shown(header::ATTEMPT, self.attempt);
+        headers.push(
             header::SAVE_FAILURE,
             if self.save_failure { "true" } else { "false" },
         );
-        headers.set(header::REPLY_TOPIC, &self.reply_to.topic);
-        headers.set(
-            header::REPLY_PARTITION,
-            &self.reply_to.partition.to_string(),
-        );
+        headers.push(header::REPLY_TOPIC, &self.reply_to.topic);
+        headers.push_shown(header::REPLY_PARTITION, self.reply_to.partition);
         if let Some(floor) = self.floor {
-            headers.set(header::FLOOR, &floor.timestamp_millis().to_string());
+            headers.push_shown(header::FLOOR, floor.timestamp_millis());
         }
         OutgoingRecord {
             topic: topic.to_owned(),
             partition: None,
             key: self.saga_id.to_string().into_bytes(),
-            headers: headers.into_inner(),
-            payload: self.payload.to_string().into_bytes(),
+            headers,
+            payload: json(&self.payload),
         }
     }
 

@@ -1,13 +1,15 @@
 //! Everything that can move a saga comes through one topic, `saga.inputs`, as one of these.
 
 use super::{
-    Direction, Fault, Outcome, Trace,
-    record::{DecodeError, Headers, IncomingRecord, OutgoingRecord, header, trace_of},
+    Direction, Fault, Headers, Outcome, Trace,
+    record::{
+        DecodeError, IncomingRecord, OutgoingRecord, beginning, cloud_event, header, json, trace_of,
+    },
 };
 use crate::ids::{SagaId, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fmt;
+use std::fmt::{self, Display};
 use uuid::Uuid;
 
 /// An input of the orchestrator, decoded.
@@ -177,7 +179,7 @@ impl ActionName {
     }
 }
 
-impl fmt::Display for ActionName {
+impl Display for ActionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -283,8 +285,8 @@ fn record(
         topic: topic.to_owned(),
         partition,
         key: saga.to_string().into_bytes(),
-        headers: headers.into_inner(),
-        payload: serde_json::to_vec(payload).unwrap_or_else(|_| b"null".to_vec()),
+        headers,
+        payload: json(payload),
     }
 }
 
@@ -300,17 +302,17 @@ impl StartSaga {
         source: &str,
         at: Timestamp,
     ) -> OutgoingRecord {
-        let mut headers = Headers::cloud_event(
-            &self.id(),
+        let mut headers = cloud_event(
+            self.id(),
             &self.start_type,
             source,
             at,
             self.saga_id,
             &self.trace,
         );
-        headers.set(header::DEFINITION, &self.definition);
+        headers.push(header::DEFINITION, &self.definition);
         if let Some(key) = &self.business_key {
-            headers.set(header::BUSINESS_KEY, key);
+            headers.push(header::BUSINESS_KEY, key);
         }
         record(
             topic,
@@ -337,53 +339,47 @@ impl StartSaga {
 const MAX_CODE_CHARS: usize = 100;
 const MAX_MESSAGE_CHARS: usize = 1_000;
 
-fn cut(text: String, chars: usize) -> String {
-    match text.char_indices().nth(chars) {
-        None => text,
-        Some(_) => text.chars().take(chars).collect(),
-    }
-}
-
 impl Reply {
     /// `<saga>/<step>/<direction>/<outcome>`, and for an `error` its attempt, since each attempt may have one.
     pub fn id(&self) -> String {
-        let base = format!(
-            "{}/{}/{}/{}",
-            self.saga_id,
-            self.step,
-            self.direction,
-            self.outcome.as_str()
-        );
-        match self.outcome {
-            Outcome::Error => format!("{base}/{}", self.attempt),
-            Outcome::Success | Outcome::Failure | Outcome::NotDone => base,
-        }
+        self.shown_id().to_string()
+    }
+
+    fn shown_id(&self) -> impl Display {
+        fmt::from_fn(|f| {
+            let (saga, step, outcome) = (self.saga_id, &self.step, self.outcome.as_str());
+            write!(f, "{saga}/{step}/{}/{outcome}", self.direction)?;
+            match self.outcome {
+                Outcome::Error => write!(f, "/{}", self.attempt),
+                Outcome::Success | Outcome::Failure | Outcome::NotDone => Ok(()),
+            }
+        })
     }
 
     /// The fault of a failure or an error, whatever shape a foreign participant gave it, cut to what a saga's log
     /// should keep of it.
     pub fn fault(&self) -> Fault {
-        let fault = serde_json::from_value(self.payload.clone())
+        let fault = Fault::deserialize(&self.payload)
             .unwrap_or_else(|_| Fault::new(self.outcome.as_str(), self.payload.to_string()));
         Fault {
-            code: cut(fault.code, MAX_CODE_CHARS),
-            message: cut(fault.message, MAX_MESSAGE_CHARS),
+            code: beginning(&fault.code, MAX_CODE_CHARS).to_owned(),
+            message: beginning(&fault.message, MAX_MESSAGE_CHARS).to_owned(),
         }
     }
 
     pub fn encode(&self, reply_to: &super::ReplyTo, source: &str, at: Timestamp) -> OutgoingRecord {
-        let mut headers = Headers::cloud_event(
-            &self.id(),
+        let mut headers = cloud_event(
+            self.shown_id(),
             &self.reply_type,
             source,
             at,
             self.saga_id,
             &self.trace,
         );
-        headers.set(header::STEP, &self.step);
-        headers.set(header::DIRECTION, self.direction.as_str());
-        headers.set(header::ATTEMPT, &self.attempt.to_string());
-        headers.set(header::OUTCOME, self.outcome.as_str());
+        headers.push(header::STEP, &self.step);
+        headers.push(header::DIRECTION, self.direction.as_str());
+        headers.push_shown(header::ATTEMPT, self.attempt);
+        headers.push(header::OUTCOME, self.outcome.as_str());
         record(
             &reply_to.topic,
             Some(reply_to.partition),
@@ -438,14 +434,7 @@ impl TimerDue {
         source: &str,
         at: Timestamp,
     ) -> OutgoingRecord {
-        let headers = Headers::cloud_event(
-            &self.id(),
-            TIMER_TYPE,
-            source,
-            at,
-            self.saga_id,
-            &self.trace,
-        );
+        let headers = cloud_event(self.id(), TIMER_TYPE, source, at, self.saga_id, &self.trace);
         record(topic, home_partition, self.saga_id, headers, self)
     }
 }
@@ -459,9 +448,8 @@ impl OperatorAction {
         at: Timestamp,
     ) -> OutgoingRecord {
         let id = self.action_id.to_string();
-        let mut headers =
-            Headers::cloud_event(&id, ACTION_TYPE, source, at, self.saga_id, &self.trace);
-        headers.set(header::ACTION_ID, &id);
+        let mut headers = cloud_event(&id, ACTION_TYPE, source, at, self.saga_id, &self.trace);
+        headers.push(header::ACTION_ID, &id);
         record(topic, home_partition, self.saga_id, headers, self)
     }
 }

@@ -2,14 +2,17 @@
 
 use super::{
     Trace,
-    record::{Headers, OutgoingRecord, header},
+    record::{OutgoingRecord, cloud_event, header, json},
 };
 use crate::{
     ids::SagaId,
     instance::{LifecycleEvent, SagaInstance},
 };
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    fmt::{self, Display},
+};
 
 /// One lifecycle event with what a reader of the topic needs to tell sagas apart.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -41,30 +44,33 @@ impl<'a> LifecycleMessage<'a> {
 
     /// `<saga>/event/<sequence>`: the same event has the same id however often it is sent.
     pub fn id(&self) -> String {
-        format!("{}/event/{}", self.saga_id, self.event.sequence)
+        self.shown_id().to_string()
+    }
+
+    fn shown_id(&self) -> impl Display {
+        fmt::from_fn(|f| write!(f, "{}/event/{}", self.saga_id, self.event.sequence))
     }
 
     pub fn encode(&self, topic: &str, source: &str, trace: &Trace) -> OutgoingRecord {
-        let kind = format!("saga.{}", self.event.kind.name());
-        let mut headers = Headers::cloud_event(
-            &self.id(),
-            &kind,
+        let mut headers = cloud_event(
+            self.shown_id(),
+            format_args!("saga.{}", self.event.kind.name()),
             source,
             self.event.at,
             self.saga_id,
             trace,
         );
-        headers.set(header::SEQUENCE, &self.event.sequence.to_string());
-        headers.set(header::DEFINITION, &self.definition);
+        headers.push_shown(header::SEQUENCE, self.event.sequence);
+        headers.push(header::DEFINITION, &*self.definition);
         if let Some(key) = &self.business_key {
-            headers.set(header::CE_SUBJECT, key);
+            headers.push(header::CE_SUBJECT, &**key);
         }
         OutgoingRecord {
             topic: topic.to_owned(),
             partition: None,
             key: self.saga_id.to_string().into_bytes(),
-            headers: headers.into_inner(),
-            payload: serde_json::to_vec(self).unwrap_or_else(|_| b"null".to_vec()),
+            headers,
+            payload: json(self),
         }
     }
 }

@@ -7,12 +7,14 @@
 //! a message that is sent again has the id it had.
 
 mod command;
+mod headers;
 mod input;
 mod lifecycle;
 mod number;
 mod record;
 
 pub use command::{Command, Direction, ReplyTo};
+pub use headers::Headers;
 pub use input::{
     ActionKind, ActionName, DuePart, Input, OperatorAction, Reply, StartSaga, TimerDue, TimerKind,
     Verdict,

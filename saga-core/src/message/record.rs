@@ -1,9 +1,10 @@
 //! A record as it stands in a topic, free of any client library.
 
-use super::number;
+use super::{Headers, number};
 use crate::ids::{SagaId, Timestamp};
 use chrono::SecondsFormat;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt::Display;
 use thiserror::Error;
 
 /// Header names of the contract.
@@ -47,7 +48,7 @@ pub struct OutgoingRecord {
     /// Explicit partition, or `None`: the producer's partitioner chooses by key.
     pub partition: Option<i32>,
     pub key: Vec<u8>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
     pub payload: Vec<u8>,
 }
 
@@ -60,7 +61,7 @@ pub struct IncomingRecord {
     /// Record time, milliseconds since the Unix epoch (`CreateTime`), 0 if the broker keeps none.
     pub timestamp_ms: i64,
     pub key: Option<Vec<u8>>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
     pub payload: Option<Vec<u8>>,
 }
 
@@ -99,10 +100,8 @@ impl IncomingRecord {
     /// The last value of a header as text.
     pub fn header(&self, name: &'static str) -> Result<Option<&str>, DecodeError> {
         self.headers
-            .iter()
-            .rev()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| {
+            .get(name)
+            .map(|value| {
                 std::str::from_utf8(value).map_err(|error| DecodeError::BadHeader {
                     name,
                     why: error.to_string(),
@@ -139,44 +138,54 @@ impl IncomingRecord {
     }
 }
 
-/// Builds a record's headers in the contract's order.
-#[derive(Debug)]
-pub(crate) struct Headers(Vec<(String, Vec<u8>)>);
-
-impl Headers {
-    pub(crate) fn cloud_event(
-        id: &str,
-        kind: &str,
-        source: &str,
-        at: Timestamp,
-        saga: SagaId,
-        trace: &super::Trace,
-    ) -> Self {
-        let mut headers = Self(Vec::with_capacity(16));
-        headers.set(header::CE_SPECVERSION, "1.0");
-        headers.set(header::CE_ID, id);
-        headers.set(header::CE_TYPE, kind);
-        headers.set(header::CE_SOURCE, source);
-        headers.set(
-            header::CE_TIME,
-            &at.to_rfc3339_opts(SecondsFormat::Millis, true),
-        );
-        headers.set(header::CONTENT_TYPE, "application/json");
-        headers.set(header::SAGA_ID, &saga.to_string());
-        headers.set(header::CORRELATION_ID, &trace.correlation_id);
-        if let Some(traceparent) = &trace.traceparent {
-            headers.set(header::TRACEPARENT, traceparent);
-        }
-        headers
+/// The headers of every message, in the contract's order.
+pub(crate) fn cloud_event(
+    id: impl Display,
+    kind: impl Display,
+    source: &str,
+    at: Timestamp,
+    saga: SagaId,
+    trace: &super::Trace,
+) -> Headers {
+    let mut headers = Headers::of_message();
+    headers.push(header::CE_SPECVERSION, "1.0");
+    headers.push_shown(header::CE_ID, id);
+    headers.push_shown(header::CE_TYPE, kind);
+    headers.push(header::CE_SOURCE, source);
+    headers.push(
+        header::CE_TIME,
+        at.to_rfc3339_opts(SecondsFormat::Millis, true),
+    );
+    headers.push(header::CONTENT_TYPE, "application/json");
+    headers.push_shown(header::SAGA_ID, saga);
+    headers.push(header::CORRELATION_ID, &trace.correlation_id);
+    if let Some(traceparent) = &trace.traceparent {
+        headers.push(header::TRACEPARENT, traceparent);
     }
+    headers
+}
 
-    pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.0.push((name.to_owned(), value.as_bytes().to_vec()));
-    }
+/// Room for the value of an ordinary message.
+const PAYLOAD_BYTES: usize = 512;
 
-    pub(crate) fn into_inner(self) -> Vec<(String, Vec<u8>)> {
-        self.0
+/// A record's value.
+pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut json = Vec::with_capacity(PAYLOAD_BYTES);
+    match serde_json::to_writer(&mut json, value) {
+        Ok(()) => json,
+        Err(_) => b"null".to_vec(),
     }
+}
+
+/// At most so many characters of a text.
+pub(crate) fn beginning(text: &str, chars: usize) -> &str {
+    if text.len() <= chars {
+        return text;
+    }
+    text.char_indices()
+        .nth(chars)
+        .and_then(|(end, _)| text.get(..end))
+        .unwrap_or(text)
 }
 
 /// A saga's trace stands in every one of its messages, so it must never be what makes one too large for the broker.
@@ -186,12 +195,11 @@ const MAX_TRACEPARENT_BYTES: usize = 200;
 
 pub(crate) fn trace_of(record: &IncomingRecord) -> Result<super::Trace, DecodeError> {
     Ok(super::Trace {
-        correlation_id: record
-            .header(header::CORRELATION_ID)?
-            .unwrap_or_default()
-            .chars()
-            .take(MAX_CORRELATION_CHARS)
-            .collect(),
+        correlation_id: beginning(
+            record.header(header::CORRELATION_ID)?.unwrap_or_default(),
+            MAX_CORRELATION_CHARS,
+        )
+        .to_owned(),
         traceparent: record
             .header(header::TRACEPARENT)?
             .filter(|parent| parent.len() <= MAX_TRACEPARENT_BYTES)

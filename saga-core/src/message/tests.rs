@@ -240,11 +240,9 @@ fn a_fault_is_read_whatever_shape_it_has() {
 /// The command's record with one header changed, or without it.
 fn with_header(name: &str, value: Option<&str>) -> IncomingRecord {
     let mut record = arrived(command().encode("inventory.commands", "/orchestrator", at()));
-    record.headers.retain(|(key, _)| key != name);
+    record.headers.remove(name);
     if let Some(value) = value {
-        record
-            .headers
-            .push((name.to_owned(), value.as_bytes().to_vec()));
+        record.headers.push(name, value);
     }
     record
 }
@@ -288,19 +286,15 @@ fn a_record_that_is_no_input_is_unrecognised() {
     assert_eq!(Input::decode(&command), Err(DecodeError::Unrecognised));
     let mut outcome =
         arrived(reply(Outcome::Success, Value::Null).encode(&self::command().reply_to, "/x", at()));
-    outcome.headers.retain(|(key, _)| key != header::OUTCOME);
-    outcome
-        .headers
-        .push((header::OUTCOME.to_owned(), b"maybe".to_vec()));
+    outcome.headers.remove(header::OUTCOME);
+    outcome.headers.push(header::OUTCOME, "maybe");
     assert_eq!(Input::decode(&outcome).unwrap_err().reason(), "bad_header");
 }
 
 #[test]
 fn the_last_of_equal_headers_counts() {
     let mut record = with_header(header::ATTEMPT, Some("1"));
-    record
-        .headers
-        .push((header::ATTEMPT.to_owned(), b"8".to_vec()));
+    record.headers.push(header::ATTEMPT, "8");
     assert_eq!(Command::decode(&record).unwrap().attempt, 8);
 }
 

@@ -3,7 +3,7 @@
 use crate::topics;
 use anyhow::{Context, Result, ensure};
 use saga_contracts::topic;
-use saga_core::message::{OutgoingRecord, header};
+use saga_core::message::{Headers, OutgoingRecord, header};
 use saga_messaging::kafka::{KafkaConfig, Scan};
 
 /// Records of one replay at most.
@@ -29,27 +29,26 @@ fn bad_record(topic: &str, form: u64) -> OutgoingRecord {
         topic: topic.to_owned(),
         partition: None,
         key: text(&saga.to_string()),
-        headers: vec![
-            (header::CE_TYPE.to_owned(), text("order.created")),
-            (header::SAGA_ID.to_owned(), text(&saga.to_string())),
-            (header::DEFINITION.to_owned(), text("place-order")),
-            (header::STEP.to_owned(), text("poison")),
-            (header::DIRECTION.to_owned(), text("forward")),
-            (header::ATTEMPT.to_owned(), text("1")),
-            (header::REPLY_TOPIC.to_owned(), text(topic::SAGA_INPUTS)),
-            (header::REPLY_PARTITION.to_owned(), text("0")),
-        ],
+        headers: [
+            (header::CE_TYPE, "order.created"),
+            (header::SAGA_ID, &saga.to_string()),
+            (header::DEFINITION, "place-order"),
+            (header::STEP, "poison"),
+            (header::DIRECTION, "forward"),
+            (header::ATTEMPT, "1"),
+            (header::REPLY_TOPIC, topic::SAGA_INPUTS),
+            (header::REPLY_PARTITION, "0"),
+        ]
+        .into(),
         payload: text("{}"),
     };
     match form % 7 {
         0 => record.payload = b"{ this is not JSON \xff".to_vec(),
-        1 => record.headers.clear(),
+        1 => record.headers = Headers::default(),
         2 => record.payload = "[".repeat(50_000).into_bytes(),
         3 => record.payload = text(r#"{"orderId": "\u0000"}"#),
         4 => record.payload.clear(),
-        5 => record
-            .headers
-            .push((header::ATTEMPT.to_owned(), text("minus one"))),
+        5 => record.headers.push(header::ATTEMPT, "minus one"),
         _ => {}
     }
     record

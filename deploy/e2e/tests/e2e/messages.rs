@@ -74,7 +74,7 @@ async fn a_bad_record_goes_to_the_dead_letters_and_its_partition_flows() {
                 topic: name.to_owned(),
                 partition: Some(partition),
                 key: marker.clone().into_bytes(),
-                headers: vec![("ce_type".to_owned(), b"nonsense".to_vec())],
+                headers: [("ce_type", "nonsense")].into(),
                 payload: b"{ this is not JSON \xff".to_vec(),
             })
             .collect();

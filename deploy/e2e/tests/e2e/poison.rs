@@ -116,8 +116,8 @@ fn command(topic: &str, command_type: &str, saga: SagaId, payload: Value) -> Out
 }
 
 fn with_header(mut record: OutgoingRecord, name: &str, value: &[u8]) -> OutgoingRecord {
-    record.headers.retain(|(key, _)| key != name);
-    record.headers.push((name.to_owned(), value.to_vec()));
+    record.headers.remove(name);
+    record.headers.push(name, value);
     record
 }
 
@@ -136,7 +136,7 @@ fn nested(levels: usize) -> Value {
 fn of_any_topic(good: &dyn Fn(SagaId, Value) -> OutgoingRecord) -> Vec<Poison> {
     let fine = || good(id_at(now_ms()), json!({}));
     let foreign = OutgoingRecord {
-        headers: vec![("content-type".to_owned(), b"text/plain".to_vec())],
+        headers: [("content-type", "text/plain")].into(),
         ..with_payload(fine(), b"hello")
     };
     let day_ms = DAY.as_millis() as u64;
@@ -195,7 +195,7 @@ fn of_inputs(known: SagaId) -> Vec<Poison> {
     let mut all = of_any_topic(&good);
     let fine = || good(id_at(now_ms()), json!({}));
     let unrecognised = OutgoingRecord {
-        headers: vec![(header::CE_TYPE.to_owned(), b"somebody.elses".to_vec())],
+        headers: [(header::CE_TYPE, "somebody.elses")].into(),
         ..fine()
     };
     let key = "k".repeat(300);

@@ -340,13 +340,10 @@ impl Traces {
     /// Every start and every command was refused, and nothing has changed.
     async fn check(&self, system: &System) -> TestResult {
         let brokers = system.env.brokers();
-        let starts = self.inputs.iter().filter(|record| {
-            let created = ORDER_CREATED.as_bytes();
-            record
-                .headers
-                .iter()
-                .any(|(name, value)| name == "ce_type" && value == created)
-        });
+        let starts = self
+            .inputs
+            .iter()
+            .filter(|record| record.headers.get("ce_type") == Some(ORDER_CREATED.as_bytes()));
         let refused = std::iter::once((topic::SAGA_INPUTS, starts.count())).chain(
             self.commands
                 .iter()
@@ -356,9 +353,7 @@ impl Traces {
             let letters = topics::read_all(&brokers, &topic::dead_letters(topic))?;
             let below = letters.iter().filter(|letter| {
                 saga_of(letter).is_some_and(|saga| self.sagas.contains(&saga))
-                    && letter.headers.iter().any(|(name, value)| {
-                        name == header::DEAD_LETTER_REASON && value == b"below_floor"
-                    })
+                    && letter.headers.get(header::DEAD_LETTER_REASON) == Some(&b"below_floor"[..])
             });
             assert_eq!(below.count(), expected, "letters in {topic}");
         }

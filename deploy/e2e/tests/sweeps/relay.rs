@@ -187,18 +187,15 @@ fn onward(record: &IncomingRecord) -> OutgoingRecord {
         Some(participant) => format!("{participant}{DELIVERED}"),
         None => SAGA_INPUTS.to_owned(),
     };
-    let mut headers = record.headers.clone();
-    for (_, value) in headers
-        .iter_mut()
-        .filter(|(name, _)| name == header::REPLY_TOPIC)
-    {
-        *value = REPLIES.into();
-    }
+    let headers = record.headers.iter().map(|(name, value)| match name {
+        header::REPLY_TOPIC => (name, REPLIES.as_bytes()),
+        _ => (name, value),
+    });
     OutgoingRecord {
         topic,
         partition: Some(record.partition),
         key: record.key.clone().unwrap_or_default(),
-        headers,
+        headers: headers.collect(),
         payload: record.payload.clone().unwrap_or_default(),
     }
 }

@@ -60,11 +60,8 @@ async fn a_pending_actions_audit_row_says_what_became_of_it() {
 
 fn forward_reply(resolve: &OutgoingRecord) -> OutgoingRecord {
     let mut forward = resolve.clone();
-    for (name, value) in &mut forward.headers {
-        if name == header::DIRECTION {
-            *value = b"forward".to_vec();
-        }
-    }
+    forward.headers.remove(header::DIRECTION);
+    forward.headers.push(header::DIRECTION, "forward");
     forward
 }
 

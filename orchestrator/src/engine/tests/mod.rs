@@ -205,8 +205,8 @@ fn id_at(at: Timestamp, number: u128) -> SagaId {
 }
 
 fn text(record: &OutgoingRecord, name: &str) -> String {
-    let (_, value) = record.headers.iter().find(|(key, _)| key == name).unwrap();
-    String::from_utf8(value.clone()).unwrap()
+    let value = record.headers.get(name).unwrap();
+    String::from_utf8(value.to_vec()).unwrap()
 }
 
 fn of_topic<'a>(records: &'a [OutgoingRecord], end: &'a str) -> Vec<&'a OutgoingRecord> {

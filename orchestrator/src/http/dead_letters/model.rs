@@ -228,7 +228,7 @@ impl LetterView {
             key: BytesView::of(&letter.key),
             headers: headers
                 .map(|(name, value)| HeaderView {
-                    name: name.clone(),
+                    name: name.to_owned(),
                     value: BytesView::of(value),
                 })
                 .collect(),

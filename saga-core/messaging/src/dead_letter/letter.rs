@@ -5,7 +5,7 @@ use crate::kafka::RECORD_LIMIT_BYTES;
 use metrics::counter;
 use saga_core::{
     ids::Timestamp,
-    message::{IncomingRecord, OutgoingRecord, header},
+    message::{Headers, IncomingRecord, OutgoingRecord, header},
 };
 
 /// Longest `dead-letter-detail`: enough for any error's text, and no way to make a letter much larger than its record.
@@ -20,8 +20,6 @@ const HEADERS_KEPT_BYTES: usize = 512 * 1024;
 /// What a header costs beside its name and value.
 const HEADER_FRAMING_BYTES: usize = 10;
 
-type Header = (String, Vec<u8>);
-
 /// The dead letter of `record`: `reason` for programs (see [`reason`](super::reason)), `detail` for people. Counts it too.
 pub fn dead_letter(record: &IncomingRecord, reason: &str, detail: &str) -> OutgoingRecord {
     counter!(
@@ -30,11 +28,10 @@ pub fn dead_letter(record: &IncomingRecord, reason: &str, detail: &str) -> Outgo
         "reason" => reason::label(reason)
     )
     .increment(1);
-    let mut headers: Vec<Header> = record
+    let mut headers: Headers = record
         .headers
         .iter()
         .filter(|(name, _)| !name.starts_with(PREFIX))
-        .cloned()
         .collect();
     let mut key = record.key.clone().unwrap_or_default();
     let mut payload = record.payload.clone().unwrap_or_default();
@@ -43,9 +40,9 @@ pub fn dead_letter(record: &IncomingRecord, reason: &str, detail: &str) -> Outgo
     let room_bytes = LETTER_LIMIT_BYTES - size_of(&marks);
     if size_bytes > room_bytes {
         cut(&mut key, &mut headers, &mut payload, room_bytes);
-        headers.push(text(header::DEAD_LETTER_CUT, &size_bytes.to_string()));
+        headers.push(header::DEAD_LETTER_CUT, size_bytes.to_string());
     }
-    headers.extend(marks);
+    headers.extend(marks.iter());
     OutgoingRecord {
         topic: topic_of(&record.topic),
         partition: None,
@@ -56,43 +53,40 @@ pub fn dead_letter(record: &IncomingRecord, reason: &str, detail: &str) -> Outgo
 }
 
 /// What the letter says of its record.
-fn marks(record: &IncomingRecord, reason: &str, detail: &str) -> Vec<Header> {
-    let mut marks = vec![
-        text(header::DEAD_LETTER_REASON, reason),
-        text(header::DEAD_LETTER_DETAIL, bounded(detail)),
-        text(header::DEAD_LETTER_TOPIC, &record.topic),
-        text(header::DEAD_LETTER_PARTITION, &record.partition.to_string()),
-        text(header::DEAD_LETTER_OFFSET, &record.offset.to_string()),
-    ];
+fn marks(record: &IncomingRecord, reason: &str, detail: &str) -> Headers {
+    let mut marks = Headers::default();
+    marks.push(header::DEAD_LETTER_REASON, reason);
+    marks.push(header::DEAD_LETTER_DETAIL, bounded(detail));
+    marks.push(header::DEAD_LETTER_TOPIC, &record.topic);
+    marks.push(header::DEAD_LETTER_PARTITION, record.partition.to_string());
+    marks.push(header::DEAD_LETTER_OFFSET, record.offset.to_string());
     if let Some(at) = Timestamp::from_timestamp_millis(record.timestamp_ms) {
-        marks.push(text(header::DEAD_LETTER_TIME, &at.to_rfc3339()));
+        marks.push(header::DEAD_LETTER_TIME, at.to_rfc3339());
     }
     marks
 }
 
-fn text(name: &str, value: &str) -> Header {
-    (name.to_owned(), value.into())
+fn size_of(headers: &Headers) -> usize {
+    headers.iter().map(size_of_one).sum()
 }
 
-fn size_of(headers: &[Header]) -> usize {
-    headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + HEADER_FRAMING_BYTES)
-        .sum()
+fn size_of_one((name, value): (&str, &[u8])) -> usize {
+    name.len() + value.len() + HEADER_FRAMING_BYTES
 }
 
 /// Keeps of each part what fits. A header is kept whole or not at all: half of one would say something else.
-fn cut(key: &mut Vec<u8>, headers: &mut Vec<Header>, payload: &mut Vec<u8>, room_bytes: usize) {
+fn cut(key: &mut Vec<u8>, headers: &mut Headers, payload: &mut Vec<u8>, room_bytes: usize) {
     key.truncate(KEY_KEPT_BYTES);
     let mut left_bytes = HEADERS_KEPT_BYTES;
-    headers.retain(|kept| {
-        let size_bytes = size_of(std::slice::from_ref(kept));
+    let kept = headers.iter().filter(|header| {
+        let size_bytes = size_of_one(*header);
         let fits = size_bytes <= left_bytes;
         if fits {
             left_bytes -= size_bytes;
         }
         fits
     });
+    *headers = kept.collect();
     // The mark that says so takes a few bytes, too.
     let taken_bytes = key.len() + size_of(headers) + 64;
     payload.truncate(room_bytes.saturating_sub(taken_bytes));
@@ -116,14 +110,14 @@ mod tests {
             offset: 42,
             timestamp_ms: 1_700_000_000_000,
             key: Some(b"key".to_vec()),
-            headers: vec![("ce_id".to_owned(), vec![0xff, 0])],
+            headers: [("ce_id", [0xff, 0])].into(),
             payload: Some(b"{".to_vec()),
         }
     }
 
     fn header_of(letter: &OutgoingRecord, name: &str) -> Option<String> {
-        let found = letter.headers.iter().find(|(key, _)| key == name)?;
-        Some(String::from_utf8(found.1.clone()).unwrap())
+        let value = letter.headers.get(name)?;
+        Some(String::from_utf8(value.to_vec()).unwrap())
     }
 
     #[test]
@@ -134,7 +128,7 @@ mod tests {
             (&letter.key[..], &letter.payload[..]),
             (&b"key"[..], &b"{"[..])
         );
-        assert_eq!(letter.headers[0], ("ce_id".to_owned(), vec![0xff, 0]));
+        assert_eq!(letter.headers.get("ce_id"), Some(&[0xff, 0][..]));
         for (name, expected) in [
             (header::DEAD_LETTER_REASON, Some("bad_payload")),
             (header::DEAD_LETTER_TOPIC, Some("saga.inputs")),
@@ -150,15 +144,14 @@ mod tests {
     #[test]
     fn detail_is_cut_between_characters() {
         let letter = dead_letter(&record(), "x", &"ä".repeat(DETAIL_LIMIT_BYTES));
-        let detail = &letter.headers[2].1;
-        assert_eq!(detail.len(), DETAIL_LIMIT_BYTES);
-        assert!(std::str::from_utf8(detail).is_ok());
+        let length = |letter| header_of(letter, header::DEAD_LETTER_DETAIL).unwrap().len();
+        assert_eq!(length(&letter), DETAIL_LIMIT_BYTES);
         let odd = dead_letter(
             &record(),
             "x",
             &format!("a{}", "ä".repeat(DETAIL_LIMIT_BYTES)),
         );
-        assert_eq!(odd.headers[2].1.len(), DETAIL_LIMIT_BYTES - 1);
+        assert_eq!(length(&odd), DETAIL_LIMIT_BYTES - 1);
     }
 
     #[test]
@@ -172,7 +165,7 @@ mod tests {
         let reasons = second
             .headers
             .iter()
-            .filter(|(key, _)| key == header::DEAD_LETTER_REASON);
+            .filter(|(key, _)| *key == header::DEAD_LETTER_REASON);
         assert_eq!(reasons.count(), 1);
         assert_eq!(topic_of("saga.inputs.dlq"), "saga.inputs.dlq");
     }
@@ -205,7 +198,7 @@ mod tests {
         const MIB: usize = 1024 * 1024;
         let small = IncomingRecord {
             key: None,
-            headers: vec![("ce_type".to_owned(), b"x".to_vec())],
+            headers: [("ce_type", "x")].into(),
             ..record()
         };
         let framing = 7 + 1 + HEADER_FRAMING_BYTES;
@@ -219,10 +212,10 @@ mod tests {
             ..small.clone()
         };
         check_cut(&key, 10 * MIB + 1 + framing);
-        let mut headers = small;
-        headers
-            .headers
-            .insert(0, (String::new(), vec![b'a'; 10 * MIB]));
+        let headers = IncomingRecord {
+            headers: [("", vec![b'a'; 10 * MIB]), ("ce_type", b"x".to_vec())].into(),
+            ..small
+        };
         check_cut(&headers, 10 * MIB + 1 + HEADER_FRAMING_BYTES + framing);
     }
 
@@ -231,7 +224,7 @@ mod tests {
         let marks = size_of(&marks(&record(), "x", "y"));
         let fits = IncomingRecord {
             key: None,
-            headers: Vec::new(),
+            headers: Headers::default(),
             payload: Some(vec![b'a'; LETTER_LIMIT_BYTES - marks]),
             ..record()
         };

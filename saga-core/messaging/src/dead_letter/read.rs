@@ -3,7 +3,7 @@
 use super::{PREFIX, topic_of};
 use saga_core::{
     ids::SagaId,
-    message::{IncomingRecord, OutgoingRecord, header},
+    message::{Headers, IncomingRecord, OutgoingRecord, header},
 };
 use std::{collections::BTreeMap, fmt, str::FromStr};
 use thiserror::Error;
@@ -70,7 +70,7 @@ pub struct DeadLetter {
     /// The size of the whole record, if it did not fit.
     pub cut_from_bytes: Option<u64>,
     pub key: Vec<u8>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Headers,
     pub payload: Vec<u8>,
 }
 
@@ -125,7 +125,7 @@ impl DeadLetter {
             source,
             headers: record
                 .headers
-                .into_iter()
+                .iter()
                 .filter(|(name, _)| !name.starts_with(PREFIX))
                 .collect(),
             key: record.key.unwrap_or_default(),
@@ -140,8 +140,7 @@ impl DeadLetter {
 
     /// The last value of a header of the record, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().rev().find(|(key, _)| key == name)?;
-        std::str::from_utf8(value).ok()
+        std::str::from_utf8(self.headers.get(name)?).ok()
     }
 
     /// The record, to where it came from, with `correction`. Its message id is what it was: whoever has handled it
@@ -157,20 +156,15 @@ impl DeadLetter {
             (None, None) => self.payload.clone(),
             (None, Some(whole_bytes)) => return Err(NotReplayable::Cut { whole_bytes }),
         };
-        let mut headers: Vec<(String, Vec<u8>)> = self
+        let mut headers: Headers = self
             .headers
             .iter()
             .filter(|(name, _)| {
-                name != header::REPLAYED_FROM && !correction.headers.contains_key(name)
+                *name != header::REPLAYED_FROM && !correction.headers.contains_key(*name)
             })
-            .cloned()
             .collect();
-        let corrected = correction.headers.iter();
-        headers.extend(corrected.map(|(name, value)| (name.clone(), value.clone().into_bytes())));
-        headers.push((
-            header::REPLAYED_FROM.to_owned(),
-            self.id.to_string().into_bytes(),
-        ));
+        headers.extend(&correction.headers);
+        headers.push(header::REPLAYED_FROM, self.id.to_string());
         Ok(OutgoingRecord {
             topic: source.topic.clone(),
             partition: Some(source.partition),
@@ -195,10 +189,7 @@ mod tests {
             offset: 7,
             timestamp_ms: 1_700_000_000_000,
             key: Some(SAGA.into()),
-            headers: vec![
-                (header::SAGA_ID.to_owned(), SAGA.into()),
-                (header::ATTEMPT.to_owned(), b"x".to_vec()),
-            ],
+            headers: [(header::SAGA_ID, SAGA), (header::ATTEMPT, "x")].into(),
             payload: Some(b"{".to_vec()),
         }
     }
@@ -241,10 +232,7 @@ mod tests {
             .replay(&Correction::default())
             .unwrap();
         let mut expected = record().headers;
-        expected.push((
-            header::REPLAYED_FROM.to_owned(),
-            b"order.commands.dlq/0/3".to_vec(),
-        ));
+        expected.push(header::REPLAYED_FROM, "order.commands.dlq/0/3");
         assert_eq!(replayed.headers, expected);
         assert_eq!(
             (replayed.topic.as_str(), replayed.partition),
@@ -269,9 +257,9 @@ mod tests {
         let attempts: Vec<_> = replayed
             .headers
             .iter()
-            .filter(|(name, _)| name == header::ATTEMPT)
+            .filter(|(name, _)| *name == header::ATTEMPT)
             .collect();
-        assert_eq!(attempts, [&(header::ATTEMPT.to_owned(), b"1".to_vec())]);
+        assert_eq!(attempts, [(header::ATTEMPT, &b"1"[..])]);
     }
 
     fn refuse(letter: IncomingRecord, correction: &Correction, expected: &NotReplayable) {
@@ -289,8 +277,7 @@ mod tests {
         };
         refuse(forged, &none, &NotReplayable::NoSource);
         let mut huge = letter(&record());
-        huge.headers
-            .push((header::DEAD_LETTER_CUT.to_owned(), b"9".to_vec()));
+        huge.headers.push(header::DEAD_LETTER_CUT, "9");
         refuse(huge.clone(), &none, &NotReplayable::Cut { whole_bytes: 9 });
         let value = Correction {
             value: Some(b"{}".to_vec()),

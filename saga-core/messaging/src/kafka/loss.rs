@@ -209,6 +209,7 @@ fn gaps(next: &mut BTreeMap<i32, i64>, records: &[IncomingRecord]) -> Vec<(Topic
 #[cfg(test)]
 mod tests {
     use super::*;
+    use saga_core::message::Headers;
 
     fn check(committed: i64, start: i64, end: i64, expected: Option<Lost>) {
         assert_eq!(
@@ -237,7 +238,7 @@ mod tests {
             offset,
             timestamp_ms: 0,
             key: None,
-            headers: Vec::new(),
+            headers: Headers::default(),
             payload: None,
         };
         let mut next = BTreeMap::new();

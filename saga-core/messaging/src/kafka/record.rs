@@ -5,7 +5,7 @@ use rdkafka::{
     message::{BorrowedMessage, Header, Message, OwnedHeaders},
     types::RDKafkaRespErr,
 };
-use saga_core::message::IncomingRecord;
+use saga_core::message::{Headers, IncomingRecord};
 use std::{ffi::CStr, ptr, slice};
 
 pub(super) fn incoming(message: &BorrowedMessage<'_>) -> IncomingRecord {
@@ -26,14 +26,14 @@ pub(super) fn incoming(message: &BorrowedMessage<'_>) -> IncomingRecord {
     unsafe_code,
     reason = "only the C library gives a header's name as bytes"
 )]
-fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
+fn headers_of(message: &BorrowedMessage<'_>) -> Headers {
     let mut list = ptr::null_mut();
     // SAFETY: the message is alive as long as it is borrowed, and the library only sets `list`.
     let found = unsafe { bindings::rd_kafka_message_headers(message.ptr(), &raw mut list) };
     if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-        return Vec::new();
+        return Headers::default();
     }
-    let mut headers = Vec::new();
+    let mut headers = Headers::of_message();
     loop {
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
         // SAFETY: `list` belongs to the message and lives as long; beyond its end the library answers an error.
@@ -52,16 +52,16 @@ fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
         // SAFETY: a name ends in NUL, and stays where it is as long as the message.
         let name = unsafe { CStr::from_ptr(name) };
         let value = if value.is_null() {
-            Vec::new()
+            &[]
         } else {
             // SAFETY: the library says how many bytes stand there.
-            unsafe { slice::from_raw_parts(value.cast::<u8>(), size) }.to_vec()
+            unsafe { slice::from_raw_parts(value.cast::<u8>(), size) }
         };
-        headers.push((name.to_string_lossy().into_owned(), value));
+        headers.push(&name.to_string_lossy(), value);
     }
 }
 
-pub(super) fn headers(headers: &[(String, Vec<u8>)]) -> OwnedHeaders {
+pub(super) fn headers(headers: &Headers) -> OwnedHeaders {
     headers.iter().fold(
         OwnedHeaders::new_with_capacity(headers.len()),
         |all, (key, value)| {

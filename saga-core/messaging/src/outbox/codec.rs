@@ -33,10 +33,10 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    fn into_vec(self) -> Vec<u8> {
+    fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Text(text) => text.into_owned().into_bytes(),
-            Self::Binary(bytes) => bytes.into_owned(),
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
         }
     }
 }
@@ -51,7 +51,7 @@ pub(super) fn encode(records: &[OutgoingRecord]) -> Vec<u8> {
             headers: record
                 .headers
                 .iter()
-                .map(|(name, value)| (Cow::Borrowed(name.as_str()), Bytes::of(value)))
+                .map(|(name, value)| (Cow::Borrowed(name), Bytes::of(value)))
                 .collect(),
             payload: Bytes::of(&record.payload),
         })
@@ -67,13 +67,13 @@ pub(super) fn decode(text: &[u8]) -> Result<Vec<OutgoingRecord>, serde_json::Err
         .map(|row| OutgoingRecord {
             topic: row.topic.into_owned(),
             partition: row.partition,
-            key: row.key.into_vec(),
+            key: row.key.as_slice().to_vec(),
             headers: row
                 .headers
-                .into_iter()
-                .map(|(name, value)| (name.into_owned(), value.into_vec()))
+                .iter()
+                .map(|(name, value)| (name, value.as_slice()))
                 .collect(),
-            payload: row.payload.into_vec(),
+            payload: row.payload.as_slice().to_vec(),
         })
         .collect())
 }
@@ -81,6 +81,7 @@ pub(super) fn decode(text: &[u8]) -> Result<Vec<OutgoingRecord>, serde_json::Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use saga_core::message::Headers;
 
     #[test]
     fn records_survive_whatever_their_bytes_are() {
@@ -89,17 +90,14 @@ mod tests {
                 topic: "saga.inputs".to_owned(),
                 partition: Some(3),
                 key: b"key".to_vec(),
-                headers: vec![
-                    ("a\"\n".to_owned(), vec![0, 0xff]),
-                    (String::new(), Vec::new()),
-                ],
+                headers: [("a\"\n", &[0, 0xff][..]), ("", &[])].into(),
                 payload: "{\"x\":\"ä\\u0000\"}".as_bytes().to_vec(),
             },
             OutgoingRecord {
                 topic: "t".to_owned(),
                 partition: None,
                 key: vec![0xc3],
-                headers: Vec::new(),
+                headers: Headers::default(),
                 payload: vec![0],
             },
         ];

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::log::{Delivered, LogWriter};
 use async_trait::async_trait;
+use saga_core::message::Headers;
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicI64, AtomicUsize},
@@ -85,7 +86,7 @@ fn record() -> OutgoingRecord {
         topic: "t".to_owned(),
         partition: None,
         key: Vec::new(),
-        headers: Vec::new(),
+        headers: Headers::default(),
         payload: Vec::new(),
     }
 }

@@ -187,6 +187,7 @@ impl<P: Processor, L: LookAtInputs + Sync> Processor for GiveWay<P, L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use saga_core::message::Headers;
     use std::sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -251,7 +252,7 @@ mod tests {
             offset: 0,
             timestamp_ms: now_ms() - seconds * 1_000,
             key: None,
-            headers: Vec::new(),
+            headers: Headers::default(),
             payload: None,
         }]
     }

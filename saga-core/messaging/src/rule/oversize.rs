@@ -1,6 +1,6 @@
 //! A dead letter that is too large for its topic: it has all of its record, and headers beside.
 
-use saga_core::message::OutgoingRecord;
+use saga_core::message::{Headers, OutgoingRecord};
 
 /// All headers that say why a record was dead-lettered, and where it stood, begin with this.
 const OWN_HEADERS: &str = "dead-letter-";
@@ -12,16 +12,15 @@ const KEY_LIMIT_BYTES: usize = 1_024;
 
 /// What can be sent in place of `record`, if that is a dead letter: its place and its reason.
 pub(super) fn pointer(record: &OutgoingRecord) -> Option<OutgoingRecord> {
-    let mut headers: Vec<(String, Vec<u8>)> = record
+    let mut headers: Headers = record
         .headers
         .iter()
         .filter(|(name, _)| name.starts_with(OWN_HEADERS))
-        .cloned()
         .collect();
     if headers.is_empty() {
         return None;
     }
-    headers.push((CONTENT_HEADER.to_owned(), LEFT_BEHIND.to_vec()));
+    headers.push(CONTENT_HEADER, LEFT_BEHIND);
     let mut key = record.key.clone();
     if key.len() > KEY_LIMIT_BYTES {
         key.clear();
@@ -45,10 +44,7 @@ mod tests {
             topic: "t.dlq".to_owned(),
             partition: None,
             key: b"key".to_vec(),
-            headers: headers
-                .iter()
-                .map(|name| ((*name).to_owned(), b"value".to_vec()))
-                .collect(),
+            headers: headers.iter().map(|name| (name, "value")).collect(),
             payload: vec![b'x'; 2_000_000],
         }
     }
@@ -61,7 +57,7 @@ mod tests {
             header::DEAD_LETTER_REASON,
         ]);
         let pointer = pointer(&letter).unwrap();
-        let names: Vec<&str> = pointer.headers.iter().map(|(name, _)| &**name).collect();
+        let names: Vec<&str> = pointer.headers.iter().map(|(name, _)| name).collect();
         let kept = [
             header::DEAD_LETTER_TOPIC,
             header::DEAD_LETTER_REASON,

@@ -4,7 +4,7 @@
 mod bad_records;
 
 use super::*;
-use saga_core::message::header;
+use saga_core::message::{Headers, header};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -61,7 +61,7 @@ fn record(partition: i32, offset: i64) -> IncomingRecord {
         offset,
         timestamp_ms: 0,
         key: None,
-        headers: Vec::new(),
+        headers: Headers::default(),
         payload: None,
     }
 }
@@ -75,7 +75,7 @@ fn outgoing(text: String) -> OutgoingRecord {
         topic: "out".to_owned(),
         partition: None,
         key: text.into_bytes(),
-        headers: Vec::new(),
+        headers: Headers::default(),
         payload: Vec::new(),
     }
 }
@@ -190,7 +190,7 @@ impl Processor for Memory {
         _why: &BatchError,
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
         Ok(vec![OutgoingRecord {
-            headers: vec![(header::DEAD_LETTER_REASON.to_owned(), Vec::new())],
+            headers: [(header::DEAD_LETTER_REASON, "")].into(),
             payload: b"the record".to_vec(),
             ..outgoing(format!("letter {}", record.offset))
         }])

@@ -13,7 +13,7 @@ mod rule;
 mod topics;
 mod wire;
 
-use saga_core::message::{IncomingRecord, OutgoingRecord};
+use saga_core::message::{Headers, IncomingRecord, OutgoingRecord};
 use saga_messaging::{
     kafka::{KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions},
     log::{LogReader, LogWriter, Polled},
@@ -65,7 +65,7 @@ impl Bench {
             topic: self.topic.clone(),
             partition,
             key: text.as_bytes().to_vec(),
-            headers: Vec::new(),
+            headers: Headers::default(),
             payload: text.as_bytes().to_vec(),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::{Bench, SOON, next_records, numbers, text};
 use async_trait::async_trait;
-use saga_core::message::{IncomingRecord, OutgoingRecord, header};
+use saga_core::message::{Headers, IncomingRecord, OutgoingRecord, header};
 use saga_messaging::{
     kafka::GroupOffsets,
     log::{Delivered, LogError, LogReader, TopicPartition},
@@ -41,7 +41,7 @@ impl Member {
             topic: self.answers.clone(),
             partition: Some(record.partition),
             key: record.key.clone().unwrap_or_default(),
-            headers: Vec::new(),
+            headers: Headers::default(),
             payload: if self.swells == Some(text(record).as_str()) {
                 vec![b'x'; 1_500_000]
             } else {
@@ -75,9 +75,9 @@ impl Processor for Member {
         _why: &BatchError,
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
         self.world.lock().unwrap().rejected.insert(text(record));
-        let place = record.offset.to_string().into_bytes();
+        let place = record.offset.to_string();
         Ok(vec![OutgoingRecord {
-            headers: vec![(header::DEAD_LETTER_OFFSET.to_owned(), place)],
+            headers: [(header::DEAD_LETTER_OFFSET, place)].into(),
             ..self.answer(record)
         }])
     }

@@ -2,7 +2,7 @@
 
 use crate::{Bench, SOON, next_records, numbers, take, text, texts};
 use futures_util::StreamExt;
-use saga_core::message::OutgoingRecord;
+use saga_core::message::{Headers, OutgoingRecord};
 use saga_messaging::{
     kafka::{KafkaConfig, KafkaWriter, Tail, home_partition},
     log::{LogError, LogReader, LogWriter},
@@ -16,16 +16,12 @@ async fn records_come_back_as_they_were_written() {
         topic: bench.topic.clone(),
         partition: Some(2),
         key: b"the key".to_vec(),
-        headers: vec![
-            ("ce_id".to_owned(), b"a".to_vec()),
-            ("twice".to_owned(), vec![0, 0xff]),
-            ("twice".to_owned(), Vec::new()),
-        ],
+        headers: [("ce_id", &b"a"[..]), ("twice", &[0, 0xff]), ("twice", &[])].into(),
         payload: b"{\"a\":1}".to_vec(),
     };
     let tombstone = OutgoingRecord {
         key: Vec::new(),
-        headers: Vec::new(),
+        headers: Headers::default(),
         payload: Vec::new(),
         ..full.clone()
     };

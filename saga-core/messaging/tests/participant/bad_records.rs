@@ -6,7 +6,7 @@ use crate::world::{
 use async_trait::async_trait;
 use saga_core::{
     ids::SagaId,
-    message::{Command, IncomingRecord, OutgoingRecord, ReplyTo, header},
+    message::{Command, Headers, IncomingRecord, OutgoingRecord, ReplyTo, header},
 };
 use saga_messaging::{
     log::{Delivered, TopicPartition},
@@ -27,11 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn letters(outputs: &[OutgoingRecord]) -> Vec<String> {
     let reason = |record: &OutgoingRecord| {
-        let found = record
-            .headers
-            .iter()
-            .find(|(name, _)| name == header::DEAD_LETTER_REASON);
-        String::from_utf8(found.unwrap().1.clone()).unwrap()
+        let value = record.headers.get(header::DEAD_LETTER_REASON).unwrap();
+        String::from_utf8(value.to_vec()).unwrap()
     };
     outputs
         .iter()
@@ -153,7 +150,7 @@ async fn what_is_no_command_is_dead_lettered_as_it_was() {
         ..records(&[forward(world.saga(), 1, "")]).remove(0)
     };
     let tombstone = IncomingRecord {
-        headers: Vec::new(),
+        headers: Headers::default(),
         payload: None,
         key: None,
         ..record.clone()

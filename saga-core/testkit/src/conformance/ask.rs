@@ -108,8 +108,7 @@ pub struct Heard(pub IncomingRecord);
 
 impl Heard {
     pub fn header(&self, name: &str) -> Option<String> {
-        let mut headers = self.0.headers.iter().rev();
-        let (_, value) = headers.find(|(key, _)| key == name)?;
+        let value = self.0.headers.get(name)?;
         Some(String::from_utf8_lossy(value).into_owned())
     }
 

@@ -285,11 +285,9 @@ impl<'a> Scene<'a> {
         };
         let mut record = command.encode(&self.description.topic, SOURCE, clock::now());
         for (name, value) in &ask.headers {
-            record.headers.retain(|(key, _)| key != name);
+            record.headers.remove(name);
             if let Some(value) = value {
-                record
-                    .headers
-                    .push(((*name).to_owned(), value.clone().into_bytes()));
+                record.headers.push(name, value);
             }
         }
         if let Some(value) = &ask.value {

@@ -2,7 +2,7 @@
 
 use super::must_end;
 use async_trait::async_trait;
-use saga_core::message::{IncomingRecord, OutgoingRecord};
+use saga_core::message::{Headers, IncomingRecord, OutgoingRecord};
 use saga_messaging::log::{Held, LogReader, LogWriter, Polled, TopicPartition};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
@@ -54,7 +54,7 @@ fn record(topic: &str, partition: Option<i32>, text: &str) -> OutgoingRecord {
         topic: topic.to_owned(),
         partition,
         key: text.as_bytes().to_vec(),
-        headers: Vec::new(),
+        headers: Headers::default(),
         payload: text.as_bytes().to_vec(),
     }
 }
@@ -156,11 +156,7 @@ pub async fn records_come_back_as_they_were_written<B: LogBench>(bench: &B) {
     let topic = bench.topic(2).await;
     let full = OutgoingRecord {
         key: b"the key".to_vec(),
-        headers: vec![
-            ("ce_id".to_owned(), b"a".to_vec()),
-            ("twice".to_owned(), vec![0, 0xff]),
-            ("twice".to_owned(), Vec::new()),
-        ],
+        headers: [("ce_id", &b"a"[..]), ("twice", &[0, 0xff]), ("twice", &[])].into(),
         ..record(&topic, Some(1), "{}")
     };
     let bare = OutgoingRecord {

@@ -15,7 +15,7 @@ use chrono::TimeDelta;
 use saga_contracts::topic::SAGA_INPUTS;
 use saga_core::{
     ids::SagaId,
-    message::{ActionKind, OperatorAction, OutgoingRecord, Trace, header},
+    message::{ActionKind, Headers, OperatorAction, OutgoingRecord, Trace, header},
 };
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
@@ -369,11 +369,10 @@ impl Nemesis {
             .chain([SAGA_INPUTS.to_owned()])
             .collect();
         let topic = topics[self.below(topics.len() as u64, "topic") as usize].clone();
-        let text = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
         let headers = match self.below(3, "poison") {
-            0 => Vec::new(),
-            1 => vec![text(header::CE_TYPE, "x"), text(header::SAGA_ID, "nobody")],
-            _ => vec![text(header::CE_TYPE, "saga.timer.due")],
+            0 => Headers::default(),
+            1 => [(header::CE_TYPE, "x"), (header::SAGA_ID, "nobody")].into(),
+            _ => [(header::CE_TYPE, "saga.timer.due")].into(),
         };
         let partition = self.a_partition(&topic);
         let record = OutgoingRecord {

@@ -2,8 +2,9 @@
 
 use saga_core::{
     ids::Timestamp,
-    message::{Command, IncomingRecord, Input, OutgoingRecord, header},
+    message::{Command, Headers, IncomingRecord, Input, OutgoingRecord, header},
 };
+use std::borrow::Cow;
 
 const PAGE: &str = include_str!("../../../PARTICIPANTS.md");
 
@@ -17,7 +18,7 @@ fn shown() -> Vec<IncomingRecord> {
             let key = lines.next().expect("a key").trim();
             let headers = lines.map(|line| {
                 let (name, value) = line.split_once(' ').expect("a value");
-                (name.to_owned(), value.trim().as_bytes().to_vec())
+                (name, value.trim())
             });
             IncomingRecord {
                 topic: String::new(),
@@ -32,18 +33,19 @@ fn shown() -> Vec<IncomingRecord> {
         .collect()
 }
 
-fn sorted(mut headers: Vec<(String, Vec<u8>)>) -> Vec<(String, String)> {
-    headers.sort();
-    headers
-        .into_iter()
-        .map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned()))
-        .collect()
+fn sorted(headers: &Headers) -> Vec<(&str, Cow<'_, str>)> {
+    let mut sorted: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| (name, String::from_utf8_lossy(value)))
+        .collect();
+    sorted.sort();
+    sorted
 }
 
 /// What the code writes for it has the same key, the same headers and the same value.
-fn check(record: &IncomingRecord, written: OutgoingRecord) {
+fn check(record: &IncomingRecord, written: &OutgoingRecord) {
     assert_eq!(record.key.as_deref(), Some(&written.key[..]));
-    assert_eq!(sorted(record.headers.clone()), sorted(written.headers));
+    assert_eq!(sorted(&record.headers), sorted(&written.headers));
     let value: serde_json::Value = record.json().expect("JSON");
     assert_eq!(
         Ok(value),
@@ -67,13 +69,13 @@ fn the_exchange_that_is_shown_is_one_of_this_system() {
     };
 
     let command = Command::decode(asked).expect("a command");
-    check(asked, command.encode("", &source(asked), time(asked)));
+    check(asked, &command.encode("", &source(asked), time(asked)));
     let Ok(Input::Reply(reply)) = Input::decode(answered) else {
         panic!("the answer is not one");
     };
     assert_eq!(reply.saga_id, command.saga_id);
     check(
         answered,
-        reply.encode(&command.reply_to, &source(answered), time(answered)),
+        &reply.encode(&command.reply_to, &source(answered), time(answered)),
     );
 }

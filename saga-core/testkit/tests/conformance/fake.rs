@@ -142,10 +142,7 @@ impl Fake {
                     continue;
                 }
             };
-            let has_new_header = record
-                .headers
-                .iter()
-                .any(|(name, _)| name == "saga-of-the-future");
+            let has_new_header = record.headers.get("saga-of-the-future").is_some();
             let refused = (self.is(&Broken::NeedsTrace) && command.trace.traceparent.is_none())
                 || (self.is(&Broken::RefusesNewHeaders) && has_new_header);
             let answer = if refused {
@@ -353,7 +350,7 @@ impl Fake {
             Some(Broken::ForgetsCorrelation) => header::CORRELATION_ID,
             _ => "",
         };
-        record.headers.retain(|(name, _)| name != dropped);
+        record.headers.remove(dropped);
         self.replies.push_back(incoming(record, 0));
     }
 }

@@ -54,8 +54,8 @@ impl Appended {
         at: Duration,
     ) -> Self {
         let text = |name: &str| {
-            let found = record.headers.iter().rev().find(|(key, _)| key == name);
-            found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+            let value = record.headers.get(name)?;
+            Some(String::from_utf8_lossy(value).into_owned())
         };
         let letter_of = || {
             Some((
