@@ -1,5 +1,6 @@
 //! What the engine needs of a store. Postgres is one implementation, the simulator's is the other.
 
+use super::timers::watchlist::Watched;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use saga_core::{
@@ -50,6 +51,8 @@ pub struct SagaRow {
     pub start_hash: Vec<u8>,
     pub waiting: Waiting,
     pub next_due: Option<Timestamp>,
+    /// Commands that the saga knows to be queued.
+    pub queued: Vec<Watched>,
     pub last_error: Option<String>,
 }
 

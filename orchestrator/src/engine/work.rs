@@ -4,6 +4,7 @@ use super::{
     fold::{Context, Fate, StepTime, Touched},
     oversize,
     saga_store::{Plan, SagaRow, SettledRow},
+    timers::watchlist::Watched,
 };
 use saga_core::{
     definition::SagaDefinition,
@@ -279,6 +280,7 @@ impl Work {
             version,
             waiting: transition::waiting(&self.definition, &self.instance),
             next_due: timers.iter().map(|timer| timer.due_at).min(),
+            queued: timers.iter().filter_map(Watched::queued).collect(),
             last_error: last_error(&self.instance),
             start_hash: self.start_hash,
             instance: self.instance,

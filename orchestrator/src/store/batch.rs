@@ -10,6 +10,7 @@ use saga_core::{
     instance::SagaInstance,
 };
 use saga_messaging::{partition::PartitionAlarm, rule::BatchError};
+use serde::Serialize;
 use sqlx::{PgConnection, Postgres, Transaction, types::Json};
 use std::collections::{BTreeSet, HashMap};
 use thiserror::Error;
@@ -190,14 +191,15 @@ async fn load_ended(
 
 pub const START: &str = "INSERT INTO saga (
   id, version, home_partition, definition, definition_version, definition_hash, status, waiting_kind, waiting_on,
-  waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state)
+  waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state, queued)
 SELECT id, 1, home_partition, definition, definition_version, definition_hash, status, waiting_kind, waiting_on,
-  waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state::json
+  waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state::json,
+  queued::json
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[], $7::timestamptz[],
-  $8::text[], $9::text[], $10::integer[], $11::text[], $12::integer[], $13::text[], $14::text[], $15::text[],
-  $16::bytea[], $17::timestamptz[])
-  AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, home_partition,
-  definition, definition_version, definition_hash, business_key, correlation_id, start_hash, started_at)
+  $8::text[], $9::text[], $10::text[], $11::integer[], $12::text[], $13::integer[], $14::text[], $15::text[],
+  $16::text[], $17::bytea[], $18::timestamptz[])
+  AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, queued,
+  home_partition, definition, definition_version, definition_hash, business_key, correlation_id, start_hash, started_at)
 ORDER BY id ON CONFLICT (id) DO NOTHING";
 
 /// A following statement, with a snapshot of its own: a rival may have ended the saga since we looked.
@@ -253,10 +255,10 @@ async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Ba
 pub const ADVANCE: &str = "UPDATE saga s SET
   version = s.version + 1, status = u.status, waiting_kind = u.waiting_kind, waiting_on = u.waiting_on,
   waiting_since = u.waiting_since, attempt = u.attempt, next_due = u.next_due, last_error = u.last_error,
-  state = u.state::json
+  state = u.state::json, queued = u.queued::json
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[], $7::timestamptz[],
-  $8::text[], $9::text[], $10::bigint[])
-  AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, version)
+  $8::text[], $9::text[], $10::text[], $11::bigint[])
+  AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, queued, version)
 WHERE s.id = ANY(ARRAY[u.id]) AND s.version = u.version";
 
 async fn advance(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), BatchError> {
@@ -309,10 +311,19 @@ async fn end(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Batc
 
 /// As text: what is sent as JSON, the driver sends as `jsonb`.
 fn states(rows: &[SagaRow]) -> Result<Vec<String>, sqlx::Error> {
+    rows.iter().map(|row| text(&row.instance)).collect()
+}
+
+/// Of a saga without a queued command, nothing.
+fn queued(rows: &[SagaRow]) -> Result<Vec<Option<String>>, sqlx::Error> {
     rows.iter()
-        .map(|row| serde_json::to_string(&row.instance))
-        .collect::<Result<_, _>>()
-        .map_err(|error| sqlx::Error::Encode(error.into()))
+        .map(|row| Some(&row.queued).filter(|queued| !queued.is_empty()))
+        .map(|queued| queued.map(text).transpose())
+        .collect()
+}
+
+fn text(of: &impl Serialize) -> Result<String, sqlx::Error> {
+    serde_json::to_string(of).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// The columns that both a start and an update write, one array each.
@@ -326,6 +337,7 @@ struct Columns<'a> {
     next_due: Vec<Option<DateTime<Utc>>>,
     last_errors: Vec<Option<&'a str>>,
     states: Vec<String>,
+    queued: Vec<Option<String>>,
 }
 
 type Query<'q> = sqlx::query::Query<'q, Postgres, sqlx::postgres::PgArguments>;
@@ -350,10 +362,11 @@ impl<'a> Columns<'a> {
             next_due: rows.iter().map(|row| row.next_due).collect(),
             last_errors: rows.iter().map(|row| row.last_error.as_deref()).collect(),
             states: states(rows)?,
+            queued: queued(rows)?,
         })
     }
 
-    /// As `$1` to `$9`.
+    /// As `$1` to `$10`.
     fn bind<'q>(self, query: Query<'q>) -> Query<'q>
     where
         'a: 'q,
@@ -368,5 +381,6 @@ impl<'a> Columns<'a> {
             .bind(self.next_due)
             .bind(self.last_errors)
             .bind(self.states)
+            .bind(self.queued)
     }
 }

@@ -112,6 +112,7 @@ steps:
             start_hash: Vec::new(),
             waiting: transition::waiting(&definition, &instance),
             next_due: None,
+            queued: Vec::new(),
             last_error: None,
             instance,
         }

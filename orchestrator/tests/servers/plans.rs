@@ -1,7 +1,7 @@
 //! Generic plans made on fresh tables fell to sequential scans. These must not, on empty tables or on full ones.
 
 use crate::fixture::Database;
-use orchestrator::store::batch;
+use orchestrator::store::{batch, timer};
 use sqlx::{AssertSqlSafe, PgPool};
 
 async fn plan(pool: &PgPool, statement: &str, arguments: &str) -> String {
@@ -41,8 +41,7 @@ async fn check(database: &Database) {
         "{load}"
     );
     assert!(load.contains("floor_pkey"), "{load}");
-    let advance_arguments =
-        format!("{IDS}, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}'");
+    let advance_arguments = format!("{IDS}{}", ", '{}'".repeat(10));
     let advance = plan(pool, batch::ADVANCE, &advance_arguments).await;
     assert!(
         advance.contains("Index Scan using saga_pkey on saga s"),
@@ -58,11 +57,24 @@ async fn check(database: &Database) {
         end.contains("Index Scan using saga_pkey on saga s"),
         "{end}"
     );
+    let after = "'01990000-0000-7000-8000-000000000001'";
+    let queued = plan(
+        pool,
+        timer::QUEUED_ROWS,
+        &format!("{after}, 20000, '{{0}}'"),
+    )
+    .await;
+    assert!(
+        queued.contains("Index Scan using saga_pkey on saga"),
+        "{queued}"
+    );
+    assert!(queued.contains("Index Cond: (id > $1)"), "{queued}");
     for statement in [batch::LOAD_ENDED, batch::REMOVE_ENDED] {
         let pruned = plan(pool, statement, &ids_and_bounds).await;
         assert!(pruned.contains("Subplans Removed"), "{pruned}");
         assert!(!pruned.contains("Seq Scan"), "{pruned}");
     }
+    assert!(!queued.contains("Seq Scan on saga"), "{queued}");
     for text in [load, advance, end] {
         assert!(!text.contains("Seq Scan on saga"), "{text}");
         // Each key is looked up: no row is compared with all keys.

@@ -2,7 +2,7 @@ use crate::engine::{
     fold::Touched,
     shared::Shared,
     timers::{
-        driver::{TimerDriver, TimerStore, TimerStoreError},
+        driver::{QueuedPage, TimerDriver, TimerStore, TimerStoreError},
         offsets::{OffsetSource, Offsets, PartitionSeen, TopicSeen},
         queue::{CurrentTimers, DueRow, Planned, Seen, TimerQueue},
         verdict::Place,
@@ -509,6 +509,15 @@ impl TimerStore for Quiet {
     ) -> Result<(Timestamp, Vec<DueRow>), TimerStoreError> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok((epoch(), Vec::new()))
+    }
+
+    async fn queued_rows(
+        &self,
+        _: &[i32],
+        _: Option<SagaId>,
+        _: usize,
+    ) -> Result<QueuedPage, TimerStoreError> {
+        Ok(QueuedPage::default())
     }
 
     async fn live(&self, _: &[SagaId]) -> Result<Vec<SagaInstance>, TimerStoreError> {

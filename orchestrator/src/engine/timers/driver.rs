@@ -2,7 +2,7 @@
 
 use super::{
     offsets::Offsets,
-    queue::{Candidate, CurrentTimers, DueRow, Planned, Seen},
+    queue::{Candidate, CurrentTimers, DueRow, Planned, QueuedRow, Seen},
 };
 use crate::engine::shared::Shared;
 use async_trait::async_trait;
@@ -28,8 +28,25 @@ pub trait TimerStore: Send + Sync + 'static {
         ahead: TimeDelta,
     ) -> Result<(Timestamp, Vec<DueRow>), TimerStoreError>;
 
+    /// Of the first `limit` live sagas behind `after`, in id order and whatever they wait for: those of these home
+    /// partitions that know a command of theirs to be queued.
+    async fn queued_rows(
+        &self,
+        home_partitions: &[i32],
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<QueuedPage, TimerStoreError>;
+
     /// Live sagas as they stand, unlocked.
     async fn live(&self, sagas: &[SagaId]) -> Result<Vec<SagaInstance>, TimerStoreError>;
+}
+
+/// A page of live sagas, of which only those with queued commands are told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueuedPage {
+    pub rows: Vec<QueuedRow>,
+    /// The next page begins behind it. `None` if there was nothing to look at any more.
+    pub last: Option<SagaId>,
 }
 
 #[derive(Debug, thiserror::Error)]

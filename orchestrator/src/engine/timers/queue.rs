@@ -3,7 +3,7 @@
 use super::{
     offsets::{PartitionSeen, TopicSeen},
     verdict::{Place, verdict},
-    watchlist::{Spot, Watchlist},
+    watchlist::{Spot, Watched, Watchlist},
 };
 use crate::engine::fold::Touched;
 use chrono::TimeDelta;
@@ -30,6 +30,16 @@ pub struct DueRow {
     pub id: SagaId,
     pub home_partition: i32,
     pub next_due: Timestamp,
+}
+
+/// A saga with queued commands, as its row tells it beside the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedRow {
+    pub id: SagaId,
+    pub home_partition: i32,
+    /// Of its other timers.
+    pub next_due: Option<Timestamp>,
+    pub queued: Vec<Watched>,
 }
 
 /// A saga to look at, and the state of our memory when it was chosen.
@@ -134,14 +144,6 @@ struct Entry {
     places: Vec<(DuePart, Place)>,
     outstanding: Vec<Outstanding>,
     gate: Option<Gate>,
-}
-
-/// A command that the row knows to be queued.
-#[derive(Debug)]
-struct Watched {
-    part: DuePart,
-    participant: String,
-    sent_at: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -635,17 +637,6 @@ impl TimerQueue {
             }
             entry.unlist(id, &mut self.watched);
         }
-    }
-}
-
-impl Watched {
-    /// `None` where offsets do not matter.
-    fn of(timer: &ArmedTimer) -> Option<Self> {
-        Some(Self {
-            part: timer.part.clone()?,
-            participant: timer.participant.clone()?,
-            sent_at: timer.sent_at,
-        })
     }
 }
 

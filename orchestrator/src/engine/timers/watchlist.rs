@@ -5,10 +5,42 @@
 use super::{offsets::TopicSeen, verdict::has_passed};
 use saga_core::{
     ids::{SagaId, Timestamp},
+    instance::ArmedTimer,
+    message::{DuePart, Verdict},
     mutant::{self, Mutant},
 };
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
+
+/// A command, and whom to ask whether it was picked up. Those known to be queued stand in their saga's row beside the
+/// state, as they are here: renaming a field is a migration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    pub part: DuePart,
+    pub participant: String,
+    pub sent_at: Option<Timestamp>,
+}
+
+impl Watched {
+    /// `None` where offsets do not matter.
+    pub fn of(timer: &ArmedTimer) -> Option<Self> {
+        Some(Self {
+            part: timer.part.clone()?,
+            participant: timer.participant.clone()?,
+            sent_at: timer.sent_at,
+        })
+    }
+
+    /// `None` unless the saga knows the command to be queued. Its timer is not what moves it next: that its participant
+    /// comes past it is.
+    pub fn queued(timer: &ArmedTimer) -> Option<Self> {
+        match timer.known? {
+            Verdict::Queued => Self::of(timer),
+            Verdict::PickedUp | Verdict::Unanswered | Verdict::Gone | Verdict::Unknown => None,
+        }
+    }
+}
 
 /// By what a command is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,21 @@
-//! The promises of the engine's [`SagaStore`].
+//! The promises of the engine's [`SagaStore`], and of what its timers read there: [`TimerStore`].
 
 use super::{must_end, must_wait};
 use async_trait::async_trait;
-use orchestrator::engine::saga_store::{ActionRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore};
+use chrono::TimeDelta;
+use orchestrator::engine::{
+    saga_store::{ActionRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore},
+    timers::{
+        driver::{QueuedPage, TimerStore},
+        queue::{DueRow, QueuedRow},
+        watchlist::Watched,
+    },
+};
 use saga_core::{
     definition::SagaDefinition,
     ids::{SagaId, Timestamp},
     instance::{ActionVerdict, Position, SagaInstance, SagaStatus},
-    message::{ActionKind, OperatorAction, StartSaga, Trace},
+    message::{ActionKind, Direction, DuePart, OperatorAction, StartSaga, Trace},
     transition::{self, Outbound},
 };
 use saga_messaging::rule::BatchError;
@@ -18,7 +26,7 @@ use uuid::Uuid;
 /// Makes stores of the implementation under test.
 #[async_trait]
 pub trait SagaBench: Send + Sync {
-    type Store: SagaStore;
+    type Store: SagaStore + TimerStore;
 
     /// A store of the test's own, without sagas, in which the definition is registered.
     async fn store(&self, definition: &SagaDefinition) -> Self::Store;
@@ -44,7 +52,11 @@ macro_rules! saga_store_contract {
             rivals_that_start_the_same_saga_are_in_conflict,
             an_action_that_is_decided_is_found,
             a_registered_definition_is_found,
-            the_clock_never_runs_backwards
+            the_clock_never_runs_backwards,
+            what_falls_due_is_found_in_the_homes_that_are_asked_for,
+            queued_commands_are_found_page_by_page,
+            a_command_that_is_no_longer_queued_is_not_found,
+            sagas_that_live_are_read_as_they_stand
         }
     };
 }
@@ -72,7 +84,7 @@ struct World<S> {
     now: Timestamp,
 }
 
-impl<S: SagaStore> World<S> {
+impl<S: SagaStore + TimerStore> World<S> {
     async fn of<B: SagaBench<Store = S>>(bench: &B) -> Self {
         let definition = definition();
         let store = bench.store(&definition).await;
@@ -121,9 +133,39 @@ impl<S: SagaStore> World<S> {
             start_hash: vec![1, 2, 3],
             waiting: transition::waiting(&self.definition, &instance),
             next_due: None,
+            queued: Vec::new(),
             last_error: None,
             instance,
         }
+    }
+
+    /// Starts it in this home, with this due time and this command queued.
+    async fn started_with(
+        &self,
+        number: u8,
+        home_partition: i32,
+        next_due: Option<Timestamp>,
+        queued: Vec<Watched>,
+    ) -> SagaRow {
+        let mut row = self.start(number);
+        row.instance.home_partition = home_partition;
+        row.next_due = next_due;
+        row.queued = queued;
+        self.commit(starts(&[&row])).await.expect("a saga starts");
+        row
+    }
+
+    async fn queued(
+        &self,
+        homes: &[i32],
+        after: Option<&SagaRow>,
+        limit: usize,
+    ) -> (Vec<QueuedRow>, Option<SagaId>) {
+        let after = after.map(|row| row.instance.id);
+        let page = self.store.queued_rows(homes, after, limit).await;
+        let QueuedPage { mut rows, last } = page.expect("a page is read");
+        rows.sort_by_key(|row| row.id);
+        (rows, last)
     }
 
     /// The same saga one event later.
@@ -369,7 +411,7 @@ pub async fn rivals_that_start_the_same_saga_are_in_conflict<B: SagaBench>(bench
     conflict(&second.commit(&starts(&[&row])).await);
 }
 
-fn action<S: SagaStore>(world: &World<S>, row: &SagaRow, id: u128) -> ActionRow {
+fn action<S: SagaStore + TimerStore>(world: &World<S>, row: &SagaRow, id: u128) -> ActionRow {
     ActionRow {
         action: OperatorAction {
             saga_id: row.instance.id,
@@ -422,4 +464,108 @@ pub async fn the_clock_never_runs_backwards<B: SagaBench>(bench: &B) {
         assert!(now >= last, "{now} {last}");
         last = now;
     }
+}
+
+pub async fn what_falls_due_is_found_in_the_homes_that_are_asked_for<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let due = |seconds| Some(world.now + TimeDelta::seconds(seconds));
+    let past = world.started_with(1, 0, due(-3_600), Vec::new()).await;
+    world.started_with(2, 1, due(-3_600), Vec::new()).await;
+    let soon = world.started_with(3, 2, due(60), Vec::new()).await;
+    world.started_with(4, 0, due(3_600), Vec::new()).await;
+    world.started_with(5, 0, None, vec![queued(&world)]).await;
+    let found = world.store.due_rows(&[0, 2], TimeDelta::seconds(600)).await;
+    let (now, mut rows) = found.expect("due times are read");
+    rows.sort_by_key(|row| row.id);
+    let expected = [&past, &soon].map(|row| DueRow {
+        id: row.instance.id,
+        home_partition: row.instance.home_partition,
+        next_due: row.next_due.unwrap(),
+    });
+    assert_eq!(rows, expected);
+    assert!(now >= world.now, "{now} {}", world.now);
+}
+
+fn queued<S>(world: &World<S>) -> Watched {
+    Watched {
+        part: DuePart {
+            step: "only".to_owned(),
+            direction: Direction::Forward,
+            attempt: 1,
+        },
+        participant: "test".to_owned(),
+        sent_at: Some(world.now),
+    }
+}
+
+fn as_found(row: &SagaRow) -> QueuedRow {
+    QueuedRow {
+        id: row.instance.id,
+        home_partition: row.instance.home_partition,
+        next_due: row.next_due,
+        queued: row.queued.clone(),
+    }
+}
+
+/// A page is of live sagas, whatever they wait for, so none takes longer than another.
+pub async fn queued_commands_are_found_page_by_page<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    assert_eq!(world.queued(&[0, 2], None, 2).await, (Vec::new(), None));
+    let two = || vec![queued(&world), queued(&world)];
+    let mut rows = Vec::new();
+    for (number, home, queued) in [
+        (1, 0, vec![queued(&world)]),
+        (2, 0, Vec::new()),
+        (3, 1, vec![queued(&world)]),
+        (4, 2, two()),
+        (5, 0, Vec::new()),
+    ] {
+        let due = Some(world.now);
+        rows.push(world.started_with(number, home, due, queued).await);
+    }
+    let last = |number: usize| Some(rows[number - 1].instance.id);
+    let found = |number: usize| vec![as_found(&rows[number - 1])];
+    let homes = [0, 2];
+    assert_eq!(world.queued(&homes, None, 2).await, (found(1), last(2)));
+    let second = world.queued(&homes, Some(&rows[1]), 2).await;
+    assert_eq!(second, (found(4), last(4)));
+    let third = world.queued(&homes, Some(&rows[3]), 2).await;
+    assert_eq!(third, (Vec::new(), last(5)));
+    let behind = world.queued(&homes, Some(&rows[4]), 2).await;
+    assert_eq!(behind, (Vec::new(), None));
+}
+
+pub async fn a_command_that_is_no_longer_queued_is_not_found<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let command = vec![queued(&world)];
+    let row = world.started_with(1, 0, None, Vec::new()).await;
+    let mut later = world.later(&row, 1);
+    later.queued = command;
+    world.commit(updates(&[&later])).await.unwrap();
+    let all = || world.queued(&[0], None, 10);
+    assert_eq!(all().await.0, [as_found(&later)]);
+    world
+        .commit(updates(&[&world.later(&later, 2)]))
+        .await
+        .unwrap();
+    assert_eq!(all().await, (Vec::new(), Some(row.instance.id)));
+    world
+        .commit(ends(&[&world.ended(&later, 3)]))
+        .await
+        .unwrap();
+    assert_eq!(all().await, (Vec::new(), None));
+}
+
+pub async fn sagas_that_live_are_read_as_they_stand<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let (first, second) = (world.started(1).await, world.started(2).await);
+    let later = world.later(&first, 1);
+    world.commit(updates(&[&later])).await.unwrap();
+    world
+        .commit(ends(&[&world.ended(&second, 1)]))
+        .await
+        .unwrap();
+    let ids = [first.instance.id, second.instance.id];
+    let read = world.store.live(&ids).await.expect("sagas are read");
+    assert_eq!(read, [later.instance]);
 }

@@ -287,7 +287,7 @@ fn live(cluster: &Cluster, due: Option<Timestamp>) {
     tables
         .definitions
         .insert(definition.hash.clone(), (*definition).clone());
-    tables.insert_live(started(), due);
+    tables.insert_live(started(), due, Vec::new());
 }
 
 fn observed(cluster: &Cluster) -> BTreeSet<&'static str> {

@@ -12,8 +12,9 @@ use chrono::TimeDelta;
 use orchestrator::engine::{
     saga_store::{ActionRow, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore},
     timers::{
-        driver::{TimerStore, TimerStoreError},
-        queue::DueRow,
+        driver::{QueuedPage, TimerStore, TimerStoreError},
+        queue::{DueRow, QueuedRow},
+        watchlist::Watched,
     },
 };
 use saga_core::{
@@ -25,6 +26,7 @@ use saga_core::{
 use saga_messaging::rule::BatchError;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    ops::Bound,
     sync::Arc,
 };
 use uuid::Uuid;
@@ -34,6 +36,7 @@ use uuid::Uuid;
 pub struct Live {
     pub row: LiveRow,
     pub next_due: Option<Timestamp>,
+    pub queued: Vec<Watched>,
 }
 
 #[derive(Default)]
@@ -292,13 +295,23 @@ impl SagaBatch for SimBatch {
 impl SagaTables {
     /// A saga that nobody has driven to where it is.
     #[cfg(test)]
-    pub fn insert_live(&mut self, instance: SagaInstance, next_due: Option<Timestamp>) {
+    pub fn insert_live(
+        &mut self,
+        instance: SagaInstance,
+        next_due: Option<Timestamp>,
+        queued: Vec<Watched>,
+    ) {
         let row = LiveRow {
             version: 1,
             start_hash: Vec::new(),
             instance,
         };
-        self.live.insert(row.instance.id, Live { row, next_due });
+        let live = Live {
+            row,
+            next_due,
+            queued,
+        };
+        self.live.insert(live.row.instance.id, live);
     }
 
     fn put(&mut self, row: &SagaRow) {
@@ -309,6 +322,7 @@ impl SagaTables {
                 start_hash: row.start_hash.clone(),
             },
             next_due: row.next_due,
+            queued: row.queued.clone(),
         };
         self.live.insert(row.instance.id, live);
     }
@@ -349,6 +363,35 @@ impl TimerStore for SimSagaStore {
                 })
         });
         Ok((now, rows.collect()))
+    }
+
+    async fn queued_rows(
+        &self,
+        home_partitions: &[i32],
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<QueuedPage, TimerStoreError> {
+        self.database
+            .round_trip(&self.process)
+            .await
+            .map_err(unreadable)?;
+        let tables = self.database.tables();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = tables.live.range((from, Bound::Unbounded)).take(limit);
+        let mut found = QueuedPage::default();
+        for (id, live) in page {
+            found.last = Some(*id);
+            let home_partition = live.row.instance.home_partition;
+            if !live.queued.is_empty() && home_partitions.contains(&home_partition) {
+                found.rows.push(QueuedRow {
+                    id: *id,
+                    home_partition,
+                    next_due: live.next_due,
+                    queued: live.queued.clone(),
+                });
+            }
+        }
+        Ok(found)
     }
 
     async fn live(&self, sagas: &[SagaId]) -> Result<Vec<SagaInstance>, TimerStoreError> {
