@@ -20,7 +20,7 @@ pub enum Check {
     EffectWithoutOrder,
     /// A saga is parked and does not say why.
     ParkedWithoutReason,
-    /// The next step of a saga is long overdue.
+    /// The next step of a saga is long overdue, or its participant has not come to it for as long.
     SagaStandsStill,
     /// Still under way when everything should have ended.
     NotEnded,

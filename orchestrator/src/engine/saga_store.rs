@@ -50,6 +50,7 @@ pub struct SagaRow {
     pub version: i64,
     pub start_hash: Vec<u8>,
     pub waiting: Waiting,
+    /// Of its timers, those of queued commands left out: they have come, and nothing follows from it.
     pub next_due: Option<Timestamp>,
     /// Commands that the saga knows to be queued.
     pub queued: Vec<Watched>,

@@ -276,10 +276,13 @@ impl Work {
 
     fn row(self, version: i64) -> SagaRow {
         let timers = transition::timers(&self.definition, &self.instance);
+        let comes_due = timers
+            .iter()
+            .filter(|timer| Watched::queued(timer).is_none());
         SagaRow {
             version,
             waiting: transition::waiting(&self.definition, &self.instance),
-            next_due: timers.iter().map(|timer| timer.due_at).min(),
+            next_due: comes_due.map(|timer| timer.due_at).min(),
             queued: timers.iter().filter_map(Watched::queued).collect(),
             last_error: last_error(&self.instance),
             start_hash: self.start_hash,

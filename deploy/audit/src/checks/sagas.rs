@@ -19,6 +19,7 @@ pub fn check(look: &Look, settings: &Settings, found: &mut Vec<Finding>) {
             waiting_kind,
             waiting_since,
             next_due,
+            queued_since,
             ..
         } = &saga.place
         else {
@@ -41,6 +42,12 @@ pub fn check(look: &Look, settings: &Settings, found: &mut Vec<Finding>) {
         if let Some(due) = next_due.filter(|due| look.sagas.now - *due > overdue) {
             let detail = format!(
                 "it is {}, waiting on {waiting_kind} since {waiting_since}; it was to move at {due}",
+                saga.status
+            );
+            found.push(Finding::of_saga(Check::SagaStandsStill, *id, detail));
+        } else if let Some(since) = queued_since.filter(|at| look.sagas.now - *at > overdue) {
+            let detail = format!(
+                "it is {}, and nobody has picked up what it sent at {since}",
                 saga.status
             );
             found.push(Finding::of_saga(Check::SagaStandsStill, *id, detail));

@@ -27,6 +27,8 @@ pub enum Place {
         waiting_kind: String,
         waiting_since: DateTime<Utc>,
         next_due: Option<DateTime<Utc>>,
+        /// When the oldest of the commands was sent that it knows to be queued.
+        queued_since: Option<DateTime<Utc>>,
     },
     Ended {
         at: DateTime<Utc>,
@@ -58,6 +60,7 @@ type LiveRow = (
     String,
     String,
     DateTime<Utc>,
+    Option<DateTime<Utc>>,
     Option<DateTime<Utc>>,
     Option<String>,
     i64,
@@ -95,6 +98,7 @@ async fn read_live(
 ) -> Result<(), sqlx::Error> {
     let rows: Vec<LiveRow> = sqlx::query_as(
         "SELECT id, version, definition, status, waiting_kind, waiting_since, next_due,
+           (SELECT min((command->>'sent_at')::timestamptz) FROM json_array_elements(queued) AS command),
            NULLIF(concat_ws(': ', state->'reason'->>'code', state->'reason'->>'message'), ''),
            COALESCE((state->>'sequence')::bigint, 0),
            jsonb_path_query_array(state::jsonb, '$.log[*].partition'), jsonb_path_query_array(state::jsonb, '$.log[*].offset')
@@ -104,8 +108,8 @@ async fn read_live(
     .fetch_all(&mut **snapshot)
     .await?;
     for row in rows {
-        let (id, version, definition, status, waiting_kind, waiting_since, next_due, ..) = row;
-        let (.., reason, sequence, partitions, offsets) = row;
+        let (id, version, definition, status, waiting_kind, waiting_since, ..) = row;
+        let (.., next_due, queued_since, reason, sequence, partitions, offsets) = row;
         let saga = Saga {
             definition,
             status,
@@ -117,6 +121,7 @@ async fn read_live(
                 waiting_kind,
                 waiting_since,
                 next_due,
+                queued_since,
             },
         };
         sagas.by_id.insert(id, saga);

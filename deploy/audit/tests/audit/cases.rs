@@ -202,6 +202,19 @@ fn sagas() -> Vec<Case> {
             },
             |w| format!("UPDATE saga SET next_due = NULL WHERE id = '{}'", w.running),
         ),
+        sql(
+            "a saga's command is queued for long",
+            &[Check::SagaStandsStill],
+            Database::Orchestrator,
+            |w| {
+                format!(
+                    "UPDATE saga SET queued = json_build_array(json_build_object('sent_at', now() - interval '1 hour'))
+                     WHERE id = '{}'",
+                    w.running
+                )
+            },
+            |w| format!("UPDATE saga SET queued = NULL WHERE id = '{}'", w.running),
+        ),
         Case {
             name: "everything should have ended",
             finds: &[Check::NotEnded],

@@ -1,9 +1,16 @@
-//! A store in memory, with the same promises: a batch is written whole or not at all, and counts what it changes.
+//! A store in memory, with the same promises: a batch is written whole or not at all, and counts what it changes. It also
+//! counts what its timers read.
 
-use crate::engine::saga_store::{
-    ActionRow, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore,
+use crate::engine::{
+    saga_store::{ActionRow, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore},
+    timers::{
+        driver::{QueuedPage, TimerStore, TimerStoreError},
+        queue::{DueRow, QueuedRow},
+        watchlist::Watched,
+    },
 };
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use saga_core::{
     definition::{DefinitionHash, SagaDefinition},
     ids::{SagaId, Timestamp},
@@ -12,6 +19,7 @@ use saga_core::{
 use saga_messaging::rule::BatchError;
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
 use uuid::Uuid;
@@ -26,7 +34,25 @@ pub struct Tables {
     pub live: BTreeMap<SagaId, LiveRow>,
     pub history: BTreeMap<SagaId, EndedRow>,
     pub actions: BTreeMap<Uuid, ActionRow>,
+    /// Columns of the live rows.
+    pub columns: BTreeMap<SagaId, Columns>,
+    pub reads: Reads,
     failing_commits: u32,
+}
+
+#[derive(Clone, Default)]
+pub struct Columns {
+    pub next_due: Option<Timestamp>,
+    pub queued: Vec<Watched>,
+}
+
+/// What the timers have read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    pub rescans: usize,
+    pub due_rows: usize,
+    pub queued_rows: usize,
+    pub states: usize,
 }
 
 pub struct MemoryBatch {
@@ -40,6 +66,8 @@ impl MemoryStore {
             live: BTreeMap::new(),
             history: BTreeMap::new(),
             actions: BTreeMap::new(),
+            columns: BTreeMap::new(),
+            reads: Reads::default(),
             failing_commits: 0,
         };
         Self {
@@ -136,6 +164,7 @@ impl SagaBatch for MemoryBatch {
         }
         for row in &plan.ends {
             let gone = tables.live.remove(&row.instance.id).unwrap();
+            tables.columns.remove(&row.instance.id);
             let ended = EndedRow {
                 instance: row.instance.clone(),
                 start_hash: gone.start_hash,
@@ -163,5 +192,67 @@ impl Tables {
             start_hash: row.start_hash.clone(),
         };
         self.live.insert(row.instance.id, live);
+        let columns = Columns {
+            next_due: row.next_due,
+            queued: row.queued.clone(),
+        };
+        self.columns.insert(row.instance.id, columns);
+    }
+}
+
+#[async_trait]
+impl TimerStore for MemoryStore {
+    async fn due_rows(
+        &self,
+        home_partitions: &[i32],
+        ahead: TimeDelta,
+    ) -> Result<(Timestamp, Vec<DueRow>), TimerStoreError> {
+        let mut tables = self.tables();
+        let until = tables.now + ahead;
+        let rows = tables.columns.iter().filter_map(|(id, columns)| {
+            let home_partition = tables.live[id].instance.home_partition;
+            let next_due = columns.next_due.filter(|due| *due < until)?;
+            home_partitions.contains(&home_partition).then_some(DueRow {
+                id: *id,
+                home_partition,
+                next_due,
+            })
+        });
+        let rows: Vec<DueRow> = rows.collect();
+        tables.reads.rescans += 1;
+        tables.reads.due_rows += rows.len();
+        Ok((tables.now, rows))
+    }
+
+    async fn queued_rows(
+        &self,
+        home_partitions: &[i32],
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<QueuedPage, TimerStoreError> {
+        let mut tables = self.tables();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut page = QueuedPage::default();
+        for (id, columns) in tables.columns.range((from, Bound::Unbounded)).take(limit) {
+            page.last = Some(*id);
+            let home_partition = tables.live[id].instance.home_partition;
+            if !columns.queued.is_empty() && home_partitions.contains(&home_partition) {
+                page.rows.push(QueuedRow {
+                    id: *id,
+                    home_partition,
+                    next_due: columns.next_due,
+                    queued: columns.queued.clone(),
+                });
+            }
+        }
+        tables.reads.queued_rows += page.rows.len();
+        Ok(page)
+    }
+
+    async fn live(&self, sagas: &[SagaId]) -> Result<Vec<SagaInstance>, TimerStoreError> {
+        let mut tables = self.tables();
+        tables.reads.states += sagas.len();
+        let found = sagas.iter().filter_map(|id| tables.live.get(id));
+        Ok(found.map(|row| row.instance.clone()).collect())
     }
 }

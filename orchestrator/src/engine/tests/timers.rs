@@ -4,8 +4,9 @@ use crate::engine::{
     timers::{
         driver::{QueuedPage, TimerDriver, TimerStore, TimerStoreError},
         offsets::{OffsetSource, Offsets, PartitionSeen, TopicSeen},
-        queue::{CurrentTimers, DueRow, Planned, Seen, TimerQueue},
+        queue::{CurrentTimers, DueRow, Planned, QueuedRow, Seen, TimerQueue},
         verdict::Place,
+        watchlist::Watched,
     },
 };
 use chrono::TimeDelta;
@@ -15,16 +16,23 @@ use saga_core::{
     message::{Direction, DuePart, TimerKind, Verdict},
 };
 
-use super::{epoch, id_at, settings, trace};
+use super::{
+    Bench, commands, epoch, id_at,
+    memory::{Columns, MemoryStore, Reads},
+    order, settings, text, trace,
+};
 use crate::registry::Registry;
 use async_trait::async_trait;
-use saga_core::{instance::SagaInstance, message::OutgoingRecord};
+use saga_core::{
+    instance::SagaInstance,
+    message::{Outcome, OutgoingRecord, TimerDue, header},
+};
 use saga_messaging::log::{Delivered, LogError, LogWriter};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -563,6 +571,267 @@ async fn a_partition_that_was_given_up_and_taken_back_is_rescanned_at_once() {
     }
     tokio::time::sleep(Duration::from_millis(600)).await;
     assert_eq!(quiet.0.load(Ordering::SeqCst), 2);
+    stop.cancel();
+    running.await.unwrap();
+}
+
+fn queued_row(attempt: u32, sent_ms: i64) -> QueuedRow {
+    QueuedRow {
+        id: saga(),
+        home_partition: 0,
+        next_due: Some(at(90_000)),
+        queued: vec![Watched {
+            part: part(attempt),
+            participant: "payment".to_owned(),
+            sent_at: Some(at(sent_ms)),
+        }],
+    }
+}
+
+fn sent_and_queued(sent_ms: i64) -> ArmedTimer {
+    ArmedTimer {
+        sent_at: Some(at(sent_ms)),
+        ..timeout(1_000, Some(Verdict::Queued))
+    }
+}
+
+#[test]
+fn what_a_new_owner_finds_queued_waits_until_the_end_that_it_saw_first_is_passed() {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    queue.queued(at(2_000), vec![queued_row(1, 500)]);
+    assert_eq!(queue.watched_participants(), ["payment".to_owned()].into());
+    assert_eq!(queue.due(at(2_000), 10), [], "nothing is due");
+    for (at_ms, committed, end) in [(2_001, 7, 9), (3_001, 8, 20)] {
+        let seen = look(at_ms, (3, 3), (committed, end));
+        assert_eq!(queue.no_longer_queued(&seen, 10), [], "{committed}");
+    }
+    let passed = look(4_001, (3, 3), (9, 30));
+    let planned = tick(&mut queue, 4_001, &[sent_and_queued(500)], &passed);
+    assert_eq!(verdicts(&planned), [Verdict::PickedUp]);
+}
+
+#[test]
+fn what_was_sent_after_the_first_look_is_looked_at_again() {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    queue.queued(at(2_000), vec![queued_row(1, 2_500)]);
+    let first = look(2_001, (3, 3), (3, 4));
+    assert_eq!(queue.no_longer_queued(&first, 10).len(), 1);
+    let timers = [sent_and_queued(2_500)];
+    let newer = look(3_001, (3, 3), (3, 9));
+    assert_eq!(tick(&mut queue, 3_001, &timers, &newer), []);
+    let not_yet = look(4_001, (3, 3), (8, 9));
+    assert_eq!(tick(&mut queue, 4_001, &timers, &not_yet), []);
+    let passed = look(5_001, (3, 3), (9, 9));
+    let planned = tick(&mut queue, 5_001, &timers, &passed);
+    assert_eq!(verdicts(&planned), [Verdict::PickedUp]);
+}
+
+#[test]
+fn other_timers_of_a_saga_that_is_queued_come_due() {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    queue.queued(at(2_000), vec![queued_row(1, 500)]);
+    assert_eq!(queue.due(at(89_999), 10), []);
+    assert_eq!(queue.due(at(90_000), 10).len(), 1);
+}
+
+#[test]
+fn a_state_is_read_only_if_its_row_and_memory_know_different_commands() {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    touch(&mut queue, &[sent_and_queued(500)], &[], &[]);
+    queue.queued(at(2_000), vec![queued_row(1, 500)]);
+    assert_eq!(queue.due(at(2_000), 10), [], "the same");
+    queue.queued(at(2_000), vec![queued_row(2, 1_500)]);
+    assert_eq!(queue.due(at(2_000), 10).len(), 1, "another attempt");
+    let other = QueuedRow {
+        id: id_at(epoch(), 2),
+        home_partition: 1,
+        ..queued_row(1, 500)
+    };
+    queue.queued(at(2_000), vec![other]);
+    assert_eq!(queue.len(), 1, "somebody else's");
+}
+
+/// Another process has moved it: a reply that went astray.
+#[test]
+fn a_rescan_finds_what_is_due_of_a_saga_that_memory_takes_for_queued() {
+    let mut queue = queue(&[timeout(1_000, Some(Verdict::Queued))]);
+    queue.rescanned(&[DueRow {
+        id: saga(),
+        home_partition: 0,
+        next_due: at(1_500),
+    }]);
+    assert_eq!(queue.due(at(1_500), 10).len(), 1);
+}
+
+/// A saga whose charge is known to be queued.
+async fn charge_queued(bench: &mut Bench) -> (SagaId, DuePart) {
+    let saga = bench.saga_id();
+    let start = bench.start_with(saga, "place-order", order());
+    let reserve = commands(&bench.process(&[start]).await).remove(0);
+    let reserved = bench.reply(&reserve, Outcome::Success, serde_json::json!({}));
+    let charge = commands(&bench.process(&[reserved]).await).remove(0);
+    let part = DuePart {
+        step: text(&charge, header::STEP),
+        direction: Direction::Forward,
+        attempt: 1,
+    };
+    fire(bench, saga, &part, Verdict::Queued).await;
+    (saga, part)
+}
+
+async fn fire(bench: &mut Bench, saga_id: SagaId, part: &DuePart, verdict: Verdict) {
+    let timer = TimerDue {
+        saga_id,
+        kind: TimerKind::Timeout,
+        part: Some(part.clone()),
+        verdict,
+        trace: trace(),
+    };
+    let record = timer.encode(super::INPUTS, Some(0), "/timers", epoch());
+    let record = bench.append(record);
+    bench.process(&[record]).await;
+}
+
+#[tokio::test]
+async fn a_row_lists_what_is_queued_and_comes_due_without_it() {
+    let mut bench = Bench::new();
+    let (saga, part) = charge_queued(&mut bench).await;
+    let columns = |bench: &Bench| bench.store.tables().columns[&saga].clone();
+    let Columns { next_due, queued } = columns(&bench);
+    let expected = Watched {
+        part: part.clone(),
+        participant: "payment".to_owned(),
+        sent_at: Some(epoch()),
+    };
+    assert_eq!(queued, [expected]);
+    assert_eq!(next_due, Some(bench.store.live(saga).deadline_at));
+    fire(&mut bench, saga, &part, Verdict::PickedUp).await;
+    let Columns { next_due, queued } = columns(&bench);
+    assert_eq!(queued, []);
+    assert!(next_due < Some(bench.store.live(saga).deadline_at));
+}
+
+const CROWD: usize = 10_000;
+
+/// As if each had come there by itself.
+async fn crowd() -> Bench {
+    let mut bench = Bench::new();
+    let (saga, _) = charge_queued(&mut bench).await;
+    let mut tables = bench.store.tables();
+    let (row, columns) = (tables.live[&saga].clone(), tables.columns[&saga].clone());
+    for number in 0..CROWD as u128 - 1 {
+        let mut row = row.clone();
+        row.instance.id = id_at(epoch(), 1_000 + number);
+        tables.columns.insert(row.instance.id, columns.clone());
+        tables.live.insert(row.instance.id, row);
+    }
+    tables.now += TimeDelta::minutes(1);
+    drop(tables);
+    bench
+}
+
+/// The log around a crowd: payment's group stands before all of it, or has passed it.
+#[derive(Clone, Default)]
+struct Away {
+    is_back: Arc<AtomicBool>,
+    produced: Arc<Mutex<Vec<OutgoingRecord>>>,
+}
+
+#[async_trait]
+impl LogWriter for Away {
+    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+        self.produced.lock().unwrap().extend_from_slice(records);
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl OffsetSource for Away {
+    async fn read(&self, topic: &str, _: &str) -> Option<BTreeMap<i32, PartitionSeen>> {
+        let end = CROWD as i64;
+        let is_passed = topic != "payment.commands" || self.is_back.load(Ordering::SeqCst);
+        let committed = if is_passed { end } else { 0 };
+        let seen = PartitionSeen {
+            start: 0,
+            end,
+            committed,
+        };
+        Some([(0, seen)].into())
+    }
+}
+
+fn timers_of(bench: &Bench, log: &Away) -> TimerDriver<MemoryStore, Away> {
+    TimerDriver {
+        store: bench.store.clone(),
+        writer: log.clone(),
+        offsets: Arc::new(Offsets::new(log.clone(), Arc::clone(&bench.shared.clock))),
+        shared: Arc::clone(&bench.shared),
+        group: "orchestrator".to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_is_queued_costs_a_new_owner_no_state_and_a_rescan_no_row() {
+    let bench = crowd().await;
+    bench.shared.timers().revoke([0]);
+    bench.shared.timers().assign([0]);
+    let log = Away::default();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(timers_of(&bench, &log).run(stop.clone()));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.shared.timers().watched_len(), CROWD);
+    let reads = |bench: &Bench| bench.store.tables().reads;
+    let Reads { queued_rows, .. } = reads(&bench);
+    assert_eq!(queued_rows, CROWD, "each is read once");
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let Reads {
+        rescans,
+        due_rows,
+        states,
+        ..
+    } = reads(&bench);
+    assert_eq!((rescans, due_rows, states), (4, 0, 0));
+    assert_eq!(log.produced.lock().unwrap().len(), 0);
+
+    log.is_back.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(reads(&bench).states, CROWD, "what is passed is read once");
+    let produced = log.produced.lock().unwrap().clone();
+    let told: BTreeSet<String> = produced
+        .iter()
+        .map(|record| text(record, header::CE_ID))
+        .filter(|id| id.ends_with("pickedup"))
+        .collect();
+    assert_eq!((told.len(), produced.len()), (CROWD, CROWD));
+    stop.cancel();
+    running.await.unwrap();
+}
+
+/// It moves while nobody watches it: another process has taken its input.
+#[tokio::test(start_paused = true)]
+async fn a_queued_command_that_memory_has_lost_is_found_again() {
+    let bench = crowd().await;
+    bench.shared.timers().revoke([0]);
+    bench.shared.timers().assign([0]);
+    let log = Away::default();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(timers_of(&bench, &log).run(stop.clone()));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    bench.shared.timers().touched(Touched {
+        id: id_at(epoch(), 1_000),
+        home_partition: 0,
+        timers: Vec::new(),
+        sent: Vec::new(),
+        handled: Vec::new(),
+        ended: true,
+    });
+    assert_eq!(bench.shared.timers().watched_len(), CROWD - 1);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(bench.shared.timers().watched_len(), CROWD);
     stop.cancel();
     running.await.unwrap();
 }

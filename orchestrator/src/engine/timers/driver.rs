@@ -61,6 +61,14 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// How far ahead a rescan looks: beyond the next one.
 const RESCAN_AHEAD: TimeDelta = TimeDelta::seconds(90);
+/// Live rows in a page of the search for queued commands, of which it reads a few columns. A new owner reads a page a
+/// tick, a million in five seconds, and no tick waits for more than one.
+const QUEUED_PAGE: usize = 20_000;
+/// Between two pages once all have been read: memory knows what is queued, and this finds what it should happen to miss,
+/// in a small table at once and among a million rows within nine minutes. What it costs does not grow with them.
+const QUEUED_INTERVAL: Duration = Duration::from_secs(10);
+/// Rows that are put into memory under one hold of a lock that the engine needs: a millisecond or two.
+const ROWS_AT_ONCE: usize = 1_000;
 /// Sagas looked at in one tick. More wait for the next: 100 ms later.
 const TICK_LIMIT: usize = 500;
 
@@ -80,6 +88,7 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut rescanned = Rescanned::default();
+        let mut search = Search::default();
         let mut watched_at: Option<Instant> = None;
         loop {
             tokio::select! {
@@ -88,15 +97,18 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
                 _ = ticks.tick() => {}
             }
             self.rescan_when_due(&mut rescanned).await;
+            self.search_when_due(&mut search).await;
             let watch = watched_at.is_none_or(|at| at.elapsed() >= WATCH_INTERVAL);
             if watch {
                 watched_at = Some(Instant::now());
             }
-            if let Err(error) = self.tick(watch).await {
-                warn!(
+            match self.tick(watch).await {
+                Ok(Ticked::All) => {}
+                Ok(Ticked::MoreToCome) => watched_at = None,
+                Err(error) => warn!(
                     error = &error as &dyn std::error::Error,
                     "timers have to wait"
-                );
+                ),
             }
         }
     }
@@ -116,7 +128,9 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
         match self.store.due_rows(&owned, RESCAN_AHEAD).await {
             Ok((now, rows)) => {
                 self.shared.clock.set(now);
-                self.shared.timers().rescanned(&rows);
+                for rows in rows.chunks(ROWS_AT_ONCE) {
+                    self.shared.timers().rescanned(rows);
+                }
                 rescanned.at = Some(Instant::now());
                 rescanned.assignments = assignments;
             }
@@ -129,10 +143,53 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
         }
     }
 
-    /// One look at everything that is due.
-    pub async fn tick(&self, watch: bool) -> Result<(), TimerStoreError> {
+    /// One page of the search for queued commands.
+    async fn search_when_due(&self, search: &mut Search) {
+        let (owned, assignments) = {
+            let timers = self.shared.timers();
+            (timers.owned(), timers.assignments())
+        };
+        if search.assignments != assignments {
+            *search = Search {
+                assignments,
+                ..Search::default()
+            };
+        }
+        // The clock is set by the first rescan.
         let Some(now) = self.shared.clock.now() else {
-            return Ok(());
+            return;
+        };
+        if owned.is_empty() || search.has_to_wait() {
+            return;
+        }
+        match self
+            .store
+            .queued_rows(&owned, search.after, QUEUED_PAGE)
+            .await
+        {
+            Ok(QueuedPage { rows, last }) => {
+                let mut rows = rows.into_iter().peekable();
+                while rows.peek().is_some() {
+                    let some = rows.by_ref().take(ROWS_AT_ONCE).collect();
+                    self.shared.timers().queued(now, some);
+                }
+                search.at = Some(Instant::now());
+                search.is_through |= last.is_none();
+                search.after = last;
+            }
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "queued commands cannot be loaded"
+                );
+            }
+        }
+    }
+
+    /// One look at everything that is due.
+    pub async fn tick(&self, watch: bool) -> Result<Ticked, TimerStoreError> {
+        let Some(now) = self.shared.clock.now() else {
+            return Ok(Ticked::All);
         };
         let (mut candidates, watched) = {
             let timers = self.shared.timers();
@@ -144,22 +201,27 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
             (timers.due(now, TICK_LIMIT), watched)
         };
         if candidates.is_empty() && watched.is_empty() {
-            return Ok(());
+            return Ok(Ticked::All);
         }
         let mut seen = Seen::default();
         self.look_at(&watched, &mut seen).await;
         let moved = self.shared.timers().no_longer_queued(&seen, TICK_LIMIT);
+        let ticked = if moved.len() < TICK_LIMIT {
+            Ticked::All
+        } else {
+            Ticked::MoreToCome
+        };
         candidates.extend(moved);
         candidates.sort_by_key(|candidate| candidate.id);
         candidates.dedup_by_key(|candidate| candidate.id);
         if candidates.is_empty() {
-            return Ok(());
+            return Ok(ticked);
         }
         let current = self.current(&candidates).await?;
         self.look_for(&current, &mut seen).await;
         let planned = self.shared.timers().plan(now, &candidates, &current, &seen);
         self.produce(now, planned).await;
-        Ok(())
+        Ok(ticked)
     }
 
     async fn current(
@@ -258,9 +320,32 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
     }
 }
 
+/// What a tick has looked at of the commands that are no longer queued. All that a new owner finds may be passed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ticked {
+    All,
+    MoreToCome,
+}
+
 /// What the last rescan covered.
 #[derive(Default)]
 struct Rescanned {
     at: Option<Instant>,
     assignments: u64,
+}
+
+/// How far the search for queued commands is. It begins anew when partitions are assigned, and when it is through.
+#[derive(Default)]
+struct Search {
+    assignments: u64,
+    after: Option<SagaId>,
+    at: Option<Instant>,
+    /// Every row has been looked at since the assignment.
+    is_through: bool,
+}
+
+impl Search {
+    fn has_to_wait(&self) -> bool {
+        self.is_through && self.at.is_some_and(|at| at.elapsed() < QUEUED_INTERVAL)
+    }
 }

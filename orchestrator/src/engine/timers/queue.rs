@@ -306,15 +306,39 @@ impl TimerQueue {
         }
         for row in rows {
             let known = self.sagas.get(&row.id).is_some_and(|entry| {
-                !entry.outstanding.is_empty()
-                    || !entry.watched.is_empty()
-                    || entry.due.is_some_and(|due| due <= row.next_due)
+                !entry.outstanding.is_empty() || entry.due.is_some_and(|due| due <= row.next_due)
             });
             if known || !self.owned.contains_key(&row.home_partition) {
                 continue;
             }
             let mut entry = self.take(row.id, row.home_partition);
             entry.due = Some(row.next_due);
+            self.put(row.id, entry);
+        }
+    }
+
+    /// Watches queued commands that memory misses, by their rows alone: a state is read once its participant has come past
+    /// one of them, or something else of the saga is due. Where memory knows the saga and another command of it, one of
+    /// both is old, and its state tells which.
+    pub fn queued(&mut self, now: Timestamp, rows: Vec<QueuedRow>) {
+        if mutant::on(Mutant::ForgetTimersOnTakeover) {
+            return;
+        }
+        for row in rows {
+            if !self.owned.contains_key(&row.home_partition) {
+                continue;
+            }
+            let is_known = self.sagas.get(&row.id).map(|entry| entry.knows(&row));
+            if is_known == Some(true) {
+                continue;
+            }
+            let mut entry = self.take(row.id, row.home_partition);
+            if is_known.is_some() {
+                entry.look_at(now);
+            } else {
+                entry.due = row.next_due;
+                entry.watched = row.queued;
+            }
             self.put(row.id, entry);
         }
     }
@@ -343,27 +367,30 @@ impl TimerQueue {
         self.watched.participants()
     }
 
-    /// Sagas whose queued command has been picked up, or is gone, by what was seen; or needs a newer look than ours.
-    pub fn no_longer_queued(&self, seen: &Seen, limit: usize) -> Vec<Candidate> {
+    /// Sagas whose queued command has been picked up, or is gone, by what was seen; or needs a newer look than ours. What
+    /// is seen first after the assignment stands in for the places of commands that a predecessor sent.
+    pub fn no_longer_queued(&mut self, seen: &Seen, limit: usize) -> Vec<Candidate> {
+        self.note(seen);
+        let queue = &*self;
         let found: BTreeSet<SagaId> = seen
             .participants
             .iter()
             .flat_map(|(participant, topic)| {
                 let ends_of = move |home: i32| {
-                    let ends = self.owned.get(&home)?.ends.get(participant)?;
+                    let ends = queue.owned.get(&home)?.ends.get(participant)?;
                     Some((&ends.partitions, ends.at))
                 };
-                self.watched.passed(participant, topic, ends_of)
+                queue.watched.passed(participant, topic, ends_of)
             })
             .filter(|id| {
-                let entry = self.sagas.get(id);
-                entry.is_some_and(|entry| self.has_moved_on(entry, seen))
+                let entry = queue.sagas.get(id);
+                entry.is_some_and(|entry| queue.has_moved_on(entry, seen))
             })
             .take(limit)
             .collect();
         found
             .into_iter()
-            .filter_map(|id| self.candidate(id))
+            .filter_map(|id| queue.candidate(id))
             .collect()
     }
 
@@ -533,11 +560,8 @@ impl TimerQueue {
         {
             return Step::At(out.until);
         }
-        let watched = Watched::of(timer);
-        if timer.known == Some(Verdict::Queued)
-            && let Some(watched) = &watched
-        {
-            return match self.verdict(entry, watched, seen) {
+        if let Some(watched) = Watched::queued(timer) {
+            return match self.verdict(entry, &watched, seen) {
                 Some(verdict) if has_moved_on(verdict) => Step::Produce(verdict),
                 Some(_) | None => Step::Watch,
             };
@@ -557,7 +581,7 @@ impl TimerQueue {
             self.counts.postponed += 1;
             return Step::At(now + RECHECK);
         }
-        let Some(watched) = watched else {
+        let Some(watched) = Watched::of(timer) else {
             return Step::Produce(Verdict::Unanswered);
         };
         let Some(verdict) = self.verdict(entry, &watched, seen) else {
@@ -707,6 +731,15 @@ impl Entry {
                 sent_at: watched.sent_at,
             }),
         }
+    }
+
+    /// What is outstanding is looked at again by itself.
+    fn knows(&self, row: &QueuedRow) -> bool {
+        !self.outstanding.is_empty()
+            || row
+                .queued
+                .iter()
+                .all(|command| self.watched.contains(command))
     }
 
     fn place(&self, part: &DuePart) -> Option<Place> {

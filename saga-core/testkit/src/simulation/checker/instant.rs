@@ -91,7 +91,8 @@ fn says_what_it_waits_for(cluster: &Cluster) {
         };
         let waiting = waiting_on(definition, instance);
         let parked = matches!(instance.status, SagaStatus::Parked { .. });
-        let moves = parked || live.next_due.is_some();
+        // A queued command moves it once its participant comes past it.
+        let moves = parked || live.next_due.is_some() || !live.queued.is_empty();
         if waiting.kind == "nothing" || waiting.text.is_empty() || !moves {
             cluster.world.observe(
                 "says_what_it_waits_for",
@@ -117,15 +118,15 @@ fn floors_only_rise(cluster: &Cluster) {
     }
 }
 
-/// Every live saga that nobody has to look at has a timer in the memory of its partition's owner.
+/// Every live saga that nobody has to look at has a timer, or a queued command to watch, in the memory of its partition's
+/// owner.
 fn armed_timer(cluster: &Cluster) {
     let now = cluster.sagas.now();
     let soon: Vec<(SagaId, i32)> = {
         let tables = cluster.sagas.tables();
-        let due = tables
-            .live
-            .iter()
-            .filter(|(_, live)| live.next_due.is_some_and(|due| due < now + ARMED_AHEAD));
+        let due = tables.live.iter().filter(|(_, live)| {
+            !live.queued.is_empty() || live.next_due.is_some_and(|due| due < now + ARMED_AHEAD)
+        });
         due.map(|(saga, live)| (*saga, live.row.instance.home_partition))
             .collect()
     };

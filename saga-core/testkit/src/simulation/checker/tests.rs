@@ -14,6 +14,7 @@ use crate::simulation::{
     workload::Workload,
     world::{Plan, World, saga_id},
 };
+use orchestrator::engine::timers::watchlist::Watched;
 use saga_core::{
     definition::SagaDefinition,
     ids::{SagaId, Timestamp},
@@ -282,12 +283,16 @@ fn still() -> Arc<Cluster> {
 }
 
 fn live(cluster: &Cluster, due: Option<Timestamp>) {
+    live_and_queued(cluster, due, Vec::new());
+}
+
+fn live_and_queued(cluster: &Cluster, due: Option<Timestamp>, queued: Vec<Watched>) {
     let definition = definition();
     let mut tables = cluster.sagas.tables();
     tables
         .definitions
         .insert(definition.hash.clone(), (*definition).clone());
-    tables.insert_live(started(), due, Vec::new());
+    tables.insert_live(started(), due, queued);
 }
 
 fn observed(cluster: &Cluster) -> BTreeSet<&'static str> {
@@ -307,6 +312,25 @@ async fn a_saga_that_nothing_will_ever_move_is_found() {
 async fn a_saga_whose_timer_nobody_has_is_found() {
     let cluster = still();
     live(&cluster, Some(cluster.sagas.now()));
+    instant::always(&cluster);
+    assert_eq!(observed(&cluster), BTreeSet::new());
+    instant::when_well(&cluster);
+    assert_eq!(observed(&cluster), ["armed_timer"].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_whose_queued_command_nobody_watches_is_found() {
+    let cluster = still();
+    let queued = Watched {
+        part: DuePart {
+            step: "charge-payment".to_owned(),
+            direction: Direction::Forward,
+            attempt: 1,
+        },
+        participant: "payment".to_owned(),
+        sent_at: None,
+    };
+    live_and_queued(&cluster, None, vec![queued]);
     instant::always(&cluster);
     assert_eq!(observed(&cluster), BTreeSet::new());
     instant::when_well(&cluster);
