@@ -49,7 +49,7 @@ pub(super) struct GiveWay<P, L = InputsWatch> {
     name: String,
     inputs: Option<L>,
     pressure: Pressure,
-    looked_at: Option<Instant>,
+    next_look: Instant,
     /// When a late command was last picked up, while it catches up.
     late_at: Option<Instant>,
 }
@@ -87,7 +87,7 @@ impl<P: Processor, L: LookAtInputs> GiveWay<P, L> {
                 least: LEAST,
                 limit: LIMIT,
             }),
-            looked_at: None,
+            next_look: Instant::now(),
             late_at: None,
         }
     }
@@ -117,16 +117,14 @@ impl<P: Processor, L: LookAtInputs> GiveWay<P, L> {
         let Some(inputs) = &self.inputs else { return };
         let began = Instant::now();
         loop {
-            let next_look = self.looked_at.map(|at| at + LOOK_EVERY);
-            if next_look.is_none_or(|at| at <= Instant::now()) {
+            if self.next_look <= Instant::now() {
                 inputs.look(&self.pressure).await;
-                self.looked_at = Some(Instant::now());
+                self.next_look = Instant::now() + LOOK_EVERY;
             }
             if !self.pressure.is_high(0) || began.elapsed() >= PATIENCE {
                 break;
             }
-            let next_look = self.looked_at.map_or(began, |at| at + LOOK_EVERY);
-            sleep_until(next_look.min(began + PATIENCE)).await;
+            sleep_until(self.next_look.min(began + PATIENCE)).await;
         }
         let waited = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         counter!("saga_gave_way_ms_total", "participant" => self.name.clone()).increment(waited);
@@ -141,12 +139,14 @@ fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
-/// For how long the first of the records has waited, if that is too long. Brokers may keep no time, which is 0.
+/// For how long the oldest of the records has waited, if that is too long: a batch is of several partitions, and some have
+/// caught up before others. Brokers may keep no time, which is 0.
 fn late(records: &[IncomingRecord], now_ms: i64) -> Option<Duration> {
-    let sent_at_ms = records.first()?.timestamp_ms;
-    let waited_ms = now_ms.saturating_sub(sent_at_ms).try_into().ok()?;
+    let sent_at_ms = records.iter().map(|record| record.timestamp_ms);
+    let oldest_ms = sent_at_ms.filter(|at_ms| *at_ms > 0).min()?;
+    let waited_ms = now_ms.saturating_sub(oldest_ms).try_into().ok()?;
     let waited = Duration::from_millis(waited_ms);
-    (sent_at_ms > 0 && waited > LATE).then_some(waited)
+    (waited > LATE).then_some(waited)
 }
 
 #[async_trait]
@@ -155,10 +155,12 @@ impl<P: Processor, L: LookAtInputs + Sync> Processor for GiveWay<P, L> {
         &mut self,
         records: &[IncomingRecord],
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
-        let late = late(records, now_ms());
-        self.note(late);
-        if late.is_some() {
-            self.give_way().await;
+        if self.inputs.is_some() {
+            let late = late(records, now_ms());
+            self.note(late);
+            if late.is_some() {
+                self.give_way().await;
+            }
         }
         self.processor.process(records).await
     }
@@ -325,5 +327,11 @@ mod tests {
         assert_eq!(sent(now_ms - 10_001), Some(Duration::from_millis(10_001)));
         assert_eq!(sent(now_ms + 5_000), None, "another clock");
         assert_eq!(late(&[], now_ms), None);
+        let mut mixed = [sent_ago(0), sent_ago(0), sent_ago(60)].concat();
+        mixed[0].timestamp_ms = 0;
+        assert!(
+            late(&mixed, self::now_ms()).is_some(),
+            "one of them is late"
+        );
     }
 }
