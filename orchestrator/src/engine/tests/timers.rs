@@ -36,6 +36,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 fn at(milliseconds: i64) -> Timestamp {
@@ -628,6 +629,28 @@ fn what_was_sent_after_the_first_look_is_looked_at_again() {
     assert_eq!(verdicts(&planned), [Verdict::PickedUp]);
 }
 
+/// Whoever gets as many as it asked for asks again at once.
+#[test]
+fn a_saga_with_several_queued_commands_is_found_once() {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    let rows = (0..3).map(|number| {
+        let first = queued_row(1, 500 + 2 * number);
+        let second = queued_row(2, 501 + 2 * number);
+        QueuedRow {
+            id: id_at(epoch(), 1 + u128::from(number.unsigned_abs())),
+            queued: [first.queued, second.queued].concat(),
+            ..queued_row(1, 500)
+        }
+    });
+    queue.queued(at(2_000), rows.collect());
+    let first = look(2_001, (3, 3), (7, 9));
+    assert_eq!(queue.no_longer_queued(&first, 3), []);
+    let passed = look(4_001, (3, 3), (9, 30));
+    assert_eq!(queue.no_longer_queued(&passed, 3).len(), 3);
+    assert_eq!(queue.no_longer_queued(&passed, 2).len(), 2);
+}
+
 #[test]
 fn other_timers_of_a_saga_that_is_queued_come_due() {
     let mut queue = TimerQueue::default();
@@ -774,15 +797,21 @@ fn timers_of(bench: &Bench, log: &Away) -> TimerDriver<MemoryStore, Away> {
     }
 }
 
+/// The timers of somebody who has taken the crowd's partition over, five seconds later.
+async fn taken_over(bench: &Bench, log: &Away) -> (CancellationToken, JoinHandle<()>) {
+    bench.shared.timers().revoke([0]);
+    bench.shared.timers().assign([0]);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(timers_of(bench, log).run(stop.clone()));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    (stop, running)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_crowd_that_is_queued_costs_a_new_owner_no_state_and_a_rescan_no_row() {
     let bench = crowd().await;
-    bench.shared.timers().revoke([0]);
-    bench.shared.timers().assign([0]);
     let log = Away::default();
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(timers_of(&bench, &log).run(stop.clone()));
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (stop, running) = taken_over(&bench, &log).await;
     assert_eq!(bench.shared.timers().watched_len(), CROWD);
     let reads = |bench: &Bench| bench.store.tables().reads;
     let Reads { queued_rows, .. } = reads(&bench);
@@ -815,12 +844,8 @@ async fn a_crowd_that_is_queued_costs_a_new_owner_no_state_and_a_rescan_no_row()
 #[tokio::test(start_paused = true)]
 async fn a_queued_command_that_memory_has_lost_is_found_again() {
     let bench = crowd().await;
-    bench.shared.timers().revoke([0]);
-    bench.shared.timers().assign([0]);
     let log = Away::default();
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(timers_of(&bench, &log).run(stop.clone()));
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (stop, running) = taken_over(&bench, &log).await;
     bench.shared.timers().touched(Touched {
         id: id_at(epoch(), 1_000),
         home_partition: 0,

@@ -65,7 +65,8 @@ const RESCAN_AHEAD: TimeDelta = TimeDelta::seconds(90);
 /// tick, a million in five seconds, and no tick waits for more than one.
 const QUEUED_PAGE: usize = 20_000;
 /// Between two pages once all have been read: memory knows what is queued, and this finds what it should happen to miss,
-/// in a small table at once and among a million rows within nine minutes. What it costs does not grow with them.
+/// in a small table within twenty seconds and among a million rows within nine minutes. What it costs does not grow with
+/// them.
 const QUEUED_INTERVAL: Duration = Duration::from_secs(10);
 /// Rows that are put into memory under one hold of a lock that the engine needs: a millisecond or two.
 const ROWS_AT_ONCE: usize = 1_000;

@@ -372,7 +372,7 @@ impl TimerQueue {
     pub fn no_longer_queued(&mut self, seen: &Seen, limit: usize) -> Vec<Candidate> {
         self.note(seen);
         let queue = &*self;
-        let found: BTreeSet<SagaId> = seen
+        let moved_on = seen
             .participants
             .iter()
             .flat_map(|(participant, topic)| {
@@ -385,9 +385,15 @@ impl TimerQueue {
             .filter(|id| {
                 let entry = queue.sagas.get(id);
                 entry.is_some_and(|entry| queue.has_moved_on(entry, seen))
-            })
-            .take(limit)
-            .collect();
+            });
+        // A saga is found once for each of its commands.
+        let mut found = BTreeSet::new();
+        for id in moved_on {
+            if found.len() == limit {
+                break;
+            }
+            found.insert(id);
+        }
         found
             .into_iter()
             .filter_map(|id| queue.candidate(id))
