@@ -1,6 +1,9 @@
 -- Live sagas only, one row each. No index on a column that changes and room in every page: updates stay heap-only.
 -- The state is json, not jsonb: it is written and read as a whole at every transition, and to take it apart and to put it
 -- together again costs more than all else that the statement does. It can be searched all the same.
+-- queued lists the commands that the saga knows to be queued, one object each: part, participant, sent_at. NULL is none. So
+-- whoever takes a partition over knows whom to ask about them without reading states, and their due times, which have
+-- passed, stay out of next_due.
 CREATE TABLE saga (
   id                 uuid        PRIMARY KEY,
   version            bigint      NOT NULL,
@@ -19,6 +22,7 @@ CREATE TABLE saga (
   correlation_id     text        NOT NULL,
   start_hash         bytea       NOT NULL,
   started_at         timestamptz NOT NULL,
+  queued             json,
   state              json        NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 

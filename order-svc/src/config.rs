@@ -65,6 +65,7 @@ impl Config {
         Pressure::new(Bounds {
             patience: Duration::from_millis(self.intake.backlog_ms),
             least: BACKLOG_LEAST,
+            at_first: self.intake.backlog_limit,
             limit: self.intake.backlog_limit,
         })
     }

@@ -190,6 +190,7 @@ impl TestService {
             pressure: Pressure::new(Bounds {
                 patience: PATIENCE,
                 least: 1_000,
+                at_first: backlog_limit,
                 limit: backlog_limit,
             }),
             waiters,

@@ -84,9 +84,9 @@ pub const HELP: &[Help] = &[
         "External calls, by command and outcome",
     ),
     (
-        Counter,
-        "saga_gave_way_ms_total",
-        "Milliseconds for which late commands waited because the orchestrator had enough to do",
+        Histogram,
+        "saga_give_way_seconds",
+        "How long batches of late commands waited because the orchestrator had enough to do",
     ),
     (
         Gauge,

@@ -36,6 +36,8 @@ pub struct Bounds {
     pub patience: Duration,
     /// Records that may wait however slow the orchestrator is: a burst is no overload.
     pub least: u64,
+    /// Records that may wait until it has been seen at work.
+    pub at_first: u64,
     /// Records that may wait however fast it is.
     pub limit: u64,
 }
@@ -68,7 +70,7 @@ impl Pressure {
         Self(Arc::new(Shared {
             bounds,
             waiting: AtomicU64::new(0),
-            bound: AtomicU64::new(bounds.limit),
+            bound: AtomicU64::new(bounds.at_first),
             reader: Mutex::new(None),
         }))
     }
@@ -146,16 +148,16 @@ impl Reader {
         let Bounds {
             patience,
             least,
+            at_first,
             limit,
         } = bounds;
-        let stands = self.at.saturating_duration_since(self.moved_at) >= STANDSTILL;
-        match self.speed {
-            Some(speed) if !stands => {
-                let records = (speed * patience.as_secs_f64()) as u64;
-                records.max(least).min(limit)
-            }
-            Some(_) | None => limit,
+        if self.at.saturating_duration_since(self.moved_at) >= STANDSTILL {
+            return limit;
         }
+        self.speed.map_or(at_first, |speed| {
+            let records = (speed * patience.as_secs_f64()) as u64;
+            records.max(least).min(limit)
+        })
     }
 }
 
@@ -172,10 +174,15 @@ mod tests {
 
     impl Watched {
         fn new() -> Self {
+            Self::at_first(LIMIT)
+        }
+
+        fn at_first(at_first: u64) -> Self {
             Self {
                 pressure: Pressure::new(Bounds {
                     patience: Duration::from_millis(500),
                     least: 1_000,
+                    at_first,
                     limit: LIMIT,
                 }),
                 began: Instant::now(),
@@ -199,6 +206,18 @@ mod tests {
         assert!(watched.look(1_000, 8_000, 4_500).is_high(0), "4,000 may");
         assert!(!watched.look(1_250, 10_000, 3_000).is_high(900));
         assert!(watched.pressure.is_high(1_001), "with what is not sent");
+    }
+
+    #[test]
+    fn until_it_is_seen_at_work_there_is_a_bound_of_its_own() {
+        let watched = Watched::at_first(700);
+        assert!(watched.pressure.is_high(701), "nobody has looked");
+        assert!(!watched.look(0, 0, 700).is_high(0));
+        assert!(watched.look(100, 0, 701).is_high(0));
+        assert!(!watched.look(1_000, 8_000, 3_900).is_high(0), "4,000 may");
+        let away = Watched::at_first(700);
+        away.look(0, 0, 5_000);
+        assert!(!away.look(3_000, 0, LIMIT).is_high(0), "nobody reads");
     }
 
     #[test]

@@ -3,8 +3,8 @@ use crate::engine::{
     shared::Shared,
     timers::{
         driver::{QueuedPage, TimerDriver, TimerStore, TimerStoreError},
-        offsets::{OffsetSource, Offsets, PartitionSeen, TopicSeen},
-        queue::{CurrentTimers, DueRow, Planned, QueuedRow, Seen, TimerQueue},
+        offsets::{OffsetSource, Offsets, PartitionSeen, Seen, TopicSeen},
+        queue::{CurrentTimers, DueRow, Planned, QueuedRow, TimerQueue},
         verdict::Place,
         watchlist::Watched,
     },

@@ -1,8 +1,8 @@
 //! Carries the timers out: looks at what is due, reads offsets, produces.
 
 use super::{
-    offsets::Offsets,
-    queue::{Candidate, CurrentTimers, DueRow, Planned, QueuedRow, Seen},
+    offsets::{Offsets, Seen},
+    queue::{Candidate, CurrentTimers, DueRow, Planned, QueuedRow},
 };
 use crate::engine::shared::Shared;
 use async_trait::async_trait;

@@ -18,7 +18,9 @@
 //! what both are told of the log.
 
 pub mod driver;
+mod entry;
 pub mod offsets;
+mod owned;
 pub mod queue;
 pub mod verdict;
 pub mod watchlist;

@@ -39,6 +39,15 @@ impl TopicSeen {
     }
 }
 
+/// What was seen of the log for this tick.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// `saga.inputs`, by the orchestrator's own group.
+    pub inputs: Option<TopicSeen>,
+    /// Command topics by participant.
+    pub participants: HashMap<String, TopicSeen>,
+}
+
 /// Where offsets come from: Kafka, or a test.
 #[async_trait]
 pub trait OffsetSource: Send + Sync + 'static {

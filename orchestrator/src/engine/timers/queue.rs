@@ -1,9 +1,11 @@
 //! The owner's memory of due times, and what to do about those that have come. No clock, no I/O.
 
 use super::{
-    offsets::{PartitionSeen, TopicSeen},
+    entry::{Entry, Gate, Outstanding},
+    offsets::Seen,
+    owned::{Ends, Owned},
     verdict::{Place, verdict},
-    watchlist::{Spot, Watched, Watchlist},
+    watchlist::{Watched, Watchlist},
 };
 use crate::engine::fold::Touched;
 use chrono::TimeDelta;
@@ -21,9 +23,6 @@ use uuid::Uuid;
 const OUTSTANDING_LIMIT: TimeDelta = TimeDelta::seconds(60);
 /// A due timer that cannot fire yet is looked at again after this.
 const RECHECK: TimeDelta = TimeDelta::milliseconds(200);
-/// What stands in a log and is not read for this long, while nothing is added, is no record.
-const STANDSTILL: TimeDelta = TimeDelta::seconds(30);
-
 /// A due time that a rescan found in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueRow {
@@ -57,15 +56,6 @@ pub struct CurrentTimers {
     pub timers: Vec<ArmedTimer>,
 }
 
-/// What was seen of the log for this tick.
-#[derive(Debug, Default)]
-pub struct Seen {
-    /// `saga.inputs`, by the orchestrator's own group.
-    pub inputs: Option<TopicSeen>,
-    /// Command topics by participant.
-    pub participants: HashMap<String, TopicSeen>,
-}
-
 /// A timer to produce.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
@@ -89,77 +79,6 @@ pub struct TimerQueue {
 pub struct Counts {
     pub produced: u64,
     pub postponed: u64,
-}
-
-/// A partition of `saga.inputs` that is ours.
-#[derive(Debug, Default)]
-struct Owned {
-    /// The next offset to be handled, as far as it is known.
-    read_to: i64,
-    /// Ends of the command topics, by participant, when we first looked after the assignment.
-    ends: HashMap<String, Ends>,
-    /// Nothing falls due before this: inputs were lost, and what they answered is asked again.
-    held_until: Option<Timestamp>,
-}
-
-/// What stood in a topic at an instant: every command sent before it.
-#[derive(Debug)]
-struct Ends {
-    at: Timestamp,
-    partitions: BTreeMap<i32, i64>,
-}
-
-impl Ends {
-    fn of(topic: &TopicSeen) -> Self {
-        let end = |(number, now): (&i32, &PartitionSeen)| (*number, now.end);
-        Self {
-            at: topic.at,
-            partitions: topic.partitions.iter().map(end).collect(),
-        }
-    }
-}
-
-impl Owned {
-    /// The end of a log may be a transaction's markers or its aborted records, which no reader gets: our reading and
-    /// the end have both stood still for long.
-    fn has_nothing_left(&self, gate: Gate, partition: i32, seen: &Seen) -> bool {
-        seen.inputs.as_ref().is_some_and(|inputs| {
-            inputs.at - gate.seen_at >= STANDSTILL
-                && self.read_to == gate.read_to
-                && inputs
-                    .partitions
-                    .get(&partition)
-                    .is_some_and(|now| now.end == gate.end)
-        })
-    }
-}
-
-#[derive(Debug)]
-struct Entry {
-    home_partition: i32,
-    revision: u64,
-    due: Option<Timestamp>,
-    /// Whom to ask about commands that the row knows to be queued.
-    watched: Vec<Watched>,
-    places: Vec<(DuePart, Place)>,
-    outstanding: Vec<Outstanding>,
-    gate: Option<Gate>,
-}
-
-#[derive(Debug)]
-struct Outstanding {
-    kind: TimerKind,
-    part: Option<DuePart>,
-    until: Timestamp,
-}
-
-/// The log's end, seen after a timer came due: what stands before it must be handled first.
-#[derive(Clone, Copy, Debug)]
-struct Gate {
-    seen_at: Timestamp,
-    end: i64,
-    /// Where our own reading stood then.
-    read_to: i64,
 }
 
 enum Step {
@@ -328,7 +247,10 @@ impl TimerQueue {
             if !self.owned.contains_key(&row.home_partition) {
                 continue;
             }
-            let is_known = self.sagas.get(&row.id).map(|entry| entry.knows(&row));
+            let is_known = self
+                .sagas
+                .get(&row.id)
+                .map(|entry| entry.knows(&row.queued));
             if is_known == Some(true) {
                 continue;
             }
@@ -341,6 +263,14 @@ impl TimerQueue {
             }
             self.put(row.id, entry);
         }
+    }
+
+    /// Whether a saga whose row lists these commands is looked at in time: they are watched, or it is due by `until`.
+    pub fn looks_after(&self, id: SagaId, queued: &[Watched], until: Timestamp) -> bool {
+        self.sagas.get(&id).is_some_and(|entry| {
+            let is_due = entry.due.is_some_and(|due| due <= until);
+            is_due || !queued.is_empty() && entry.knows(queued)
+        })
     }
 
     /// Sagas with something due: those that are due for longest, and those that came due last. Whoever takes over has to
@@ -638,15 +568,7 @@ impl TimerQueue {
                     ..entry
                 }
             }
-            None => Entry {
-                home_partition,
-                revision: 0,
-                due: None,
-                watched: Vec::new(),
-                places: Vec::new(),
-                outstanding: Vec::new(),
-                gate: None,
-            },
+            None => Entry::new(home_partition),
         }
     }
 
@@ -674,94 +596,5 @@ fn has_moved_on(verdict: Verdict) -> bool {
     match verdict {
         Verdict::PickedUp | Verdict::Unanswered | Verdict::Gone => true,
         Verdict::Queued | Verdict::Unknown => false,
-    }
-}
-
-impl Entry {
-    /// Takes what the engine knows; the rest is found out when it is due.
-    fn arm(&mut self, timers: &[ArmedTimer]) {
-        self.due = None;
-        self.watched.clear();
-        for timer in timers {
-            let outstanding = self
-                .outstanding
-                .iter()
-                .find(|out| out.kind == timer.kind && out.part == timer.part)
-                .map(|out| out.until);
-            match (outstanding, timer.known) {
-                (Some(until), _) => self.look_at(until),
-                (None, Some(Verdict::Queued)) => self.watch(timer),
-                (
-                    None,
-                    Some(
-                        Verdict::PickedUp | Verdict::Unanswered | Verdict::Gone | Verdict::Unknown,
-                    )
-                    | None,
-                ) => {
-                    self.look_at(timer.due_at);
-                }
-            }
-        }
-    }
-
-    fn watch(&mut self, timer: &ArmedTimer) {
-        self.watched.extend(Watched::of(timer));
-    }
-
-    fn list(&self, id: SagaId, list: &mut Watchlist) {
-        for watched in &self.watched {
-            if let Some(spot) = self.spot(watched) {
-                list.add(&watched.participant, spot, id);
-            }
-        }
-    }
-
-    /// Before anything changes that [`Entry::spot`] goes by.
-    fn unlist(&self, id: SagaId, list: &mut Watchlist) {
-        for watched in &self.watched {
-            if let Some(spot) = self.spot(watched) {
-                list.remove(&watched.participant, spot, id);
-            }
-        }
-    }
-
-    /// `None` before it is acknowledged: nobody can have come past it.
-    fn spot(&self, watched: &Watched) -> Option<Spot> {
-        match self.place(&watched.part) {
-            Some(Place::Unpublished) => None,
-            Some(Place::At {
-                partition, offset, ..
-            }) => Some(Spot::At { partition, offset }),
-            None => Some(Spot::Before {
-                home_partition: self.home_partition,
-                sent_at: watched.sent_at,
-            }),
-        }
-    }
-
-    /// What is outstanding is looked at again by itself.
-    fn knows(&self, row: &QueuedRow) -> bool {
-        !self.outstanding.is_empty()
-            || row
-                .queued
-                .iter()
-                .all(|command| self.watched.contains(command))
-    }
-
-    fn place(&self, part: &DuePart) -> Option<Place> {
-        self.places
-            .iter()
-            .find(|(known, _)| known == part)
-            .map(|(_, place)| *place)
-    }
-
-    fn look_at(&mut self, at: Timestamp) {
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
-    }
-
-    fn is_outstanding(&self, kind: TimerKind, part: Option<&DuePart>) -> bool {
-        self.outstanding
-            .iter()
-            .any(|out| out.kind == kind && out.part.as_ref() == part)
     }
 }

@@ -13,10 +13,10 @@ use crate::{
     rule::{BatchError, Processor},
 };
 use async_trait::async_trait;
-use metrics::counter;
+use metrics::histogram;
 use saga_core::message::{IncomingRecord, OutgoingRecord};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::info;
 
 /// Commands that have waited for longer than this are caught up with. A system that is merely busy is faster: its intake
@@ -26,7 +26,8 @@ const LATE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Between two looks. Offsets are committed four times a second.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Replies that may wait however slow the orchestrator is, and however fast: half of what the intake of orders allows.
+/// Replies that may wait however slow the orchestrator is, and until that is known, and however fast it is: half of what the
+/// intake of orders allows.
 const LEAST: u64 = 500;
 const LIMIT: u64 = 10_000;
 
@@ -85,6 +86,7 @@ impl<P: Processor, L: LookAtInputs> GiveWay<P, L> {
             pressure: Pressure::new(Bounds {
                 patience,
                 least: LEAST,
+                at_first: LEAST,
                 limit: LIMIT,
             }),
             next_look: Instant::now(),
@@ -116,18 +118,25 @@ impl<P: Processor, L: LookAtInputs> GiveWay<P, L> {
     async fn give_way(&mut self) {
         let Some(inputs) = &self.inputs else { return };
         let began = Instant::now();
+        let enough = began + PATIENCE;
         loop {
             if self.next_look <= Instant::now() {
-                inputs.look(&self.pressure).await;
+                // A broker that does not answer is no reason to wait for longer.
+                if timeout_at(enough, inputs.look(&self.pressure))
+                    .await
+                    .is_err()
+                {
+                    self.pressure.unseen(Instant::now());
+                }
                 self.next_look = Instant::now() + LOOK_EVERY;
             }
-            if !self.pressure.is_high(0) || began.elapsed() >= PATIENCE {
+            if !self.pressure.is_high(0) || Instant::now() >= enough {
                 break;
             }
-            sleep_until(self.next_look.min(began + PATIENCE)).await;
+            sleep_until(self.next_look.min(enough)).await;
         }
-        let waited = began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-        counter!("saga_gave_way_ms_total", "participant" => self.name.clone()).increment(waited);
+        histogram!("saga_give_way_seconds", "participant" => self.name.clone())
+            .record(began.elapsed().as_secs_f64());
     }
 }
 
@@ -292,6 +301,45 @@ mod tests {
         inputs.waiting.store(1_400, Ordering::Relaxed);
         let took = ten(&mut participant, 60).await;
         assert!(took <= WORK * 10 + LOOK_EVERY, "{took:?}");
+    }
+
+    /// What it sees before it has been able to ask: nothing of how fast the orchestrator is.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_late_commands_wait_for_what_is_there_already() {
+        let inputs = Inputs::default();
+        inputs.waiting.store(LEAST + 1, Ordering::Relaxed);
+        let mut first = participant(&inputs);
+        let began = Instant::now();
+        first.process(&sent_ago(60)).await.unwrap();
+        assert!(began.elapsed() >= LOOK_EVERY, "{:?}", began.elapsed());
+        inputs.waiting.store(LEAST, Ordering::Relaxed);
+        let mut first = participant(&inputs);
+        let began = Instant::now();
+        first.process(&sent_ago(60)).await.unwrap();
+        assert_eq!(began.elapsed(), WORK);
+    }
+
+    /// A broker that never answers.
+    struct Silent;
+
+    #[async_trait]
+    impl LookAtInputs for Silent {
+        async fn look(&self, _: &Pressure) {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_does_not_answer_holds_nothing_up_for_longer() {
+        let mut participant = GiveWay::with(
+            Counting::default(),
+            "payment",
+            Some(Silent),
+            Duration::from_millis(375),
+        );
+        let began = Instant::now();
+        participant.process(&sent_ago(60)).await.unwrap();
+        assert_eq!(began.elapsed(), PATIENCE + WORK);
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use crate::simulation::{cluster::Cluster, world::number_of};
 use chrono::TimeDelta;
+use orchestrator::engine::timers::watchlist::Watched;
 use saga_contracts::topic::{ORCHESTRATOR_GROUP, SAGA_INPUTS};
 use saga_core::{ids::SagaId, instance::SagaStatus, message::header, transition::waiting_on};
 use saga_messaging::participant::storage::IntentState;
@@ -9,6 +10,8 @@ use std::collections::BTreeSet;
 
 /// A rescan looks at least so far ahead beyond the next one.
 const ARMED_AHEAD: TimeDelta = TimeDelta::seconds(50);
+/// A timer that was produced is looked at again after a minute.
+const LOOKED_AT_WITHIN: TimeDelta = TimeDelta::seconds(70);
 /// Beyond an intent's lease: sweeps, the call, its settlement.
 const INTENT_BOUND: TimeDelta = TimeDelta::seconds(60);
 
@@ -118,22 +121,28 @@ fn floors_only_rise(cluster: &Cluster) {
     }
 }
 
-/// Every live saga that nobody has to look at has a timer, or a queued command to watch, in the memory of its partition's
-/// owner.
+/// Every live saga that nobody has to look at has a timer in the memory of its partition's owner, which watches each of its
+/// queued commands.
 fn armed_timer(cluster: &Cluster) {
     let now = cluster.sagas.now();
-    let soon: Vec<(SagaId, i32)> = {
+    let soon: Vec<(SagaId, i32, Vec<Watched>)> = {
         let tables = cluster.sagas.tables();
         let due = tables.live.iter().filter(|(_, live)| {
             !live.queued.is_empty() || live.next_due.is_some_and(|due| due < now + ARMED_AHEAD)
         });
-        due.map(|(saga, live)| (*saga, live.row.instance.home_partition))
-            .collect()
+        due.map(|(saga, live)| {
+            let home = live.row.instance.home_partition;
+            (*saga, home, live.queued.clone())
+        })
+        .collect()
     };
-    for (saga, home) in soon {
+    for (saga, home, queued) in soon {
         let owner = cluster.world.broker.owner(ORCHESTRATOR_GROUP, home);
         let shared = owner.and_then(|owner| cluster.shared(owner.name()));
-        let armed = shared.is_some_and(|shared| shared.timers().home_of(saga).is_some());
+        let armed = shared.is_some_and(|shared| {
+            let until = now + LOOKED_AT_WITHIN;
+            shared.timers().looks_after(saga, &queued, until)
+        });
         if !armed {
             cluster.world.observe(
                 "armed_timer",
