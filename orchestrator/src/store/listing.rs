@@ -119,6 +119,33 @@ pub async fn live_by_status(pool: &PgPool) -> Result<Vec<(String, i64)>, sqlx::E
         .await
 }
 
+/// The whole table of live sagas at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveCount {
+    /// In order of the statuses' names.
+    pub by_status: Vec<(String, i64)>,
+    /// Sagas whose home partition does not exist; 0 where it is not known how many do.
+    pub homeless: i64,
+}
+
+/// `partitions` is how many home partitions there are, if that is known.
+pub async fn count_live(pool: &PgPool, partitions: Option<i32>) -> Result<LiveCount, sqlx::Error> {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT status, count(*), count(*) FILTER (WHERE home_partition NOT BETWEEN 0 AND $1::integer - 1)
+         FROM saga GROUP BY status ORDER BY status",
+    )
+    .bind(partitions)
+    .fetch_all(pool)
+    .await?;
+    Ok(LiveCount {
+        homeless: rows.iter().map(|(_, _, homeless)| homeless).sum(),
+        by_status: rows
+            .into_iter()
+            .map(|(status, count, _)| (status, count))
+            .collect(),
+    })
+}
+
 /// Live sagas by whom they wait for and how: participant, kind, count, since when the longest.
 pub type Waiting = (Option<String>, String, i64, DateTime<Utc>);
 

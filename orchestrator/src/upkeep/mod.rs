@@ -41,7 +41,7 @@ impl Upkeep {
     /// What nothing can run without: partitions, the floor, and homes that exist.
     pub async fn before_start(&mut self) -> UpkeepResult {
         self.retention.make_room().await?;
-        self.rehome().await
+        self.count().await
     }
 
     /// Rounds until `shutdown`. A missing partition is not kept waiting for the next one.
@@ -71,12 +71,12 @@ impl Upkeep {
             ("partitions and the floor", self.retention.make_room().await),
             ("what is below the floor", self.retention.forget().await),
             ("definitions", self.learn_definitions().await),
-            ("homes", self.rehome().await),
+            ("live sagas and their homes", self.count().await),
             ("idempotency keys", self.forget_keys().await),
             ("offsets", self.note_offsets().await),
-            ("gauges", self.measure().await),
         ];
         tell(&jobs);
+        self.measure().await;
     }
 
     async fn learn_definitions(&self) -> UpkeepResult {
@@ -93,11 +93,19 @@ impl Upkeep {
         Ok(())
     }
 
-    async fn rehome(&self) -> UpkeepResult {
+    /// How many live, and whether all have a home: one look at the table for both, since it may be large.
+    async fn count(&self) -> UpkeepResult {
         let topic = &self.shared.settings.inputs_topic;
         // Asked anew: by a count from before partitions were added, their sagas would be moved away from where their
         // replies and cancels arrive.
-        let partitions = self.writer.refresh_partition_count(topic).await?;
+        let partitions = self.writer.refresh_partition_count(topic).await;
+        let homes = partitions.as_ref().ok().copied();
+        let live = listing::count_live(self.store.reporting(), homes).await?;
+        telemetry::live(&live.by_status);
+        let partitions = partitions?;
+        if live.homeless == 0 {
+            return Ok(());
+        }
         let moved = history::rehome(self.store.reporting(), partitions).await?;
         if moved > 0 {
             warn!(
@@ -143,15 +151,13 @@ impl Upkeep {
         }
     }
 
-    async fn measure(&self) -> UpkeepResult {
-        telemetry::live(&listing::live_by_status(self.store.reporting()).await?);
+    async fn measure(&self) {
         let (held, watched) = {
             let timers = self.shared.timers();
             (timers.len(), timers.watched_len())
         };
         telemetry::timers_held(held, watched);
         self.measure_lags().await;
-        Ok(())
     }
 }
 

@@ -95,7 +95,10 @@ async fn batch_statements_use_the_key_and_prune_partitions_on_empty_and_on_full_
         database.started().await;
     }
     sqlx::raw_sql(
-        "INSERT INTO saga SELECT gen_random_uuid(), version, home_partition, definition, definition_version,
+        "INSERT INTO saga (id, version, home_partition, definition, definition_version, definition_hash, status,
+           waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, business_key, correlation_id,
+           start_hash, started_at, state)
+         SELECT gen_random_uuid(), version, home_partition, definition, definition_version,
            definition_hash, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error,
            business_key, correlation_id, start_hash, started_at, state
          FROM saga, generate_series(1, 2000)",

@@ -145,6 +145,34 @@ async fn a_participant_that_is_away_costs_no_attempt_also_over_a_restart() {
     system.stop_orchestrator().await;
 }
 
+/// The topic was made anew with fewer partitions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_saga_whose_home_partition_is_gone_gets_another_one_at_the_start() {
+    let mut system = System::start().await;
+    let id = system.start_parcel("p-9").await;
+    system
+        .saga_until(&id, "it waits", |saga| {
+            saga["waitingOn"]["text"].is_string()
+        })
+        .await;
+    system.stop_orchestrator().await;
+    sqlx::raw_sql(
+        "UPDATE saga SET home_partition = 9, state = jsonb_set(state::jsonb, '{home_partition}', '9')::json",
+    )
+    .execute(&mut system.connect().await)
+    .await
+    .unwrap();
+    system.start_orchestrator().await;
+    let (packer, sender) = (
+        system.participant("packer", yes),
+        system.participant("sender", yes),
+    );
+    system.saga_is(&id, "completed").await;
+    packer.stop().await;
+    sender.stop().await;
+    system.stop_orchestrator().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_pivot_compensates_and_a_used_up_compensation_parks_until_a_retry() {
     let mut system = System::start().await;

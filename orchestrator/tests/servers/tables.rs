@@ -5,7 +5,10 @@ use chrono::TimeDelta;
 use orchestrator::{
     engine::timers::driver::TimerStore,
     registry::{self, RegistryError},
-    store::{definition, history},
+    store::{
+        definition, history,
+        listing::{self, LiveCount},
+    },
 };
 use saga_core::definition::DefinitionHash;
 use saga_messaging::rule::{BatchError, Processor};
@@ -78,12 +81,21 @@ async fn sagas_without_a_home_get_one_in_column_and_state() {
     .execute(database.store.pool())
     .await
     .unwrap();
+    let count = |partitions| listing::count_live(database.store.reporting(), partitions);
+    for (partitions, homeless) in [(Some(9), 1), (Some(10), 0), (None, 0)] {
+        let expected = LiveCount {
+            by_status: vec![("running".to_owned(), 1)],
+            homeless,
+        };
+        assert_eq!(count(partitions).await.unwrap(), expected);
+    }
     assert_eq!(
         history::rehome(database.store.reporting(), 4)
             .await
             .unwrap(),
         1
     );
+    assert_eq!(count(Some(4)).await.unwrap().homeless, 0);
     assert_eq!(
         history::rehome(database.store.reporting(), 4)
             .await

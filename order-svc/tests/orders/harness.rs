@@ -89,6 +89,15 @@ impl Drop for TestService {
     }
 }
 
+fn pressure(limit: u64) -> Pressure {
+    Pressure::new(Bounds {
+        patience: PATIENCE,
+        least: 1_000,
+        at_first: limit,
+        limit,
+    })
+}
+
 pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -187,12 +196,7 @@ impl TestService {
             outbox,
             relay,
             partitions: Partitions::known(PARTITIONS),
-            pressure: Pressure::new(Bounds {
-                patience: PATIENCE,
-                least: 1_000,
-                at_first: backlog_limit,
-                limit: backlog_limit,
-            }),
+            pressure: pressure(backlog_limit),
             waiters,
             saga_log: SagaLog::new(orchestrator_url).expect("client"),
             rules: RequestRules {

@@ -36,7 +36,7 @@ pub struct Bounds {
     pub patience: Duration,
     /// Records that may wait however slow the orchestrator is: a burst is no overload.
     pub least: u64,
-    /// Records that may wait until it has been seen at work.
+    /// Records that may wait until it has been seen at work; with fewer than 500 waiting, it is not.
     pub at_first: u64,
     /// Records that may wait however fast it is.
     pub limit: u64,

@@ -678,6 +678,28 @@ fn a_state_is_read_only_if_its_row_and_memory_know_different_commands() {
     assert_eq!(queue.len(), 1, "somebody else's");
 }
 
+#[test]
+fn a_saga_is_looked_after_if_it_is_due_in_time_or_all_that_is_queued_is_watched() {
+    let mut queue = TimerQueue::default();
+    queue.assign([0]);
+    let row = queued_row(1, 500);
+    let retried = queued_row(2, 1_500).queued;
+    let until = at(60_000);
+    let saga = row.id;
+    assert!(
+        !queue.looks_after(saga, false, &row.queued, until),
+        "unknown"
+    );
+    queue.queued(at(2_000), vec![row.clone()]);
+    assert!(queue.looks_after(saga, false, &row.queued, until));
+    assert!(!queue.looks_after(saga, false, &retried, until));
+    assert!(
+        !queue.looks_after(saga, true, &row.queued, until),
+        "its other timer is due in 90 s"
+    );
+    assert!(queue.looks_after(saga, true, &row.queued, at(90_000)));
+}
+
 /// Another process has moved it: a reply that went astray.
 #[test]
 fn a_rescan_finds_what_is_due_of_a_saga_that_memory_takes_for_queued() {

@@ -23,6 +23,7 @@ use uuid::Uuid;
 const OUTSTANDING_LIMIT: TimeDelta = TimeDelta::seconds(60);
 /// A due timer that cannot fire yet is looked at again after this.
 const RECHECK: TimeDelta = TimeDelta::milliseconds(200);
+
 /// A due time that a rescan found in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueRow {
@@ -265,11 +266,20 @@ impl TimerQueue {
         }
     }
 
-    /// Whether a saga whose row lists these commands is looked at in time: they are watched, or it is due by `until`.
-    pub fn looks_after(&self, id: SagaId, queued: &[Watched], until: Timestamp) -> bool {
+    /// Whether a saga is looked at by `until` if its row `is_due` by then, and each of the commands that its row lists as
+    /// queued is watched.
+    pub fn looks_after(
+        &self,
+        id: SagaId,
+        is_due: bool,
+        queued: &[Watched],
+        until: Timestamp,
+    ) -> bool {
         self.sagas.get(&id).is_some_and(|entry| {
-            let is_due = entry.due.is_some_and(|due| due <= until);
-            is_due || !queued.is_empty() && entry.knows(queued)
+            // Whatever is due is looked at whole.
+            let is_looked_at = entry.due.is_some_and(|due| due <= until);
+            let are_watched = queued.iter().all(|command| entry.watched.contains(command));
+            is_looked_at || !is_due && are_watched
         })
     }
 

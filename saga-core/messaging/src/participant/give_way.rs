@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use metrics::histogram;
 use saga_core::message::{IncomingRecord, OutgoingRecord};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 /// Commands that have waited for longer than this are caught up with. A system that is merely busy is faster: its intake
@@ -26,6 +26,8 @@ const LATE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Between two looks. Offsets are committed four times a second.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// After a look that was not answered, which takes a second: the next batches should not wait for that, too.
+const BLIND: Duration = Duration::from_secs(5);
 /// Replies that may wait however slow the orchestrator is, and until that is known, and however fast it is: half of what the
 /// intake of orders allows.
 const LEAST: u64 = 500;
@@ -34,13 +36,14 @@ const LIMIT: u64 = 10_000;
 /// How a participant learns what waits for the orchestrator.
 #[async_trait]
 pub(super) trait LookAtInputs: Send {
-    async fn look(&self, pressure: &Pressure);
+    /// `false` if there was nothing to be seen.
+    async fn look(&self, pressure: &Pressure) -> bool;
 }
 
 #[async_trait]
 impl LookAtInputs for InputsWatch {
-    async fn look(&self, pressure: &Pressure) {
-        InputsWatch::look(self, pressure).await;
+    async fn look(&self, pressure: &Pressure) -> bool {
+        InputsWatch::look(self, pressure).await
     }
 }
 
@@ -121,14 +124,9 @@ impl<P: Processor, L: LookAtInputs> GiveWay<P, L> {
         let enough = began + PATIENCE;
         loop {
             if self.next_look <= Instant::now() {
-                // A broker that does not answer is no reason to wait for longer.
-                if timeout_at(enough, inputs.look(&self.pressure))
-                    .await
-                    .is_err()
-                {
-                    self.pressure.unseen(Instant::now());
-                }
-                self.next_look = Instant::now() + LOOK_EVERY;
+                let has_seen = inputs.look(&self.pressure).await;
+                let pause = if has_seen { LOOK_EVERY } else { BLIND };
+                self.next_look = Instant::now() + pause;
             }
             if !self.pressure.is_high(0) || Instant::now() >= enough {
                 break;
@@ -248,11 +246,12 @@ mod tests {
 
     #[async_trait]
     impl LookAtInputs for Inputs {
-        async fn look(&self, pressure: &Pressure) {
+        async fn look(&self, pressure: &Pressure) -> bool {
             self.looks.fetch_add(1, Ordering::Relaxed);
             let read = self.read.fetch_add(400, Ordering::Relaxed);
             let waiting = self.waiting.load(Ordering::Relaxed);
             pressure.look(Instant::now(), read, waiting);
+            true
         }
     }
 
@@ -319,27 +318,45 @@ mod tests {
         assert_eq!(began.elapsed(), WORK);
     }
 
-    /// A broker that never answers.
-    struct Silent;
+    /// A broker that answers once, and then takes a second to say nothing.
+    #[derive(Default)]
+    struct Silent(AtomicU64);
+
+    const UNANSWERED: Duration = Duration::from_secs(1);
 
     #[async_trait]
     impl LookAtInputs for Silent {
-        async fn look(&self, _: &Pressure) {
-            std::future::pending().await
+        async fn look(&self, pressure: &Pressure) -> bool {
+            if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+                pressure.look(Instant::now(), 0, 5_000);
+                return true;
+            }
+            tokio::time::sleep(UNANSWERED).await;
+            pressure.unseen(Instant::now());
+            false
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_broker_that_does_not_answer_holds_nothing_up_for_longer() {
+    async fn a_broker_that_does_not_answer_is_left_alone_for_a_while() {
         let mut participant = GiveWay::with(
             Counting::default(),
             "payment",
-            Some(Silent),
+            Some(Silent::default()),
             Duration::from_millis(375),
         );
-        let began = Instant::now();
-        participant.process(&sent_ago(60)).await.unwrap();
-        assert_eq!(began.elapsed(), PATIENCE + WORK);
+        let mut process = async || {
+            let began = Instant::now();
+            participant.process(&sent_ago(60)).await.unwrap();
+            began.elapsed()
+        };
+        // Asked again after 100 ms, it says nothing; what it said last still counts.
+        assert_eq!(process().await, LOOK_EVERY + UNANSWERED + WORK);
+        assert_eq!(process().await, PATIENCE + WORK);
+        tokio::time::sleep(BLIND).await;
+        // Nothing has been known for so long that nothing is.
+        assert_eq!(process().await, UNANSWERED + WORK);
+        assert_eq!(process().await, WORK);
     }
 
     #[tokio::test(start_paused = true)]

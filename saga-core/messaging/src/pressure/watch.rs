@@ -32,10 +32,13 @@ impl InputsWatch {
         })
     }
 
-    /// Tells `pressure` what there is to be seen now.
-    pub async fn look(&self, pressure: &Pressure) {
+    /// Tells `pressure` what there is to be seen now; `false` if that is nothing.
+    pub async fn look(&self, pressure: &Pressure) -> bool {
         match timeout(LOOK_LIMIT, self.inputs()).await {
-            Ok(Ok((read, waiting))) => pressure.look(Instant::now(), read, waiting),
+            Ok(Ok((read, waiting))) => {
+                pressure.look(Instant::now(), read, waiting);
+                return true;
+            }
             Err(_) => pressure.unseen(Instant::now()),
             Ok(Err(error)) => {
                 pressure.unseen(Instant::now());
@@ -46,6 +49,7 @@ impl InputsWatch {
                 );
             }
         }
+        false
     }
 
     /// Looks until `stop`.
@@ -53,7 +57,7 @@ impl InputsWatch {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.look(&pressure) => {}
+                _ = self.look(&pressure) => {}
             }
             let pause = if pressure.is_felt() {
                 LOOK_OFTEN

@@ -125,23 +125,22 @@ fn floors_only_rise(cluster: &Cluster) {
 /// queued commands.
 fn armed_timer(cluster: &Cluster) {
     let now = cluster.sagas.now();
-    let soon: Vec<(SagaId, i32, Vec<Watched>)> = {
+    let looked_after: Vec<(SagaId, i32, bool, Vec<Watched>)> = {
         let tables = cluster.sagas.tables();
-        let due = tables.live.iter().filter(|(_, live)| {
-            !live.queued.is_empty() || live.next_due.is_some_and(|due| due < now + ARMED_AHEAD)
-        });
-        due.map(|(saga, live)| {
+        let rows = tables.live.iter().map(|(saga, live)| {
+            let is_due = live.next_due.is_some_and(|due| due < now + ARMED_AHEAD);
             let home = live.row.instance.home_partition;
-            (*saga, home, live.queued.clone())
-        })
-        .collect()
+            (*saga, home, is_due, live.queued.clone())
+        });
+        rows.filter(|(_, _, is_due, queued)| *is_due || !queued.is_empty())
+            .collect()
     };
-    for (saga, home, queued) in soon {
+    for (saga, home, is_due, queued) in looked_after {
         let owner = cluster.world.broker.owner(ORCHESTRATOR_GROUP, home);
         let shared = owner.and_then(|owner| cluster.shared(owner.name()));
         let armed = shared.is_some_and(|shared| {
             let until = now + LOOKED_AT_WITHIN;
-            shared.timers().looks_after(saga, &queued, until)
+            shared.timers().looks_after(saga, is_due, &queued, until)
         });
         if !armed {
             cluster.world.observe(
