@@ -56,7 +56,7 @@ async fn count(state: &ApiState) -> ApiResult<Overview> {
         .now()
         .unwrap_or_else(saga_service::clock::now);
     let from = least_id((now - ENDED_WINDOW).timestamp_millis());
-    let live = listing::live_by_status(pool).await?;
+    let live = listing::count_live(pool, None).await?.by_status;
     let ended = listing::ended_since(pool, from, ENDED_LIMIT).await?;
     let waiting = listing::live_by_waiting(pool).await?;
     let by_status = |(status, count)| StatusCount { status, count };

@@ -112,13 +112,6 @@ pub async fn find(pool: &PgPool, id: SagaId) -> Result<Option<Found>, sqlx::Erro
     Ok(row.map(|(Json(instance), ended_at)| Found { instance, ended_at }))
 }
 
-/// Live sagas by status.
-pub async fn live_by_status(pool: &PgPool) -> Result<Vec<(String, i64)>, sqlx::Error> {
-    sqlx::query_as("SELECT status, count(*) FROM saga GROUP BY status ORDER BY status")
-        .fetch_all(pool)
-        .await
-}
-
 /// The whole table of live sagas at a glance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCount {

@@ -63,7 +63,7 @@ async fn live_and_ended_sagas_are_listed_newest_first_page_by_page() {
             "{filter:?}"
         );
     }
-    let counts = listing::live_by_status(pool).await.unwrap();
+    let counts = listing::count_live(pool, None).await.unwrap().by_status;
     assert_eq!(counts, [("running".to_owned(), 2)]);
     assert_eq!(listing::live_by_waiting(pool).await.unwrap().len(), 1);
 }

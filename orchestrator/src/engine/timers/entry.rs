@@ -56,11 +56,7 @@ impl Entry {
         self.due = None;
         self.watched.clear();
         for timer in timers {
-            let outstanding = self
-                .outstanding
-                .iter()
-                .find(|out| out.kind == timer.kind && out.part == timer.part)
-                .map(|out| out.until);
+            let outstanding = self.outstanding_until(timer.kind, timer.part.as_ref());
             match (outstanding, timer.known) {
                 (Some(until), _) => self.look_at(until),
                 (None, Some(Verdict::Queued)) => self.watch(timer),
@@ -99,7 +95,7 @@ impl Entry {
     }
 
     /// `None` before it is acknowledged: nobody can have come past it.
-    pub(super) fn spot(&self, watched: &Watched) -> Option<Spot> {
+    fn spot(&self, watched: &Watched) -> Option<Spot> {
         match self.place(&watched.part) {
             Some(Place::Unpublished) => None,
             Some(Place::At {
@@ -128,9 +124,15 @@ impl Entry {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    pub(super) fn is_outstanding(&self, kind: TimerKind, part: Option<&DuePart>) -> bool {
+    /// When it is produced once more, if it was and has not come back.
+    pub(super) fn outstanding_until(
+        &self,
+        kind: TimerKind,
+        part: Option<&DuePart>,
+    ) -> Option<Timestamp> {
         self.outstanding
             .iter()
-            .any(|out| out.kind == kind && out.part.as_ref() == part)
+            .find(|out| out.kind == kind && out.part.as_ref() == part)
+            .map(|out| out.until)
     }
 }

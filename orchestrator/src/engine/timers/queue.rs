@@ -346,7 +346,10 @@ impl TimerQueue {
                 Some(verdict) => has_moved_on(verdict),
                 None => !self.is_covered(entry, watched),
             };
-            moved && !entry.is_outstanding(TimerKind::Timeout, Some(&watched.part))
+            moved
+                && entry
+                    .outstanding_until(TimerKind::Timeout, Some(&watched.part))
+                    .is_none()
         })
     }
 
@@ -498,13 +501,8 @@ impl TimerQueue {
     }
 
     fn step(&mut self, now: Timestamp, entry: &mut Entry, timer: &ArmedTimer, seen: &Seen) -> Step {
-        let part = timer.part.as_ref();
-        if let Some(out) = entry
-            .outstanding
-            .iter()
-            .find(|out| out.kind == timer.kind && out.part.as_ref() == part)
-        {
-            return Step::At(out.until);
+        if let Some(until) = entry.outstanding_until(timer.kind, timer.part.as_ref()) {
+            return Step::At(until);
         }
         if let Some(watched) = Watched::queued(timer) {
             return match self.verdict(entry, &watched, seen) {
