@@ -187,9 +187,14 @@ async fn a_rollback_is_seen_step_by_step(page: &Page) -> Result<()> {
 }
 
 async fn an_order_of_ones_own_needs_no_mouse(page: &Page) -> Result<()> {
-    let [available, ..] = page.stock().await?[..] else {
-        anyhow::bail!("no stock is shown");
-    };
+    // The last order is undone, which the page's next look at the shelf shows.
+    let available = until("nothing is reserved", PATIENCE, || async {
+        match page.stock().await.map_err(|error| format!("{error:#}"))?[..] {
+            [available, 0, _] => Ok(available),
+            ref stock => Err(format!("{stock:?}")),
+        }
+    })
+    .await;
     let newest = page.newest().await?;
     page.browser
         .script("document.querySelector('#own [name=quantity]').select()")
