@@ -26,6 +26,16 @@ CREATE TABLE saga (
   state              json        NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 
+-- What a statement has changed must be what was planned, or a rival was first: nothing is written, and the batch is run
+-- again. An error within the statement, so that a statement alone is a transaction.
+CREATE FUNCTION rows_as_planned(doing text, planned bigint, done bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF done <> planned THEN
+    RAISE 'a rival was first: % came to % rows, not to %', doing, done, planned USING ERRCODE = 'serialization_failure';
+  END IF;
+END
+$$;
+
 -- Never updated, so it costs the updates nothing.
 CREATE INDEX saga_business_key ON saga (business_key) WHERE business_key IS NOT NULL;
 

@@ -62,8 +62,10 @@ mutants! {
     ForgetRedeliveries = "forget-redeliveries";
     /// A duplicate has the commands in flight sent again.
     AnswerEveryStaleInput = "answer-every-stale-input";
-    /// Neither a lock nor a version holds a rival back.
+    /// No version holds a rival back.
     DropVersionCheck = "drop-version-check";
+    /// What an owner knows of sagas outlives its partitions, and is not compared with the rows of those it leaves alone.
+    TrustMemory = "trust-memory";
     /// A start does not look into history.
     ForgetHistory = "forget-history";
     /// Bad records are passed over.

@@ -268,7 +268,7 @@ impl Desk {
         new: NewDecision,
         record: Option<OutgoingRecord>,
     ) -> Result<Verdict, LetterError> {
-        let mut transaction = self.store.pool().begin().await?;
+        let mut transaction = self.store.reporting().begin().await?;
         if let Some(decision) = dead_letter::decide(&mut transaction, &new).await? {
             return before(decision, new.decision);
         }

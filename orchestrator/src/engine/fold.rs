@@ -308,7 +308,7 @@ impl<'a> Folding<'a> {
         let body = EventBody::CommandReplied(reply);
         let (fate, _) = work.decide(
             &self.context,
-            &SagaEvent {
+            SagaEvent {
                 at: self.now,
                 position,
                 body,
@@ -329,7 +329,7 @@ impl<'a> Folding<'a> {
         let body = EventBody::TimerFired(timer);
         let (fate, _) = work.decide(
             &self.context,
-            &SagaEvent {
+            SagaEvent {
                 at: self.now,
                 position,
                 body,
@@ -376,7 +376,7 @@ impl<'a> Folding<'a> {
             position,
             body,
         };
-        let (fate, verdict) = work.decide(&self.context, &event);
+        let (fate, verdict) = work.decide(&self.context, event);
         let after = work.instance.status.as_str();
         if let Some(verdict) = verdict {
             self.audit(action, verdict, Some(before), Some(after));

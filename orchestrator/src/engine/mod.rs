@@ -1,14 +1,15 @@
 //! The engine: the processor of `saga.inputs`. One batch of inputs is one transaction.
 //!
 //! ```text
-//! records ─decode─▶ inputs ─load, lock─▶ rows ─fold (pure)─▶ plan ─execute, count─▶ commit ─▶ commands, events
-//!    └─ bad ─▶ dead letters                                                            └─▶ timers in memory
+//! records ─decode─▶ inputs ─load─▶ rows ─fold (pure)─▶ plan ─compare, write─▶ commit ─▶ commands, events
+//!    └─ bad ─▶ dead letters                                                        └─▶ timers in memory
 //! ```
 //!
 //! Everything that decides is in [`fold`] and in `saga_core`; the store and the log are behind narrow traits, so that
-//! the same engine runs on Postgres and Kafka and in a simulation. Correctness rests on the row's lock and version;
-//! that a partition has one owner is an optimization.
+//! the same engine runs on Postgres and Kafka and in a simulation. Correctness rests on the row's version, compared
+//! when it is written; that a partition has one owner is an optimization.
 
+pub mod cache;
 pub mod db_clock;
 pub mod decode;
 pub mod fold;
@@ -56,7 +57,8 @@ impl<S: SagaStore> Engine<S> {
         Self { store, shared }
     }
 
-    /// Reads the rows, decides, writes; everything or nothing.
+    /// Reads what is not known, decides, compares and writes; everything or nothing. Also a plan without changes is
+    /// compared.
     async fn transact(&self, arrived: Vec<decode::Arrived>) -> Result<Folded, BatchError> {
         let ids: BTreeSet<SagaId> = arrived.iter().map(decode::Arrived::saga_id).collect();
         let ids: Vec<SagaId> = ids.into_iter().collect();
@@ -84,11 +86,9 @@ impl<S: SagaStore> Engine<S> {
             committed: &committed,
         };
         let folded = fold(context, arrived, loaded).map_err(missing)?;
-        if !folded.plan.is_empty() {
-            CrashPoint::EngineBeforeCommit.pass();
-            batch.commit(&folded.plan).await?;
-            CrashPoint::EngineAfterCommit.pass();
-        }
+        CrashPoint::EngineBeforeCommit.pass();
+        batch.commit(&folded.plan).await?;
+        CrashPoint::EngineAfterCommit.pass();
         Ok(folded)
     }
 
@@ -239,6 +239,7 @@ impl<S: SagaStore> Processor for Engine<S> {
 
     fn revoked(&mut self, partitions: &[TopicPartition]) {
         info!(?partitions, "gave partitions up");
+        self.store.forget();
         let mut timers = self.shared.timers();
         timers.revoke(partitions.iter().map(|given| given.partition));
         telemetry::partitions_owned(timers.owned().len());

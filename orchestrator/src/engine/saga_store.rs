@@ -13,7 +13,7 @@ use saga_messaging::rule::BatchError;
 use std::collections::HashSet;
 use uuid::Uuid;
 
-/// A saga that has not ended, locked for this batch.
+/// A saga that has not ended, as it stood when it was read or written last.
 #[derive(Clone, Debug)]
 pub struct LiveRow {
     pub instance: SagaInstance,
@@ -31,10 +31,12 @@ pub struct EndedRow {
 /// Everything a batch has to know before it decides.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// Database clock, read behind the locks; milliseconds.
+    /// The database's clock, milliseconds: read behind the rows, or told from when it was read last if there was nothing
+    /// to read.
     pub now: DateTime<Utc>,
-    /// No saga that is older is started: it may have run, and been forgotten. Read in this transaction, since upkeep
-    /// raises it in the table and forgets nothing until everybody goes by it.
+    /// No saga that is older is started: it may have run, and been forgotten. Compared again in the transaction that
+    /// writes, since upkeep raises it in the table and forgets nothing until everybody goes by it. `None` if there was
+    /// nothing to read; then all sagas are live.
     pub starts_from: Option<Timestamp>,
     pub live: Vec<LiveRow>,
     pub ended: Vec<EndedRow>,
@@ -98,19 +100,23 @@ impl Plan {
     }
 }
 
-/// Opens transactions.
+/// Begins batches.
 #[async_trait]
 pub trait SagaStore: Send + Sync + 'static {
     type Batch: SagaBatch;
 
     async fn begin(&self) -> Result<Self::Batch, BatchError>;
+
+    /// Sagas will be moved by others: what this process wrote of them may no longer be so.
+    fn forget(&self);
 }
 
-/// One transaction. Dropped without [`SagaBatch::commit`], it leaves nothing behind.
+/// One batch, under optimistic concurrency control: nothing is locked while it decides, and what it decided from is
+/// compared when it writes. Dropped without [`SagaBatch::commit`], it leaves nothing behind.
 #[async_trait]
 pub trait SagaBatch: Send {
-    /// Locks the live rows of `sagas` in id order and reads them, looks the others up in history, and finds out which
-    /// of `actions` are decided already.
+    /// The live rows of `sagas`, in id order, the others as history has them, and which of `actions` are decided already.
+    /// What this process wrote last may stand for what is in the table; [`SagaBatch::commit`] compares it.
     async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError>;
 
     /// A registered definition that this process does not hold.
@@ -119,6 +125,9 @@ pub trait SagaBatch: Send {
         hash: &DefinitionHash,
     ) -> Result<Option<SagaDefinition>, BatchError>;
 
-    /// Writes the plan, counting rows, and commits. Fewer rows than planned: a rival was first, nothing is written.
+    /// Writes the plan, if any, in one transaction. A rival was first if a saga is not at the version that was decided
+    /// from, also one that the plan leaves alone, if one of the starts lives, has ended, or is below the floor of starts
+    /// by now, or if one of the actions was decided: then nothing is written, and the batch is to be run again
+    /// ([`BatchError::Retry`]).
     async fn commit(self, plan: &Plan) -> Result<(), BatchError>;
 }

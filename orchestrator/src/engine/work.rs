@@ -1,11 +1,13 @@
 //! One saga while the inputs of a batch are folded onto it: its state, and what is to be sent because of it.
 
 use super::{
+    db_clock::TOLD_FOR,
     fold::{Context, Fate, StepTime, Touched},
     oversize,
     saga_store::{Plan, SagaRow, SettledRow},
     timers::watchlist::Watched,
 };
+use chrono::TimeDelta;
 use saga_core::{
     definition::SagaDefinition,
     ids::{SagaId, Timestamp},
@@ -77,11 +79,17 @@ impl Work {
             .collect()
     }
 
+    /// A saga's instants do not run backwards because the clock was told between two looks. One that somebody has set back
+    /// is believed.
     pub(super) fn decide(
         &mut self,
         context: &Context<'_>,
-        event: &SagaEvent,
+        mut event: SagaEvent,
     ) -> (Fate, Option<ActionVerdict>) {
+        if self.instance.changed_at - event.at <= TimeDelta::from_std(TOLD_FOR).unwrap_or_default()
+        {
+            event.at = event.at.max(self.instance.changed_at);
+        }
         let home = self.instance.home_partition;
         // The committed offset is the next one to be read.
         let committed = context
@@ -95,14 +103,14 @@ impl Work {
         let decided = transition::transition(
             &self.definition,
             &self.instance,
-            event,
+            &event,
             committed,
             context.outbound,
         );
         match decided {
             Ok(mut made) => {
                 let verdict = made.verdict.take();
-                self.settle(&made, event);
+                self.settle(&made, &event);
                 self.apply(context, made, event.at);
                 (Fate::Applied, verdict)
             }

@@ -41,8 +41,10 @@ pub(super) async fn decided(
     Ok(ids.into_iter().collect())
 }
 
-/// An action on an unknown saga has no row to lock, so a rival may have written it: the first one stands.
-const INSERT: &str = "INSERT INTO operator_action (
+/// The first verdict stands: of rivals that decide the same action, the second writes nothing at all, and finds it
+/// decided when it looks again.
+const INSERT: &str = "WITH decided AS (
+INSERT INTO operator_action (
   id, saga_id, action, step, given, actor, reason, if_version, decided_at, decision, code, message, legal, status_before,
   status_after, correlation_id)
 SELECT id, saga_id, action, step, given, actor, reason, if_version, decided_at, decision, code, message,
@@ -52,7 +54,9 @@ FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::tex
   $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::jsonb[], $14::text[], $15::text[], $16::text[])
   AS u(id, saga_id, action, step, given, actor, reason, if_version, decided_at, decision, code, message, legal,
   status_before, status_after, correlation_id)
-ON CONFLICT (id) DO NOTHING";
+ON CONFLICT (id) DO NOTHING RETURNING 1
+)
+SELECT rows_as_planned('deciding an action', cardinality($1), (SELECT count(*) FROM decided))";
 
 pub(super) async fn insert(
     connection: &mut PgConnection,

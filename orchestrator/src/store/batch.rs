@@ -1,69 +1,91 @@
-//! One batch of inputs: one transaction of multi-row statements.
+//! One batch of inputs, under optimistic concurrency control.
+//!
+//! ```text
+//!  cache ─▶ what this process wrote last ─┐
+//!  READ  ─▶ the others, clock, floor ─────┴▶ decide ─▶ START, CHANGE: versions and floor compared, all or nothing
+//! ```
+//!
+//! What does not come out as planned is an error within its statement (`rows_as_planned`, SQLSTATE 40001), so that a statement
+//! alone is a transaction, and most batches are one round trip: their sagas are known, and none of them starts.
 
-use super::{action, cache::Cache, definition};
-use crate::engine::saga_store::{EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow};
+use super::{PgStore, action, definition};
+use crate::engine::{
+    cache::Unread,
+    db_clock::TOLD_FOR,
+    saga_store::{EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow},
+};
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use saga_core::{
     definition::{DefinitionHash, SagaDefinition},
     ids::SagaId,
     instance::SagaInstance,
 };
-use saga_messaging::{partition::PartitionAlarm, rule::BatchError};
+use saga_messaging::rule::BatchError;
 use serde::Serialize;
-use sqlx::{PgConnection, Postgres, Transaction, types::Json};
-use std::collections::{BTreeSet, HashMap};
-use thiserror::Error;
+use sqlx::{Connection, PgConnection, Postgres, pool::PoolConnection, types::Json};
+use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
-/// Fewer rows than planned: somebody else moved one of the sagas between our reading and our writing.
-#[derive(Debug, Error)]
-#[error("a rival was first: {statement} changed {changed} rows, not {planned}")]
-pub struct Conflict {
-    pub statement: &'static str,
-    pub planned: usize,
-    pub changed: u64,
-}
-
-impl Conflict {
-    fn check(statement: &'static str, planned: usize, changed: u64) -> Result<(), BatchError> {
-        if changed == planned as u64 {
-            return Ok(());
-        }
-        Err(BatchError::Retry(Box::new(Self {
-            statement,
-            planned,
-            changed,
-        })))
-    }
-}
+/// As the tables keep instants.
+const MILLISECOND: TimeDelta = TimeDelta::milliseconds(1);
 
 pub struct PgBatch {
-    transaction: Transaction<'static, Postgres>,
-    alarm: PartitionAlarm,
-    cache: Cache,
+    store: PgStore,
+    connection: Option<PoolConnection<Postgres>>,
+    unread: Unread,
 }
 
 impl PgBatch {
-    pub(super) fn new(
-        transaction: Transaction<'static, Postgres>,
-        alarm: PartitionAlarm,
-        cache: Cache,
-    ) -> Self {
+    pub(super) fn new(store: PgStore) -> Self {
         Self {
-            transaction,
-            alarm,
-            cache,
+            store,
+            connection: None,
+            unread: Unread::default(),
         }
     }
 
+    /// Only taken when there is something to ask.
+    async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.store.pool.acquire().await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// What is read; what is known is not. The actions first: one that is decided in between stands in its saga's state.
+    async fn read(&mut self, sagas: &[Uuid], actions: &[Uuid]) -> Result<Loaded, sqlx::Error> {
+        let connection = self.connection().await?;
+        let decided = if actions.is_empty() {
+            HashSet::new()
+        } else {
+            action::decided(connection, actions).await?
+        };
+        let loaded = read(connection, sagas).await?;
+        Ok(Loaded { decided, ..loaded })
+    }
+
     async fn write(&mut self, plan: &Plan) -> Result<(), BatchError> {
-        let connection = &mut *self.transaction;
-        start(connection, &plan.starts).await?;
-        advance(connection, &plan.updates).await?;
-        end(connection, &plan.ends).await?;
-        action::insert(connection, &plan.actions).await?;
-        action::settle(connection, &plan.settled).await?;
+        let left_alone = std::mem::take(&mut self.unread).left_alone(plan);
+        let changes = Changes {
+            plan,
+            left_alone: &left_alone,
+        };
+        if plan.starts.is_empty() && plan.actions.is_empty() && plan.settled.is_empty() {
+            if !changes.is_empty() {
+                changes.write(self.connection().await?).await?;
+            }
+            return Ok(());
+        }
+        let mut tx = self.connection().await?.begin().await?;
+        start(&mut tx, &plan.starts).await?;
+        if !changes.is_empty() {
+            changes.write(&mut tx).await?;
+        }
+        action::insert(&mut tx, &plan.actions).await?;
+        action::settle(&mut tx, &plan.settled).await?;
+        tx.commit().await?;
         Ok(())
     }
 }
@@ -71,19 +93,27 @@ impl PgBatch {
 #[async_trait]
 impl SagaBatch for PgBatch {
     async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
-        let connection = &mut *self.transaction;
-        let known = self.cache.take(sagas);
-        let mut loaded = load_live(connection, sagas, known).await?;
-        let live: BTreeSet<SagaId> = loaded.live.iter().map(|row| row.instance.id).collect();
-        let missing: Vec<Uuid> = sagas
+        let mut known = self.store.cache.take(sagas);
+        self.unread = Unread::of(&known);
+        let unknown: Vec<Uuid> = sagas
             .iter()
-            .filter(|id| !live.contains(id))
+            .filter(|id| !known.contains_key(id))
             .map(|id| id.0)
             .collect();
-        loaded.ended = load_ended(connection, &missing).await?;
-        if !actions.is_empty() {
-            loaded.decided = action::decided(connection, actions).await?;
-        }
+        let told = self.store.clock.now_if_asked_within(TOLD_FOR);
+        let mut loaded = match told.and_then(|now| now.duration_trunc(MILLISECOND).ok()) {
+            Some(now) if unknown.is_empty() && actions.is_empty() => Loaded {
+                now,
+                ..Loaded::default()
+            },
+            Some(_) | None => {
+                let loaded = self.read(&unknown, actions).await?;
+                self.store.clock.set(loaded.now);
+                loaded
+            }
+        };
+        loaded.live.extend(known.drain().map(|(_, row)| row));
+        loaded.live.sort_unstable_by_key(|row| row.instance.id);
         Ok(loaded)
     }
 
@@ -91,37 +121,33 @@ impl SagaBatch for PgBatch {
         &mut self,
         hash: &DefinitionHash,
     ) -> Result<Option<SagaDefinition>, BatchError> {
-        definition::by_hash(&mut self.transaction, hash)
+        definition::by_hash(self.connection().await?, hash)
             .await
             .map_err(|error| BatchError::Retry(Box::new(error)))
     }
 
     async fn commit(mut self, plan: &Plan) -> Result<(), BatchError> {
         if let Err(error) = self.write(plan).await {
-            self.alarm.look_at(&error);
+            self.store.alarm.look_at(&error);
             return Err(error);
         }
-        self.transaction.commit().await?;
-        self.cache.put(plan);
+        self.store.cache.put(plan);
         Ok(())
     }
 }
 
-/// Locks the rows, and reads those whose version is not the one that is known. The clock is read behind the locks: a
-/// saga's instants never run backwards from one batch to the next.
-pub const LOAD_LIVE: &str = "WITH locked AS (
-  SELECT s.id, s.version, s.start_hash, CASE WHEN s.version <> k.version THEN s.state END AS state
-  FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN saga s ON s.id = ANY(ARRAY[k.id])
-  ORDER BY k.id FOR UPDATE OF s
-)
-SELECT date_trunc('milliseconds', clock_timestamp()) AS at,
-  (SELECT starts_from_ms FROM floor WHERE singleton) AS starts_from, l.id, l.version, l.start_hash, l.state
-FROM (SELECT 1) AS once LEFT JOIN locked l ON true ORDER BY l.id";
+/// The clock behind the rows: whoever wrote them read it earlier. One snapshot, so that a saga that is just ending is
+/// found on one side.
+pub const READ: &str = "SELECT date_trunc('milliseconds', clock_timestamp()) AS at,
+  (SELECT starts_from_ms FROM floor WHERE singleton) AS starts_from, r.id, r.version, r.start_hash, r.state
+FROM (SELECT 1) AS once LEFT JOIN (
+  SELECT s.id, s.version, s.start_hash, s.state FROM saga s WHERE s.id = ANY($1::uuid[])
+  UNION ALL
+  SELECT h.id, NULL, h.start_hash, h.state FROM saga_history h WHERE h.id = ANY($1::uuid[]) AND h.id BETWEEN $2 AND $3
+) AS r ON true";
 
-/// Of a saga of which nothing is known: no row has it.
-const NO_VERSION: i64 = 0;
-
-type LiveColumns = (
+/// `version` is of a live one.
+type ReadColumns = (
     DateTime<Utc>,
     i64,
     Option<Uuid>,
@@ -130,66 +156,39 @@ type LiveColumns = (
     Option<Json<SagaInstance>>,
 );
 
-async fn load_live(
-    connection: &mut PgConnection,
-    sagas: &[SagaId],
-    mut known: HashMap<SagaId, LiveRow>,
-) -> Result<Loaded, sqlx::Error> {
-    let ids: Vec<Uuid> = sagas.iter().map(|id| id.0).collect();
-    let version = |id| known.get(id).map_or(NO_VERSION, |row| row.version);
-    let versions: Vec<i64> = sagas.iter().map(version).collect();
-    let rows: Vec<LiveColumns> = sqlx::query_as(LOAD_LIVE)
-        .bind(&ids)
-        .bind(versions)
+/// `ids` in order.
+async fn read(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Loaded, sqlx::Error> {
+    let rows: Vec<ReadColumns> = sqlx::query_as(READ)
+        .bind(ids)
+        .bind(ids.first())
+        .bind(ids.last())
         .fetch_all(connection)
         .await?;
     let mut loaded = Loaded::default();
-    for (at, starts_from_ms, id, version, start_hash, state) in rows {
+    for (at, starts_from_ms, _, version, start_hash, state) in rows {
         loaded.now = loaded.now.max(at);
         loaded.starts_from = DateTime::from_timestamp_millis(starts_from_ms);
-        let (Some(id), Some(version), Some(start_hash)) = (id, version, start_hash) else {
+        let (Some(start_hash), Some(Json(instance))) = (start_hash, state) else {
             continue;
         };
-        let row = match state {
-            Some(Json(instance)) => Some(LiveRow {
+        match version {
+            Some(version) => loaded.live.push(LiveRow {
                 instance,
                 version,
                 start_hash,
             }),
-            None => known.remove(&SagaId(id)),
-        };
-        loaded.live.extend(row);
+            None => loaded.ended.push(EndedRow {
+                instance,
+                start_hash,
+            }),
+        }
     }
     Ok(loaded)
 }
 
-pub const LOAD_ENDED: &str = "SELECT start_hash, state FROM saga_history
-WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3";
-
-/// `ids` in order.
-async fn load_ended(
-    connection: &mut PgConnection,
-    ids: &[Uuid],
-) -> Result<Vec<EndedRow>, sqlx::Error> {
-    let (Some(least), Some(greatest)) = (ids.first(), ids.last()) else {
-        return Ok(Vec::new());
-    };
-    let rows: Vec<(Vec<u8>, Json<SagaInstance>)> = sqlx::query_as(LOAD_ENDED)
-        .bind(ids)
-        .bind(least)
-        .bind(greatest)
-        .fetch_all(connection)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(start_hash, Json(instance))| EndedRow {
-            instance,
-            start_hash,
-        })
-        .collect())
-}
-
-pub const START: &str = "INSERT INTO saga (
+/// None at all if one of them is below the floor by now.
+pub const START: &str = "WITH started AS (
+INSERT INTO saga (
   id, version, home_partition, definition, definition_version, definition_hash, status, waiting_kind, waiting_on,
   waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state, queued)
 SELECT id, 1, home_partition, definition, definition_version, definition_hash, status, waiting_kind, waiting_on,
@@ -200,16 +199,13 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $
   $16::text[], $17::bytea[], $18::timestamptz[])
   AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, queued,
   home_partition, definition, definition_version, definition_hash, business_key, correlation_id, start_hash, started_at)
-ORDER BY id ON CONFLICT (id) DO NOTHING";
-
-/// A following statement, with a snapshot of its own: a rival may have ended the saga since we looked.
-pub const REMOVE_ENDED: &str = "DELETE FROM saga WHERE id = ANY (ARRAY(
-  SELECT h.id FROM saga_history h WHERE h.id = ANY($1::uuid[]) AND h.id BETWEEN $2 AND $3))";
+WHERE (SELECT starts_from_ms FROM floor WHERE singleton) <= $19
+ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING 1
+)
+SELECT rows_as_planned('starting sagas', cardinality($1), (SELECT count(*) FROM started))";
 
 async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), BatchError> {
-    let columns = Columns::of(rows)?;
-    let ids = columns.ids.clone();
-    let (Some(least), Some(greatest)) = (ids.first(), ids.last()) else {
+    let Some(oldest) = rows.first() else {
         return Ok(());
     };
     let by = |pick: fn(&SagaInstance) -> &str| -> Vec<&str> {
@@ -226,7 +222,7 @@ async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Ba
         .collect();
     let hashes: Vec<&[u8]> = rows.iter().map(|row| row.start_hash.as_slice()).collect();
     let started: Vec<DateTime<Utc>> = rows.iter().map(|row| row.instance.started_at).collect();
-    let inserted = columns
+    Columns::of(rows)?
         .bind(sqlx::query(START))
         .bind(homes)
         .bind(by(|instance| &instance.definition))
@@ -236,77 +232,122 @@ async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Ba
         .bind(by(|instance| &instance.trace.correlation_id))
         .bind(hashes)
         .bind(started)
-        .execute(&mut *connection)
-        .await?;
-    Conflict::check("a start", rows.len(), inserted.rows_affected())?;
-    let removed = sqlx::query(REMOVE_ENDED)
-        .bind(&ids)
-        .bind(least)
-        .bind(greatest)
+        .bind(oldest.instance.id.created_at_ms())
         .execute(connection)
         .await?;
-    Conflict::check(
-        "removing starts that have ended",
-        0,
-        removed.rows_affected(),
-    )
+    Ok(())
 }
 
-pub const ADVANCE: &str = "UPDATE saga s SET
+macro_rules! change {
+    ($first:literal) => {
+        concat!(
+            "WITH advanced AS (
+UPDATE saga s SET
   version = s.version + 1, status = u.status, waiting_kind = u.waiting_kind, waiting_on = u.waiting_on,
   waiting_since = u.waiting_since, attempt = u.attempt, next_due = u.next_due, last_error = u.last_error,
   state = u.state::json, queued = u.queued::json
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[], $7::timestamptz[],
   $8::text[], $9::text[], $10::text[], $11::bigint[])
   AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, queued, version)
-WHERE s.id = ANY(ARRAY[u.id]) AND s.version = u.version";
-
-async fn advance(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), BatchError> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let versions: Vec<i64> = rows.iter().map(|row| row.version).collect();
-    let updated = Columns::of(rows)?
-        .bind(sqlx::query(ADVANCE))
-        .bind(versions)
-        .execute(connection)
-        .await?;
-    Conflict::check("an update", rows.len(), updated.rows_affected())
-}
-
-pub const END: &str = "WITH ended AS (
-  DELETE FROM saga s USING unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
-    AS u(id, version, status, ended_at, state)
-  WHERE s.id = ANY(ARRAY[u.id]) AND s.version = u.version
-  RETURNING s.id, s.definition, s.definition_version, s.definition_hash, u.status, s.business_key, s.correlation_id,
-    s.start_hash, s.started_at, u.ended_at, u.state::json
-)
+WHERE s.id = ANY(ARRAY[u.id]) AND s.version = u.version
+RETURNING 1
+), ended AS (
+DELETE FROM saga s USING unnest($12::uuid[], $13::bigint[], $14::text[], $15::timestamptz[], $16::text[])
+  AS u(id, version, status, ended_at, state)
+WHERE s.id = ANY(ARRAY[u.id]) AND s.version = u.version
+RETURNING s.id, s.definition, s.definition_version, s.definition_hash, u.status, s.business_key, s.correlation_id,
+  s.start_hash, s.started_at, u.ended_at, u.state::json
+), kept AS (
 INSERT INTO saga_history (
   id, definition, definition_version, definition_hash, status, business_key, correlation_id, start_hash, started_at,
   ended_at, state)
-SELECT * FROM ended";
+SELECT * FROM ended RETURNING 1
+)
+SELECT ",
+            $first,
+            "rows_as_planned('advancing sagas', cardinality($1), (SELECT count(*) FROM advanced)),
+  rows_as_planned('ending sagas', cardinality($12), (SELECT count(*) FROM kept)),
+  rows_as_planned('leaving sagas alone', cardinality($17::uuid[]), (
+    SELECT count(*) FROM unnest($17::uuid[], $18::bigint[]) AS u(id, version)
+    JOIN saga s ON s.id = ANY(ARRAY[u.id]) AND s.version = u.version))"
+        )
+    };
+}
 
-async fn end(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), BatchError> {
-    if rows.is_empty() {
-        return Ok(());
+/// What a plan changes of sagas that stand there, and what it leaves alone. Alone, it is a transaction.
+///
+/// It locks what it advances, then what it ends, each in id order: rivals that hold the same sagas may wait for each other
+/// in a ring, which costs one of them a second and another try.
+pub const CHANGE: &str = change!("");
+
+/// The same behind starts, so with a snapshot of its own: a rival may have ended one of them since we looked. Asked first,
+/// since one that ends with this plan could not be put beside it.
+pub const CHANGE_BEHIND_STARTS: &str = change!(
+    "rows_as_planned('finding starts that have ended', 0, (
+    SELECT count(*) FROM saga_history h WHERE h.id = ANY($19::uuid[]) AND h.id BETWEEN $20 AND $21)),
+  "
+);
+
+struct Changes<'a> {
+    plan: &'a Plan,
+    left_alone: &'a BTreeMap<SagaId, i64>,
+}
+
+impl Changes<'_> {
+    fn is_empty(&self) -> bool {
+        let plan = self.plan;
+        plan.starts.is_empty()
+            && plan.updates.is_empty()
+            && plan.ends.is_empty()
+            && self.left_alone.is_empty()
     }
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.instance.id.0).collect();
-    let versions: Vec<i64> = rows.iter().map(|row| row.version).collect();
-    let statuses: Vec<&str> = rows
-        .iter()
-        .map(|row| row.instance.status.as_str())
-        .collect();
-    let ended: Vec<DateTime<Utc>> = rows.iter().map(|row| row.instance.changed_at).collect();
-    let states = states(rows)?;
-    let moved = sqlx::query(END)
-        .bind(ids)
-        .bind(versions)
-        .bind(statuses)
-        .bind(ended)
-        .bind(states)
-        .execute(connection)
-        .await?;
-    Conflict::check("an end", rows.len(), moved.rows_affected())
+
+    async fn write(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let Plan {
+            starts,
+            updates,
+            ends,
+            ..
+        } = self.plan;
+        let versions =
+            |rows: &[SagaRow]| -> Vec<i64> { rows.iter().map(|row| row.version).collect() };
+        let ended: Vec<&str> = ends
+            .iter()
+            .map(|row| row.instance.status.as_str())
+            .collect();
+        let ended_at: Vec<DateTime<Utc>> = ends.iter().map(|row| row.instance.changed_at).collect();
+        let (alone, alone_at): (Vec<Uuid>, Vec<i64>) = self
+            .left_alone
+            .iter()
+            .map(|(id, version)| (id.0, *version))
+            .unzip();
+        let started = ids(starts);
+        let bind = |statement| -> Result<Query<'_>, sqlx::Error> {
+            Ok(Columns::of(updates)?
+                .bind(sqlx::query(statement))
+                .bind(versions(updates))
+                .bind(ids(ends))
+                .bind(versions(ends))
+                .bind(ended)
+                .bind(ended_at)
+                .bind(states(ends)?)
+                .bind(alone)
+                .bind(alone_at))
+        };
+        let query = match (started.first().copied(), started.last().copied()) {
+            (Some(least), Some(greatest)) => bind(CHANGE_BEHIND_STARTS)?
+                .bind(started)
+                .bind(least)
+                .bind(greatest),
+            _ => bind(CHANGE)?,
+        };
+        query.execute(connection).await?;
+        Ok(())
+    }
+}
+
+fn ids(rows: &[SagaRow]) -> Vec<Uuid> {
+    rows.iter().map(|row| row.instance.id.0).collect()
 }
 
 /// As text: what is sent as JSON, the driver sends as `jsonb`.
@@ -346,7 +387,7 @@ impl<'a> Columns<'a> {
     fn of(rows: &'a [SagaRow]) -> Result<Self, sqlx::Error> {
         let waiting = || rows.iter().map(|row| &row.waiting);
         Ok(Self {
-            ids: rows.iter().map(|row| row.instance.id.0).collect(),
+            ids: ids(rows),
             statuses: rows
                 .iter()
                 .map(|row| row.instance.status.as_str())

@@ -1,11 +1,10 @@
 //! The orchestrator's tables, and the only SQL that touches them.
 //!
-//! Statements are keyed by saga id, take whole batches as arrays, lock in id order, and count what they changed.
-//! Those on partitioned tables carry the batch's least and greatest id, since `= ANY` alone does not prune.
+//! Statements are keyed by saga id, take whole batches as arrays in id order, and count what they changed. Those on
+//! partitioned tables carry the batch's least and greatest id, since `= ANY` alone does not prune.
 
 mod action;
 pub mod batch;
-mod cache;
 pub mod dead_letter;
 pub mod definition;
 pub mod floor;
@@ -15,13 +14,13 @@ pub mod listing;
 pub mod timer;
 
 pub use action::{DecidedAction, action, actions_of};
-pub use batch::{Conflict, PgBatch};
+pub use batch::PgBatch;
 
-use crate::engine::saga_store::SagaStore;
+use crate::engine::{cache::Cache, db_clock::DbClock, saga_store::SagaStore};
 use async_trait::async_trait;
-use cache::Cache;
 use saga_messaging::{partition::PartitionAlarm, rule::BatchError};
 use sqlx::PgPool;
+use std::sync::Arc;
 
 /// Forward-only.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations/orchestrator");
@@ -33,6 +32,8 @@ pub struct PgStore {
     reporting: PgPool,
     alarm: PartitionAlarm,
     cache: Cache,
+    /// As its batches have read it.
+    clock: Arc<DbClock>,
 }
 
 impl PgStore {
@@ -43,7 +44,8 @@ impl PgStore {
             pool,
             reporting,
             alarm: PartitionAlarm::new(history::HISTORY.name),
-            cache: Cache::new(),
+            cache: Cache::default(),
+            clock: Arc::default(),
         }
     }
 
@@ -52,6 +54,9 @@ impl PgStore {
         &self.alarm
     }
 
+    /// Nobody begins a transaction here whose future may be dropped, as that of a request is: the driver takes one that is
+    /// dropped while it begins for none, and a batch's statement, which is a transaction if it is alone, would be part of
+    /// it.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
@@ -66,10 +71,10 @@ impl SagaStore for PgStore {
     type Batch = PgBatch;
 
     async fn begin(&self) -> Result<PgBatch, BatchError> {
-        Ok(PgBatch::new(
-            self.pool.begin().await?,
-            self.alarm.clone(),
-            self.cache.clone(),
-        ))
+        Ok(PgBatch::new(self.clone()))
+    }
+
+    fn forget(&self) {
+        self.cache.forget();
     }
 }

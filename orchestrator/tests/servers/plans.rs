@@ -29,34 +29,24 @@ const BOUNDS: &str =
 
 async fn check(database: &Database) {
     let pool = database.store.pool();
-    let ids_and_bounds = format!("{IDS}, {BOUNDS}");
-    let load = plan(
+    let read = plan(pool, batch::READ, &format!("{IDS}, {BOUNDS}")).await;
+    assert!(read.contains("floor_pkey"), "{read}");
+    let nothing = ", '{}'";
+    let changes = format!("{IDS}{}", nothing.repeat(17));
+    let change = plan(pool, batch::CHANGE, &changes).await;
+    let behind_starts = plan(
         pool,
-        batch::LOAD_LIVE,
-        &format!("{IDS}, ARRAY[7]::bigint[]"),
+        batch::CHANGE_BEHIND_STARTS,
+        &format!("{changes}, {IDS}, {BOUNDS}"),
     )
     .await;
-    assert!(
-        load.contains("LockRows") && load.contains("saga_pkey"),
-        "{load}"
-    );
-    assert!(load.contains("floor_pkey"), "{load}");
-    let advance_arguments = format!("{IDS}{}", ", '{}'".repeat(10));
-    let advance = plan(pool, batch::ADVANCE, &advance_arguments).await;
-    assert!(
-        advance.contains("Index Scan using saga_pkey on saga s"),
-        "{advance}"
-    );
-    let end = plan(
+    let start = plan(
         pool,
-        batch::END,
-        &format!("{IDS}, '{{}}', '{{}}', '{{}}', '{{}}'"),
+        batch::START,
+        &format!("{IDS}{}, 0", nothing.repeat(17)),
     )
     .await;
-    assert!(
-        end.contains("Index Scan using saga_pkey on saga s"),
-        "{end}"
-    );
+    assert!(start.contains("floor_pkey"), "{start}");
     let after = "'01990000-0000-7000-8000-000000000001'";
     let queued = plan(
         pool,
@@ -69,16 +59,23 @@ async fn check(database: &Database) {
         "{queued}"
     );
     assert!(queued.contains("Index Cond: (id > $1)"), "{queued}");
-    for statement in [batch::LOAD_ENDED, batch::REMOVE_ENDED] {
-        let pruned = plan(pool, statement, &ids_and_bounds).await;
-        assert!(pruned.contains("Subplans Removed"), "{pruned}");
-        assert!(!pruned.contains("Seq Scan"), "{pruned}");
+    assert!(read.contains("saga_pkey"), "{read}");
+    for text in [&read, &behind_starts] {
+        assert!(text.contains("Subplans Removed"), "{text}");
     }
-    assert!(!queued.contains("Seq Scan on saga"), "{queued}");
-    for text in [load, advance, end] {
-        assert!(!text.contains("Seq Scan on saga"), "{text}");
-        // Each key is looked up: no row is compared with all keys.
-        assert!(text.contains("Index Cond: (id = ANY (ARRAY["), "{text}");
+    for text in [&change, &behind_starts] {
+        // Each key is looked up by what advances, by what ends, and by what is left alone: no row is compared with all
+        // keys.
+        let looked_up = "Index Scan using saga_pkey on saga s";
+        let scans = text.matches(looked_up).count();
+        assert_eq!(
+            (scans, text.matches("Index Cond: (id = ANY (ARRAY[").count()),
+            (3, 3),
+            "{text}"
+        );
+    }
+    for text in [read, change, behind_starts, start, queued] {
+        assert!(!text.contains("Seq Scan"), "{text}");
         assert!(!text.contains("Join Filter: (s.id"), "{text}");
     }
 }

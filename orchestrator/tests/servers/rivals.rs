@@ -1,4 +1,4 @@
-//! Two orchestrators on one saga: the row's lock and version decide, whatever each of them believes to own.
+//! Two orchestrators on one saga: the row's version decides, whatever each of them believes to own or to know.
 
 use crate::fixture::{Database, commands, new_saga};
 use orchestrator::{
@@ -9,7 +9,7 @@ use orchestrator::{
         saga_store::{LiveRow, Loaded, SagaBatch, SagaStore},
     },
     registry,
-    store::{PgStore, batch::Conflict, definition},
+    store::{PgStore, definition},
 };
 use saga_core::{
     ids::SagaId,
@@ -39,15 +39,16 @@ fn decide(record: &IncomingRecord, loaded: Loaded) -> Folded {
     fold(context, arrived, loaded).unwrap()
 }
 
-fn conflict(result: Result<(), BatchError>) -> String {
-    match result {
-        Err(BatchError::Retry(source)) => source
-            .downcast::<Conflict>()
-            .expect("a conflict")
-            .statement
-            .to_owned(),
-        other => panic!("expected a conflict, got {other:?}"),
-    }
+/// The statement must have said so itself.
+fn conflict(result: Result<(), BatchError>, doing: &str) {
+    let Err(BatchError::Retry(source)) = result else {
+        panic!("expected a conflict, got {result:?}");
+    };
+    let said = source.to_string();
+    assert!(
+        said.contains(&format!("a rival was first: {doing} came to")),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -62,7 +63,7 @@ async fn a_decision_made_from_an_older_version_writes_nothing() {
         .await
         .unwrap();
     let zombie = database.store.begin().await.unwrap();
-    assert_eq!(conflict(zombie.commit(&stale.plan).await), "an update");
+    conflict(zombie.commit(&stale.plan).await, "advancing sagas");
     let loaded = database.load(saga).await;
     assert_eq!(loaded.live[0].version, 2);
 }
@@ -80,7 +81,7 @@ async fn an_end_decided_from_an_older_version_leaves_history_alone() {
         .await
         .unwrap();
     let zombie = database.store.begin().await.unwrap();
-    assert_eq!(conflict(zombie.commit(&plan).await), "an end");
+    conflict(zombie.commit(&plan).await, "ending sagas");
     assert_eq!(
         (
             database.count("saga").await,
@@ -88,24 +89,6 @@ async fn an_end_decided_from_an_older_version_leaves_history_alone() {
         ),
         (1, 0)
     );
-}
-
-#[tokio::test]
-async fn a_rival_waits_for_the_lock_and_then_sees_the_newer_state() {
-    let database = Database::new().await;
-    let (saga, reserve) = database.started().await;
-    let reply = database.reply(&reserve);
-    let mut first = database.store.begin().await.unwrap();
-    let loaded = first.load(&[saga], &[]).await.unwrap();
-    let store = database.store.clone();
-    let rival = tokio::spawn(async move {
-        let mut second = store.begin().await.unwrap();
-        second.load(&[saga], &[]).await.unwrap()
-    });
-    wait_until_blocked(&database).await;
-    first.commit(&decide(&reply, loaded).plan).await.unwrap();
-    let seen = rival.await.unwrap();
-    assert_eq!(seen.live[0].version, 2);
 }
 
 /// What an orchestrator knows of a saga that it has started.
@@ -122,15 +105,41 @@ async fn loaded_by(store: &PgStore, saga: SagaId) -> LiveRow {
     batch.load(&[saga], &[]).await.unwrap().live.remove(0)
 }
 
+async fn process(
+    engine: &mut Engine<PgStore>,
+    record: &IncomingRecord,
+) -> Result<Vec<OutgoingRecord>, BatchError> {
+    engine.process(std::slice::from_ref(record)).await
+}
+
 #[tokio::test]
-async fn a_saga_that_a_rival_has_moved_is_read_anew() {
+async fn a_saga_that_a_rival_has_moved_is_read_anew_once_its_version_was_not_right() {
     let database = Database::new().await;
     let (saga, reserve, store) = started_here(&database).await;
     let reply = database.reply(&reserve);
-    database.engine().process(&[reply]).await.unwrap();
+    let first = process(&mut database.engine(), &reply).await.unwrap();
+    let mut ours = Engine::new(store.clone(), Database::shared());
+    let tried = process(&mut ours, &reply).await.map(|_| ());
+    conflict(tried, "advancing sagas");
+    assert_eq!(process(&mut ours, &reply).await.unwrap(), first);
     let known = loaded_by(&store, saga).await;
     let stored = loaded_by(&database.another_store(), saga).await;
     assert_eq!((known.version, known.instance), (2, stored.instance));
+}
+
+/// To whoever does not know of the rival, the reply that the saga waits for looks like one to a step that has not begun.
+#[tokio::test]
+async fn an_input_that_seems_to_be_void_is_not_dropped_if_a_rival_has_moved_its_saga() {
+    let database = Database::new().await;
+    let (saga, reserve, store) = started_here(&database).await;
+    let reply = database.reply(&reserve);
+    let charge = commands(&process(&mut database.engine(), &reply).await.unwrap()).remove(0);
+    let reply = database.reply(&charge);
+    let mut ours = Engine::new(store.clone(), Database::shared());
+    let tried = process(&mut ours, &reply).await.map(|_| ());
+    conflict(tried, "leaving sagas alone");
+    process(&mut ours, &reply).await.unwrap();
+    assert_eq!(loaded_by(&database.another_store(), saga).await.version, 3);
 }
 
 /// What stands in the table is not what is known, and nobody looks: the version has not moved.
@@ -146,24 +155,48 @@ async fn a_saga_that_nobody_else_has_moved_is_read_only_if_its_last_batch_came_t
     assert_eq!(
         loaded_by(&store, saga).await.instance.sequence,
         77,
-        "the batch before was rolled back"
+        "the batch before came to nothing"
     );
 }
 
-async fn wait_until_blocked(database: &Database) {
-    for _ in 0..500 {
-        let blocked: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
-        .fetch_one(database.store.reporting())
+fn created_ms(saga: SagaId) -> i64 {
+    saga.created_at_ms().unwrap()
+}
+
+async fn raise_floor_of_starts(database: &Database, to_ms: i64) {
+    sqlx::query("UPDATE floor SET starts_from_ms = $1")
+        .bind(to_ms)
+        .execute(database.store.pool())
         .await
         .unwrap();
-        if blocked > 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("nobody waits for a lock");
+}
+
+/// It rises all the time: that alone is no conflict.
+#[tokio::test]
+async fn a_start_is_written_if_the_floor_of_starts_has_risen_no_higher_than_it() {
+    let database = Database::new().await;
+    let saga = new_saga();
+    let start = database.start(saga);
+    let mut batch = database.store.begin().await.unwrap();
+    let loaded = batch.load(&[saga], &[]).await.unwrap();
+    let plan = decide(&start, loaded).plan;
+    raise_floor_of_starts(&database, created_ms(saga)).await;
+    batch.commit(&plan).await.unwrap();
+    assert_eq!(database.count("saga").await, 1);
+}
+
+/// Nothing is remembered of what is older, so whether it ran already cannot be told any more.
+#[tokio::test]
+async fn a_start_is_not_written_if_the_floor_of_starts_has_risen_above_it_meanwhile() {
+    let database = Database::new().await;
+    let saga = new_saga();
+    let start = database.start(saga);
+    let mut batch = database.store.begin().await.unwrap();
+    let loaded = batch.load(&[saga], &[]).await.unwrap();
+    let plan = decide(&start, loaded).plan;
+    raise_floor_of_starts(&database, created_ms(saga) + 1).await;
+    conflict(batch.commit(&plan).await, "starting sagas");
+    assert_eq!(database.count("saga").await, 0);
 }
 
 #[tokio::test]
@@ -187,10 +220,7 @@ async fn a_zombies_start_of_a_saga_that_has_ended_meanwhile_leaves_nothing() {
         (0, 1)
     );
     let plan = decide(&start, loaded).plan;
-    assert_eq!(
-        conflict(zombie.commit(&plan).await),
-        "removing starts that have ended"
-    );
+    conflict(zombie.commit(&plan).await, "finding starts that have ended");
     assert_eq!(
         (
             database.count("saga").await,
@@ -213,7 +243,7 @@ async fn a_start_that_a_rival_has_written_meanwhile_is_run_again_as_a_duplicate(
         .await
         .unwrap();
     let plan = decide(&start, loaded).plan;
-    assert_eq!(conflict(zombie.commit(&plan).await), "a start");
+    conflict(zombie.commit(&plan).await, "starting sagas");
     let again = database.engine().process(&[start]).await.unwrap();
     assert_eq!(
         again, first,

@@ -29,6 +29,24 @@ async fn a_start_and_its_replies_lead_to_the_end_and_into_history() {
     );
 }
 
+/// The clock is told between two looks, and may be told late; one that was set back is believed.
+#[tokio::test]
+async fn a_sagas_instants_run_backwards_only_with_the_clock_itself() {
+    for (back_ms, follows) in [(1_000, false), (1_001, true)] {
+        let mut bench = Bench::new();
+        let saga = bench.saga_id();
+        let start = bench.start(saga);
+        let reserve = commands(&bench.process(&[start]).await).remove(0);
+        let began = bench.store.live(saga).changed_at;
+        bench.store.tables().now -= TimeDelta::milliseconds(back_ms);
+        let reserved = bench.reply(&reserve, Outcome::Success, json!({}));
+        bench.process(&[reserved]).await;
+        let told = bench.store.now();
+        let expected = if follows { told } else { began };
+        assert_eq!(bench.store.live(saga).changed_at, expected);
+    }
+}
+
 #[tokio::test]
 async fn a_failed_pivot_compensates_and_ends_in_history() {
     let mut bench = Bench::new();

@@ -105,6 +105,8 @@ impl SagaStore for MemoryStore {
             tables: Arc::clone(&self.tables),
         })
     }
+
+    fn forget(&self) {}
 }
 
 #[async_trait]

@@ -45,8 +45,8 @@
 //!   after a command (seen picked up, then overdue) are one, and the verdict `queued`, which only changes what a
 //!   person is told, is none.
 //! - Several sagas: sagas share nothing but the floor, which is a fact of its own here.
-//! - The row's lock: a rival may read at any time and commit at any later one, held back by the version alone. What
-//!   holds without the lock holds with it.
+//! - What an owner knows from memory: a rival may read at any time and commit at any later one, held back by the version
+//!   alone, which is all that holds it back in the product.
 //! - Two members of a participant's group at once: the second one's insert finds the first one's row and runs again,
 //!   which is a duplicate.
 //! - Compensations that call the outside: the same intents, in the other direction.

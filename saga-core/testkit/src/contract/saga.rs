@@ -1,6 +1,6 @@
 //! The promises of the engine's [`SagaStore`], and of what its timers read there: [`TimerStore`].
 
-use super::{must_end, must_wait};
+use super::must_end;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use orchestrator::engine::{
@@ -20,7 +20,6 @@ use saga_core::{
 };
 use saga_messaging::rule::BatchError;
 use serde_json::json;
-use std::pin::pin;
 use uuid::Uuid;
 
 /// Makes stores of the implementation under test.
@@ -46,9 +45,12 @@ macro_rules! saga_store_contract {
             an_end_moves_the_saga_into_history,
             an_end_of_an_older_version_is_a_conflict,
             a_saga_may_start_and_end_in_one_plan,
+            an_ended_saga_is_not_started_and_ended_again,
             a_live_saga_is_not_started_again,
             an_ended_saga_is_not_started_again,
-            a_rival_waits_for_the_lock_and_sees_what_came_of_it,
+            a_saga_that_a_rival_moves_meanwhile_is_a_conflict,
+            a_saga_that_is_left_alone_is_compared_too,
+            a_batch_that_was_in_conflict_reads_what_there_is,
             rivals_that_start_the_same_saga_are_in_conflict,
             an_action_that_is_decided_is_found,
             a_registered_definition_is_found,
@@ -367,6 +369,22 @@ pub async fn a_saga_may_start_and_end_in_one_plan<B: SagaBench>(bench: &B) {
     assert_eq!(world.stands(&row).await, (None, Some(sequence)));
 }
 
+pub async fn an_ended_saga_is_not_started_and_ended_again<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.start(1);
+    let ended = world.ended(&row, 1);
+    let plan = || Plan {
+        starts: vec![SagaRow {
+            version: 0,
+            ..ended.clone()
+        }],
+        ends: vec![ended.clone()],
+        ..Plan::default()
+    };
+    world.commit(plan()).await.unwrap();
+    conflict(&world.commit(plan()).await);
+}
+
 pub async fn a_live_saga_is_not_started_again<B: SagaBench>(bench: &B) {
     let world = World::of(bench).await;
     let row = world.started(1).await;
@@ -384,20 +402,47 @@ pub async fn an_ended_saga_is_not_started_again<B: SagaBench>(bench: &B) {
     assert_eq!(world.stands(&row).await, (None, Some(sequence)));
 }
 
-pub async fn a_rival_waits_for_the_lock_and_sees_what_came_of_it<B: SagaBench>(bench: &B) {
+pub async fn a_saga_that_a_rival_moves_meanwhile_is_a_conflict<B: SagaBench>(bench: &B) {
     let world = World::of(bench).await;
     let row = world.started(1).await;
     let ids = [row.instance.id];
-    let mut first = world.begin().await;
+    let (mut first, mut second) = (world.begin().await, world.begin().await);
     first.load(&ids, &[]).await.unwrap();
-    let mut second = world.begin().await;
-    let mut loading = pin!(second.load(&ids, &[]));
-    must_wait(loading.as_mut(), "a rival's load").await;
+    second.load(&ids, &[]).await.unwrap();
     let later = world.later(&row, 1);
     first.commit(&updates(&[&later])).await.unwrap();
-    let seen = must_end(loading, "a rival's load").await.unwrap();
-    assert_eq!(seen.live[0].version, 2);
-    assert_eq!(seen.live[0].instance, later.instance);
+    conflict(&second.commit(&updates(&[&world.later(&row, 1)])).await);
+    let sequence = later.instance.sequence;
+    assert_eq!(world.stands(&row).await, (Some((2, sequence)), None));
+}
+
+pub async fn a_saga_that_is_left_alone_is_compared_too<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let (row, other) = (world.started(1).await, world.started(2).await);
+    let ids = [row.instance.id, other.instance.id];
+    let mut batch = world.begin().await;
+    let loaded = batch.load(&ids, &[]).await.unwrap();
+    assert_eq!(loaded.live.len(), 2);
+    world
+        .commit(updates(&[&world.later(&row, 1)]))
+        .await
+        .unwrap();
+    conflict(&batch.commit(&updates(&[&world.later(&other, 1)])).await);
+    let begun = other.instance.sequence;
+    assert_eq!(world.stands(&other).await, (Some((1, begun)), None));
+}
+
+pub async fn a_batch_that_was_in_conflict_reads_what_there_is<B: SagaBench>(bench: &B) {
+    let world = World::of(bench).await;
+    let row = world.started(1).await;
+    let mut batch = world.begin().await;
+    batch.load(&[row.instance.id], &[]).await.unwrap();
+    let later = world.later(&row, 1);
+    world.commit(updates(&[&later])).await.unwrap();
+    conflict(&batch.commit(&Plan::default()).await);
+    let loaded = world.load(&[&row]).await;
+    assert_eq!(loaded.live[0].version, 2);
+    assert_eq!(loaded.live[0].instance, later.instance);
 }
 
 pub async fn rivals_that_start_the_same_saga_are_in_conflict<B: SagaBench>(bench: &B) {
@@ -442,8 +487,8 @@ pub async fn an_action_that_is_decided_is_found<B: SagaBench>(bench: &B) {
     let decided = batch.load(&[], &ids).await.unwrap().decided;
     assert_eq!(decided.into_iter().collect::<Vec<_>>(), ids[..1]);
     drop(batch);
-    // Whoever decides it again, from before it was found, finds the saga moved; the audit keeps the first verdict.
-    world.commit(plan()).await.unwrap();
+    // Whoever decides it again, from before it was found, does nothing at all: the first verdict stands.
+    conflict(&world.commit(plan()).await);
 }
 
 pub async fn a_registered_definition_is_found<B: SagaBench>(bench: &B) {

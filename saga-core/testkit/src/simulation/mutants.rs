@@ -94,6 +94,13 @@ pub fn killers(mutant: Mutant) -> &'static [&'static str] {
         ],
         Mutant::AnswerEveryStaleInput => &["bounded_amplification"],
         Mutant::DropVersionCheck => &["one_advance_per_version"],
+        // The input that its saga waits for is passed over, or a timer is given to a command of an older state.
+        Mutant::TrustMemory => &[
+            "only_sent_commands_are_timed",
+            "replay_fixpoint",
+            "every_saga_ends",
+            "nothing_needless",
+        ],
         Mutant::ForgetHistory => &["live_and_history_are_disjoint", "one_advance_per_version"],
         Mutant::DropBadRecords => &["bad_records_are_kept"],
         Mutant::ReplyByKey => &["inputs_come_home"],

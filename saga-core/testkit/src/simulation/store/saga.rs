@@ -10,6 +10,7 @@ use crate::simulation::{
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use orchestrator::engine::{
+    cache::{Cache, Unread},
     saga_store::{ActionRow, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore},
     timers::{
         driver::{QueuedPage, TimerStore, TimerStoreError},
@@ -50,17 +51,20 @@ pub struct SagaTables {
     pub definitions: BTreeMap<DefinitionHash, SagaDefinition>,
 }
 
-/// An orchestrator's way to it.
+/// An orchestrator's way to it, and what it knows of live sagas.
 #[derive(Clone)]
 pub struct SimSagaStore {
     database: Arc<Database<SagaTables>>,
     process: Process,
+    cache: Cache,
     recorded: bool,
 }
 
 pub struct SimBatch {
     database: Arc<Database<SagaTables>>,
     session: Session,
+    cache: Cache,
+    unread: Unread,
     recorded: bool,
 }
 
@@ -69,6 +73,7 @@ impl SimSagaStore {
         Self {
             database: Arc::clone(database),
             process: process.clone(),
+            cache: Cache::default(),
             recorded: true,
         }
     }
@@ -95,28 +100,18 @@ impl SagaStore for SimSagaStore {
         Ok(SimBatch {
             database: Arc::clone(&self.database),
             session,
+            cache: self.cache.clone(),
+            unread: Unread::default(),
             recorded: self.recorded,
         })
+    }
+
+    fn forget(&self) {
+        self.cache.forget();
     }
 }
 
 impl SimBatch {
-    async fn lock_live(&self, sagas: &[SagaId]) -> Result<Vec<LiveRow>, BatchError> {
-        let mut live = Vec::new();
-        for saga in sagas {
-            // A row that is gone when its lock is free is not there.
-            if !self.database.tables().live.contains_key(saga) {
-                continue;
-            }
-            if !mutant::on(Mutant::DropVersionCheck) {
-                self.session.lock(row_lock(*saga)).await?;
-            }
-            let tables = self.database.tables();
-            live.extend(tables.live.get(saga).map(|live| live.row.clone()));
-        }
-        Ok(live)
-    }
-
     /// Inserts, waiting for rivals that insert the same; then, in a statement of its own, looks into history.
     async fn start(&self, starts: &[SagaRow]) -> Result<(), BatchError> {
         for row in starts {
@@ -125,7 +120,15 @@ impl SimBatch {
                 return Err(away("a rival has started it"));
             }
         }
-        if starts.is_empty() || mutant::on(Mutant::ForgetHistory) {
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let floor_ms = self.database.tables().starts_from.timestamp_millis();
+        let too_old = |row: &SagaRow| row.instance.id.created_at_ms() < Some(floor_ms);
+        if starts.iter().any(too_old) && !mutant::on(Mutant::IgnoreFloorOfStarts) {
+            return Err(away("the floor of starts has risen above it"));
+        }
+        if mutant::on(Mutant::ForgetHistory) {
             return Ok(());
         }
         self.database.round_trip(self.session.process()).await?;
@@ -139,8 +142,8 @@ impl SimBatch {
         Ok(())
     }
 
-    /// Rows that a plan changes must be there as they were read.
-    async fn match_versions(&self, plan: &Plan) -> Result<(), BatchError> {
+    /// Rows that a plan changes must be there as they were decided from, and those that nobody has read, too.
+    async fn match_versions(&self, plan: &Plan, unread: Unread) -> Result<(), BatchError> {
         if mutant::on(Mutant::DropVersionCheck) {
             return Ok(());
         }
@@ -159,7 +162,55 @@ impl SimBatch {
                 return Err(away("a rival has moved it"));
             }
         }
+        let tables = self.database.tables();
+        for (id, version) in unread.left_alone(plan) {
+            if tables.live.get(&id).map(|live| live.row.version) != Some(version) {
+                return Err(away("a rival has moved what nobody has read"));
+            }
+        }
         Ok(())
+    }
+
+    /// Whoever was first has decided.
+    async fn decide(&self, actions: &[ActionRow]) -> Result<(), BatchError> {
+        for row in actions {
+            let id = row.action.action_id;
+            self.session
+                .lock(("operator_action", id.to_string()))
+                .await?;
+            if self.database.tables().actions.contains_key(&id) {
+                return Err(away("a rival has decided it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// One snapshot of the actions, then one of the sagas.
+    async fn read(&self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
+        let decided = self.decided(actions).await?;
+        self.database.round_trip(self.session.process()).await?;
+        self.session.check()?;
+        let tables = self.database.tables();
+        let live = sagas.iter().filter_map(|id| tables.live.get(id));
+        let ended = sagas.iter().filter_map(|id| tables.history.get(id));
+        Ok(Loaded {
+            starts_from: Some(tables.starts_from),
+            live: live.map(|live| live.row.clone()).collect(),
+            ended: ended.cloned().collect(),
+            decided,
+            ..Loaded::default()
+        })
+    }
+
+    async fn decided(&self, actions: &[Uuid]) -> Result<HashSet<Uuid>, BatchError> {
+        if actions.is_empty() {
+            return Ok(HashSet::new());
+        }
+        self.database.round_trip(self.session.process()).await?;
+        self.session.check()?;
+        let tables = self.database.tables();
+        let decided = actions.iter().filter(|id| tables.actions.contains_key(id));
+        Ok(decided.copied().collect())
     }
 
     fn apply(&self, plan: &Plan) {
@@ -173,8 +224,7 @@ impl SimBatch {
             tables.end(row);
         }
         for row in &plan.actions {
-            let id = row.action.action_id;
-            tables.actions.entry(id).or_insert_with(|| row.clone());
+            tables.actions.insert(row.action.action_id, row.clone());
         }
         for settled in &plan.settled {
             if let Some(row) = tables.actions.get_mut(&settled.action_id) {
@@ -230,34 +280,19 @@ fn tell(world: &crate::simulation::world::World, who: &str, row: &SagaRow) {
 impl SagaBatch for SimBatch {
     async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
         let process = self.session.process().clone();
-        self.database.round_trip(&process).await?;
-        let live = self.lock_live(sagas).await?;
-        let now = self.database.now();
-        let now = Timestamp::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now);
-        self.database.round_trip(&process).await?;
-        self.session.check()?;
-        let found: BTreeSet<SagaId> = live.iter().map(|row| row.instance.id).collect();
-        let loaded = {
-            let tables = self.database.tables();
-            let ended = sagas
-                .iter()
-                .filter(|id| !found.contains(id))
-                .filter_map(|id| tables.history.get(id))
-                .cloned()
-                .collect();
-            let decided: HashSet<Uuid> = actions
-                .iter()
-                .filter(|id| tables.actions.contains_key(id))
-                .copied()
-                .collect();
-            Loaded {
-                now,
-                starts_from: Some(tables.starts_from),
-                live,
-                ended,
-                decided,
-            }
+        let mut known = self.cache.take(sagas);
+        self.unread = Unread::of(&known);
+        let is_unknown = |id: &&SagaId| !known.contains_key(id);
+        let unknown: Vec<SagaId> = sagas.iter().filter(is_unknown).copied().collect();
+        let mut loaded = if unknown.is_empty() && actions.is_empty() {
+            Loaded::default()
+        } else {
+            self.read(&unknown, actions).await?
         };
+        let now = self.database.now();
+        loaded.now = Timestamp::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now);
+        loaded.live.extend(known.drain().map(|(_, row)| row));
+        loaded.live.sort_unstable_by_key(|row| row.instance.id);
         process.gate(Site::CrashAfterLoad).await;
         Ok(loaded)
     }
@@ -270,25 +305,30 @@ impl SagaBatch for SimBatch {
         Ok(self.database.tables().definitions.get(hash).cloned())
     }
 
-    async fn commit(self, plan: &Plan) -> Result<(), BatchError> {
+    async fn commit(mut self, plan: &Plan) -> Result<(), BatchError> {
+        let unread = std::mem::take(&mut self.unread);
+        if plan.is_empty() && unread.clone().left_alone(plan).is_empty() {
+            return Ok(());
+        }
         self.database.round_trip(self.session.process()).await?;
         // With locks on other sagas it would hold the rival up instead.
         if !plan.starts.is_empty() && plan.updates.is_empty() && plan.ends.is_empty() {
             self.session.process().hold(Site::StartHeld).await;
         }
         self.start(&plan.starts).await?;
-        self.match_versions(plan).await?;
-        for row in &plan.actions {
-            // ON CONFLICT DO NOTHING: who was first decides.
-            let key = ("operator_action", row.action.action_id.to_string());
-            self.session.lock(key).await?;
-        }
+        self.match_versions(plan, unread).await?;
+        self.decide(&plan.actions).await?;
         self.database.before_commit(&self.session).await?;
         self.apply(plan);
         let Self {
-            database, session, ..
+            database,
+            session,
+            cache,
+            ..
         } = self;
-        database.after_commit(session).await
+        database.after_commit(session).await?;
+        cache.put(plan);
+        Ok(())
     }
 }
 

@@ -1,14 +1,18 @@
-//! Live sagas as this process wrote them last. A saga that nobody else has moved since need not be read again: its row is
-//! locked and its version compared, which is most of what a saga moved by its owner ever needs.
+//! Live sagas as this process wrote them last. A saga that nobody else has moved since need not be read again: its owner
+//! decides from memory, and its version is compared when it is written.
 //!
 //! An entry is taken out when a batch begins with it, and put back, newer, when the batch has committed. So whatever
-//! fails, and a commit whose answer is lost above all, leaves nothing here that could be wrong.
+//! fails, and a commit whose answer is lost above all, leaves nothing here that could be wrong; and a batch that failed
+//! because something was wrong here reads when it is run again.
 
-use crate::engine::saga_store::{LiveRow, Plan, SagaRow};
+use super::saga_store::{LiveRow, Plan, SagaRow};
 use hashlink::LruCache;
-use saga_core::ids::SagaId;
+use saga_core::{
+    ids::SagaId,
+    mutant::{self, Mutant},
+};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,13 +23,23 @@ const CAPACITY: usize = 10_000;
 #[derive(Clone)]
 pub struct Cache(Arc<Mutex<LruCache<SagaId, LiveRow>>>);
 
-impl Cache {
-    pub fn new() -> Self {
+impl Default for Cache {
+    fn default() -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(CAPACITY))))
     }
+}
 
+impl Cache {
     fn rows(&self) -> MutexGuard<'_, LruCache<SagaId, LiveRow>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Others may move all of them from here on. What has been taken out is not known here any more in any case.
+    pub fn forget(&self) {
+        if mutant::on(Mutant::TrustMemory) {
+            return;
+        }
+        self.rows().clear();
     }
 
     /// What is known of these sagas, for one batch.
@@ -46,6 +60,30 @@ impl Cache {
         for row in &plan.ends {
             rows.remove(&row.instance.id);
         }
+    }
+}
+
+/// What a batch takes for granted: sagas that it did not read, and the versions that it decides from.
+///
+/// Those that it writes are compared as they are written. One that it leaves alone, since its input seemed to be an old
+/// one, must be looked at all the same: had a rival moved it, the input may be the very one that it waits for.
+#[derive(Clone, Debug, Default)]
+pub struct Unread(BTreeMap<SagaId, i64>);
+
+impl Unread {
+    pub fn of(known: &HashMap<SagaId, LiveRow>) -> Self {
+        Self(known.iter().map(|(id, row)| (*id, row.version)).collect())
+    }
+
+    /// What the plan does not write, in id order.
+    pub fn left_alone(mut self, plan: &Plan) -> BTreeMap<SagaId, i64> {
+        if mutant::on(Mutant::TrustMemory) {
+            return BTreeMap::new();
+        }
+        for row in plan.updates.iter().chain(&plan.ends) {
+            self.0.remove(&row.instance.id);
+        }
+        self.0
     }
 }
 
@@ -127,7 +165,7 @@ steps:
 
     #[test]
     fn what_was_committed_is_known_to_one_batch_and_then_to_none_until_it_commits() {
-        let cache = Cache::new();
+        let cache = Cache::default();
         cache.put(&started(1));
         let known = cache.take(&[saga(1), saga(2)]);
         assert_eq!(known[&saga(1)].version, 1);
@@ -146,7 +184,7 @@ steps:
 
     #[test]
     fn what_has_ended_is_forgotten_even_if_it_began_in_the_same_batch() {
-        let cache = Cache::new();
+        let cache = Cache::default();
         let mut plan = started(1);
         plan.ends = vec![SagaRow {
             version: 1,
@@ -157,8 +195,28 @@ steps:
     }
 
     #[test]
+    fn what_is_known_and_not_written_is_left_to_be_looked_at() {
+        let cache = Cache::default();
+        for number in 1..=3 {
+            cache.put(&started(number));
+        }
+        let unread = Unread::of(&cache.take(&[saga(1), saga(2), saga(3), saga(4)]));
+        let row = |number| SagaRow {
+            version: 1,
+            ..a_start(saga(number))
+        };
+        let plan = Plan {
+            starts: vec![a_start(saga(4))],
+            updates: vec![row(1)],
+            ends: vec![row(3)],
+            ..Plan::default()
+        };
+        assert_eq!(unread.left_alone(&plan), BTreeMap::from([(saga(2), 1)]));
+    }
+
+    #[test]
     fn no_more_is_kept_than_there_is_room_for() {
-        let cache = Cache::new();
+        let cache = Cache::default();
         let row = a_start(saga(0));
         for number in 0..=CAPACITY as u128 {
             let mut row = row.clone();
