@@ -5,7 +5,6 @@ use crate::{
     domain::order::Order,
     store::{
         self,
-        event::{EventKind, OrderEvent},
         idempotency::{Claim, Taken},
     },
     view,
@@ -20,7 +19,6 @@ use saga_messaging::{
     partition::PartitionAlarm,
     rule::BatchError,
 };
-use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -195,7 +193,7 @@ impl Intake {
             .collect())
     }
 
-    /// Everything that makes an order: the row, its first event, the barrier record of the step that this is, and the
+    /// Everything that makes an order: the row with its first event, the barrier record of the step that this is, and the
     /// message that starts its saga.
     async fn write(
         &self,
@@ -204,16 +202,6 @@ impl Intake {
     ) -> Result<StagedBatch, IntakeError> {
         let orders: Vec<&Order> = accepted.iter().map(|job| &job.order).collect();
         store::order::insert(tx, &orders).await?;
-        let created: Vec<OrderEvent> = orders
-            .iter()
-            .map(|order| OrderEvent {
-                order_id: order.id,
-                kind: EventKind::Created,
-                at: order.created_at,
-                detail: json!({}),
-            })
-            .collect();
-        store::event::insert(tx, &created).await?;
         // Without it, the saga's `order.cancel` would find no work of this step and be an empty compensation.
         let sagas: Vec<SagaId> = orders.iter().map(|order| SagaId(order.id)).collect();
         inbox::record_started(tx, &sagas, STARTER_STEP)

@@ -12,7 +12,6 @@ use crate::{
     intake::waiting::Waiters,
     store::{
         self,
-        event::{EventKind, OrderEvent},
         order::{End, Standing},
     },
 };
@@ -204,29 +203,12 @@ impl BatchHandler for OrderParticipant {
             return Ok(());
         }
         let changed = store::order::end(tx, &rows.ends).await?;
-        if changed != rows.ends.len() as u64 {
+        if changed != rows.ends.len() as i64 {
             return Err(HandlerError::Broken(format!(
                 "{changed} of {} locked orders could be ended",
                 rows.ends.len()
             )));
         }
-        let events: Vec<OrderEvent> = rows
-            .ends
-            .iter()
-            .map(|end| OrderEvent {
-                order_id: end.id,
-                kind: match end.status {
-                    OrderStatus::Confirmed => EventKind::Confirmed,
-                    OrderStatus::Cancelled | OrderStatus::Pending => EventKind::Cancelled,
-                },
-                at: end.at,
-                detail: end
-                    .reason
-                    .as_ref()
-                    .map_or_else(|| json!({}), |reason| json!(reason)),
-            })
-            .collect();
-        store::event::insert(tx, &events).await?;
         // Before the commit: a batch that is rolled back and run again counts twice, which a metric may.
         rows.report();
         self.waiters.nudge();

@@ -1,4 +1,5 @@
-//! The `order_event` table: what happened to an order here, each kind at most once.
+//! The `order_event` table: what happened to an order here, each kind at most once. That it was created and how it ended
+//! is written with the order's row.
 
 use super::corrupt;
 use chrono::{DateTime, Utc};

@@ -58,7 +58,7 @@ macro_rules! select {
     };
 }
 
-/// Inserts new, pending orders.
+/// Inserts new, pending orders, and that they were created.
 pub async fn insert(tx: &mut PgConnection, orders: &[&Order]) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = orders.iter().map(|order| order.id).collect();
     let customers: Vec<Uuid> = orders.iter().map(|order| order.customer_id).collect();
@@ -70,14 +70,19 @@ pub async fn insert(tx: &mut PgConnection, orders: &[&Order]) -> Result<(), sqlx
     let correlations: Vec<&str> = orders.iter().map(|o| o.correlation_id.as_str()).collect();
     let created: Vec<DateTime<Utc>> = orders.iter().map(|order| order.created_at).collect();
     sqlx::query(
-        "INSERT INTO orders (id, customer_id, status, definition, items, amount_minor, currency,
-                             home_partition, correlation_id, created_at)
-         SELECT id, customer_id, 'PENDING', definition, items, amount_minor, currency,
-                home_partition, correlation_id, created_at
-         FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[], $5::bigint[], $6::text[],
-                     $7::integer[], $8::text[], $9::timestamptz[])
-              AS new (id, customer_id, definition, items, amount_minor, currency,
-                      home_partition, correlation_id, created_at)",
+        "WITH placed AS (
+             INSERT INTO orders (id, customer_id, status, definition, items, amount_minor, currency,
+                                 home_partition, correlation_id, created_at)
+             SELECT id, customer_id, 'PENDING', definition, items, amount_minor, currency,
+                    home_partition, correlation_id, created_at
+             FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::jsonb[], $5::bigint[], $6::text[],
+                         $7::integer[], $8::text[], $9::timestamptz[])
+                  AS new (id, customer_id, definition, items, amount_minor, currency,
+                          home_partition, correlation_id, created_at)
+             RETURNING id, created_at
+         )
+         INSERT INTO order_event (order_id, kind, at, detail)
+         SELECT id, 'created', created_at, '{}' FROM placed",
     )
     .bind(ids)
     .bind(customers)
@@ -155,8 +160,8 @@ pub struct End {
     pub reason: Option<CancelReason>,
 }
 
-/// Ends pending orders, and says how many rows that changed: fewer than given means that the lock was not held.
-pub async fn end(tx: &mut PgConnection, ends: &[End]) -> Result<u64, sqlx::Error> {
+/// Ends pending orders and writes down that they ended; says how many: fewer than given means that the lock was not held.
+pub async fn end(tx: &mut PgConnection, ends: &[End]) -> Result<i64, sqlx::Error> {
     let ids: Vec<Uuid> = ends.iter().map(|end| end.id).collect();
     let statuses: Vec<&str> = ends.iter().map(|end| end.status.as_str()).collect();
     let times: Vec<DateTime<Utc>> = ends.iter().map(|end| end.at).collect();
@@ -164,20 +169,27 @@ pub async fn end(tx: &mut PgConnection, ends: &[End]) -> Result<u64, sqlx::Error
         .iter()
         .map(|end| end.reason.as_ref().map(Json))
         .collect();
-    let done = sqlx::query(
-        "UPDATE orders
-         SET status = new.status, ended_at = new.ended_at, reason = new.reason
-         FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::jsonb[])
-              AS new (id, status, ended_at, reason)
-         WHERE orders.id = ANY(ARRAY[new.id]) AND orders.ended_at IS NULL",
+    sqlx::query_scalar(
+        "WITH ended AS (
+             UPDATE orders
+             SET status = new.status, ended_at = new.ended_at, reason = new.reason
+             FROM UNNEST($1::uuid[], $2::text[], $3::timestamptz[], $4::jsonb[])
+                  AS new (id, status, ended_at, reason)
+             WHERE orders.id = ANY(ARRAY[new.id]) AND orders.ended_at IS NULL
+             RETURNING orders.id, orders.status, orders.ended_at, orders.reason
+         ), told AS (
+             INSERT INTO order_event (order_id, kind, at, detail)
+             SELECT id, LOWER(status), ended_at, COALESCE(reason, '{}') FROM ended
+             ON CONFLICT (order_id, kind) DO NOTHING
+         )
+         SELECT COUNT(*) FROM ended",
     )
     .bind(ids)
     .bind(statuses)
     .bind(times)
     .bind(reasons)
-    .execute(tx)
-    .await?;
-    Ok(done.rows_affected())
+    .fetch_one(tx)
+    .await
 }
 
 /// What a listing shows.

@@ -98,11 +98,10 @@ impl Outbox {
         records: Vec<OutgoingRecord>,
     ) -> Result<StagedBatch, OutboxError> {
         let settled = self.acked_rows();
-        if !settled.ids.is_empty() {
-            transaction.remove(&settled.ids).await?;
-        }
         let text = codec::encode(&records);
-        let id = transaction.insert(records.len(), &text, self.lease).await?;
+        let id = transaction
+            .replace(&settled.ids, records.len(), &text, self.lease)
+            .await?;
         Ok(StagedBatch {
             id,
             records,

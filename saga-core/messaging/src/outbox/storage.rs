@@ -10,22 +10,21 @@ use std::time::Duration;
 /// In the caller's transaction: what it writes stands or falls with that.
 #[async_trait]
 pub trait OutboxTx: Send {
-    /// A new row of `count` records, claimed for `lease` from now on. Its id.
-    async fn insert(
+    /// A new row of `count` records, claimed for `lease` from now on, in place of the rows `settled`. Its id. Of those,
+    /// some may be gone already: no error.
+    async fn replace(
         &mut self,
+        settled: &[i64],
         count: usize,
         records: &[u8],
         lease: Duration,
     ) -> Result<i64, BatchError>;
-
-    /// Rows that are gone already are no error.
-    async fn remove(&mut self, ids: &[i64]) -> Result<(), BatchError>;
 }
 
 /// In transactions of its own.
 #[async_trait]
 pub trait OutboxStore: Send + Sync + 'static {
-    /// As [`OutboxTx::remove`].
+    /// Rows that are gone already are no error.
     async fn remove(&self, ids: &[i64]) -> Result<(), BatchError>;
 
     /// Claims at most `limit` of the oldest rows whose claim is over for `lease`, in the order of their ids, skipping

@@ -16,17 +16,14 @@ fn interval(time: Duration) -> PgInterval {
 
 #[async_trait]
 impl OutboxTx for PgConnection {
-    async fn insert(
+    async fn replace(
         &mut self,
+        settled: &[i64],
         count: usize,
         records: &[u8],
         lease: Duration,
     ) -> Result<i64, BatchError> {
-        Ok(insert(self, count, records, lease).await?)
-    }
-
-    async fn remove(&mut self, ids: &[i64]) -> Result<(), BatchError> {
-        Ok(delete(self, ids).await?)
+        Ok(replace(self, settled, count, records, lease).await?)
     }
 }
 
@@ -50,21 +47,24 @@ impl OutboxStore for PgPool {
     }
 }
 
-async fn insert(
+async fn replace(
     connection: &mut PgConnection,
+    settled: &[i64],
     count: usize,
     records: &[u8],
     lease: Duration,
 ) -> Result<i64, sqlx::Error> {
     // clock_timestamp, not now(): the claim runs from here, however long the transaction was under way before.
     sqlx::query_scalar(
-        "INSERT INTO outbox (claimed_until, record_count, records)
+        "WITH gone AS (DELETE FROM outbox WHERE id = ANY($4))
+         INSERT INTO outbox (claimed_until, record_count, records)
          VALUES (clock_timestamp() + $1, $2, $3)
          RETURNING id",
     )
     .bind(interval(lease))
     .bind(count as i32)
     .bind(records)
+    .bind(settled)
     .fetch_one(connection)
     .await
 }

@@ -31,19 +31,17 @@ struct Memory(Arc<Tables>);
 
 #[async_trait]
 impl OutboxTx for Memory {
-    async fn insert(
+    async fn replace(
         &mut self,
+        settled: &[i64],
         _count: usize,
         records: &[u8],
         _lease: Duration,
     ) -> Result<i64, BatchError> {
+        self.remove(settled).await?;
         let id = self.0.next.fetch_add(1, Ordering::SeqCst);
         self.0.rows.lock().unwrap().insert(id, records.to_vec());
         Ok(id)
-    }
-
-    async fn remove(&mut self, ids: &[i64]) -> Result<(), BatchError> {
-        OutboxStore::remove(self, ids).await
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     intake,
     intent::{Intent, IntentState, Intents, latest},
     reply::{self, PreparedReply, SavedReply},
-    storage::{ParticipantStore, ParticipantTx},
+    storage::{Looked, ParticipantStore, ParticipantTx, Terms},
 };
 use crate::rule::BatchError;
 use metrics::{counter, histogram};
@@ -48,26 +48,26 @@ pub(super) struct Fold<'a, H, S: ParticipantStore> {
 }
 
 impl<'a, S: ParticipantStore, H: BatchHandler<S::Connection>> Fold<'a, H, S> {
-    /// Reads what the barrier says of these sagas (`ids` sorted). Where there are external calls their intents are
-    /// locked first: whoever holds an intent decides over its pending row.
+    /// Reads what the barrier says of these sagas (`ids` sorted), and the transaction's terms. Where there are external
+    /// calls their intents are locked first: whoever holds an intent decides over its pending row.
     pub async fn begin(
         core: &'a Core<H, S>,
         tx: &mut S::Tx,
-        now: Timestamp,
         ids: &[SagaId],
-    ) -> Result<Self, FoldError> {
+    ) -> Result<(Self, Terms), FoldError> {
         let intents = match &core.calls {
             Some(_) => tx.lock_intents(ids).await?,
             None => Vec::new(),
         };
-        let rows = tx.read_barrier(ids).await?;
-        Ok(Self {
+        let Looked { terms, rows } = tx.read_barrier(ids).await?;
+        let fold = Self {
             core,
-            now,
+            now: terms.now,
             barrier: Barrier::new(rows),
             intents: Intents::new(intents),
             jobs: Vec::new(),
-        })
+        };
+        Ok((fold, terms))
     }
 
     /// Decides the commands in their order. `None`: answered when its external call is settled.

@@ -1,7 +1,7 @@
 //! The batch of commands: one transaction, and the replies that follow from it.
 //!
 //! ```text
-//!  records ─▶ decode, check ─▶ BEGIN ─▶ intents (locked), barrier rows ─▶ handler.load: all shared rows, once
+//!  records ─▶ decode ─▶ BEGIN ─▶ intents (locked), barrier rows, floors ─▶ check ─▶ handler.load: all shared rows, once
 //!    ─▶ command by command in log order: admit → answer, or handler.handle ─▶ handler.store ─▶ intents, barrier
 //!       rows with their replies, counted ─▶ COMMIT ─▶ replies, dead letters │ calls to make
 //! ```
@@ -76,27 +76,28 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
     /// One transaction over everything that can be read.
     async fn transact(&self, received: &mut [Received]) -> Result<Answers, FoldError> {
         let core = &self.core;
-        let (mut tx, opening) = core.store.open(core.config.handler_timeout).await?;
+        let mut tx = core.store.open(core.config.handler_timeout).await?;
         CrashPoint::FrameAfterBegin.pass();
+        let asked = received.iter().filter_map(|entry| entry.as_ref().ok());
+        let mut ids: Vec<SagaId> = asked.flatten().map(|command| command.saga_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let (mut fold, terms) = Fold::begin(core, &mut tx, &ids).await?;
         let mut commands = Vec::with_capacity(received.len());
         for entry in received.iter_mut() {
             let Some(command) = entry.as_mut().ok().and_then(Option::take) else {
                 continue;
             };
-            match intake::admit_age(&command, &opening) {
+            match intake::admit_age(&command, &terms) {
                 Ok(()) => commands.push(command),
                 Err(refusal) => *entry = Err(refusal),
             }
         }
         if let Some(floor) = commands.iter().filter_map(intake::floor_of).max()
-            && floor > opening.seen_floor_ms
+            && floor > terms.seen_floor_ms
         {
             tx.raise_seen_floor(floor).await?;
         }
-        let mut ids: Vec<SagaId> = commands.iter().map(|command| command.saga_id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut fold = Fold::begin(core, &mut tx, opening.now, &ids).await?;
         let replies = fold.run(&mut tx, &commands).await?;
         let jobs = fold.finish(&mut tx).await?;
         CrashPoint::FrameBeforeCommit.pass();
@@ -105,7 +106,7 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> Frame<H, S> {
         Ok(Answers {
             replies,
             jobs,
-            at: opening.now,
+            at: terms.now,
         })
     }
 

@@ -26,6 +26,9 @@ pub const TABLE: PartitionedTable = PartitionedTable {
     lock: 0x5341_4741_494E_424F,
 };
 
+/// The barrier's rows of a batch: sagas, the least and the greatest of them. For whoever looks at its plan.
+pub const READ: &str = store::inbox::READ;
+
 /// An alarm for the barrier's partitions; see [`ParticipantConfig::partition_alarm`](super::ParticipantConfig).
 pub fn alarm() -> PartitionAlarm {
     PartitionAlarm::new(TABLE.name)

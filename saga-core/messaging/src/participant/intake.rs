@@ -1,6 +1,6 @@
 //! What is checked before a transaction begins, so that no record can make one fail.
 
-use super::{ParticipantConfig, storage::Opening};
+use super::{ParticipantConfig, storage::Terms};
 use crate::dead_letter::reason;
 use saga_core::{
     message::{Command, Fault, IncomingRecord},
@@ -139,17 +139,17 @@ pub(super) fn floor_of(command: &Command) -> Option<i64> {
     Some(floor_ms)
 }
 
-/// What a transaction's opening adds: no saga that may be forgotten, none from the future.
-pub(super) fn admit_age(command: &Command, opening: &Opening) -> Result<(), Refusal> {
+/// What a transaction's terms add: no saga that may be forgotten, none from the future.
+pub(super) fn admit_age(command: &Command, terms: &Terms) -> Result<(), Refusal> {
     let began_ms = command.saga_id.created_at_ms().unwrap_or_default();
-    if began_ms < opening.own_floor_ms && !mutant::on(Mutant::IgnoreFloorOfCommands) {
+    if began_ms < terms.own_floor_ms && !mutant::on(Mutant::IgnoreFloorOfCommands) {
         let detail = format!(
             "the saga began at {began_ms} ms, and what began before {} ms may be forgotten here",
-            opening.own_floor_ms
+            terms.own_floor_ms
         );
         return Err(Refusal::new(reason::BELOW_FLOOR, detail));
     }
-    if began_ms > opening.now.timestamp_millis() + AHEAD_LIMIT_MS {
+    if began_ms > terms.now.timestamp_millis() + AHEAD_LIMIT_MS {
         return Err(Refusal::new(
             reason::ID_OUT_OF_WINDOW,
             format!("the saga's id says that it begins at {began_ms} ms, which is to come"),

@@ -1,7 +1,7 @@
 //! What a participant needs of its database. Postgres is one implementation, the simulator's is the other.
 //!
 //! ```text
-//!  ParticipantStore::open ─▶ ParticipantTx: floors │ intents, locked │ barrier rows │ connection() for the handler
+//!  ParticipantStore::open ─▶ ParticipantTx: intents, locked │ barrier rows │ connection() for the handler
 //!                                        └─ commit: everything, or nothing
 //! ```
 //!
@@ -27,15 +27,22 @@ use async_trait::async_trait;
 use saga_core::ids::{SagaId, Timestamp};
 use std::time::Duration;
 
-/// What a transaction begins with.
+/// What a transaction goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opening {
+pub struct Terms {
     /// The store's clock.
     pub now: Timestamp,
     /// What began before this many ms may be forgotten here: no command of it may have an effect.
     pub own_floor_ms: i64,
     /// The highest floor that a command has carried.
     pub seen_floor_ms: i64,
+}
+
+/// Rows of the barrier, and the terms as they were when these were read.
+#[derive(Debug, PartialEq)]
+pub struct Looked {
+    pub terms: Terms,
+    pub rows: Vec<(RowKey, Entry)>,
 }
 
 /// How much a sweep takes over at most.
@@ -77,7 +84,7 @@ pub trait ParticipantStore: Send + Sync + 'static {
     /// Begins a transaction, each of whose statements may take `statement_timeout`: what nobody waits for any more must
     /// not keep its locks. Of that, a statement may wait [`lock_timeout`] for each lock; then it is
     /// [`BatchError::Retry`].
-    async fn open(&self, statement_timeout: Duration) -> Result<(Self::Tx, Opening), BatchError>;
+    async fn open(&self, statement_timeout: Duration) -> Result<Self::Tx, BatchError>;
 
     /// The store's clock; an answer also says that the store is there.
     async fn now(&self) -> Result<Timestamp, BatchError>;
@@ -110,8 +117,8 @@ pub trait ParticipantTx: Send {
     /// have nothing more to send.
     async fn close_intents(&mut self, told: &[Told]) -> Result<(), BatchError>;
 
-    /// Reads all rows of these sagas, without a lock.
-    async fn read_barrier(&mut self, sagas: &[SagaId]) -> Result<Vec<(RowKey, Entry)>, BatchError>;
+    /// Reads all rows of these sagas, without a lock, and the terms, since each statement is a round trip.
+    async fn read_barrier(&mut self, sagas: &[SagaId]) -> Result<Looked, BatchError>;
 
     /// Rows that were not there and are now; waits for a rival that is inserting the same.
     async fn insert_barrier(&mut self, rows: &[(&RowKey, &Entry)]) -> Result<u64, BatchError>;

@@ -25,8 +25,8 @@ use saga_core::{
 };
 use saga_messaging::{
     participant::storage::{
-        Entry, Intent, IntentState, Opening, ParticipantStore, ParticipantTx, PreparedReply,
-        RowKey, SavedReply,
+        Entry, Intent, IntentState, ParticipantStore, ParticipantTx, PreparedReply, RowKey,
+        SavedReply, Terms,
     },
     rule::BatchError,
 };
@@ -101,15 +101,17 @@ macro_rules! contract_tests {
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 const LEASE: Duration = Duration::from_millis(40);
 
-async fn open<S: ParticipantStore>(store: &S) -> (S::Tx, Opening) {
+async fn begin<S: ParticipantStore>(store: &S) -> S::Tx {
     store
         .open(STATEMENT_TIMEOUT)
         .await
         .expect("a transaction begins")
 }
 
-async fn begin<S: ParticipantStore>(store: &S) -> S::Tx {
-    open(store).await.0
+/// The terms that a transaction finds now.
+async fn terms_of<T: ParticipantTx>(tx: &mut T) -> Terms {
+    let looked = tx.read_barrier(&[]).await;
+    looked.expect("the barrier is read").terms
 }
 
 /// Writes rows of the barrier in a transaction of their own.
@@ -133,7 +135,11 @@ async fn write_intents<S: ParticipantStore>(store: &S, rows: &[(RowKey, Intent)]
 
 async fn barrier_of<S: ParticipantStore>(store: &S, sagas: &[SagaId]) -> Vec<(RowKey, Entry)> {
     let mut tx = begin(store).await;
-    let mut rows = tx.read_barrier(sagas).await.expect("the barrier is read");
+    let mut rows = tx
+        .read_barrier(sagas)
+        .await
+        .expect("the barrier is read")
+        .rows;
     rows.sort_by(|(a, _), (b, _)| a.cmp(b));
     rows
 }

@@ -154,7 +154,7 @@ pub(super) async fn close<S: ParticipantStore, H: BatchHandler<S::Connection>>(
     acked: &[Told],
 ) -> Result<(), BatchError> {
     let ids = ids(acked.iter().map(|told| &told.key));
-    let (mut tx, _) = core.store.open(core.config.handler_timeout).await?;
+    let mut tx = core.store.open(core.config.handler_timeout).await?;
     tx.lock_intents(&ids).await?;
     tx.close_intents(acked).await?;
     CrashPoint::CallBeforeClose.pass();
@@ -177,17 +177,17 @@ async fn transact<S: ParticipantStore, H: BatchHandler<S::Connection>>(
     closing: &[Told],
     waiting: Waiting,
 ) -> Result<Answered, FoldError> {
-    let (mut tx, opening) = core.store.open(core.config.handler_timeout).await?;
+    let mut tx = core.store.open(core.config.handler_timeout).await?;
     let keys = finished.iter().map(|finished| &finished.job.key);
     let ids = ids(keys.chain(closing.iter().map(|told| &told.key)));
-    let mut fold = Fold::begin(core, &mut tx, opening.now, &ids).await?;
+    let (mut fold, terms) = Fold::begin(core, &mut tx, &ids).await?;
     if !closing.is_empty() {
         tx.close_intents(closing).await?;
     }
     let mut settlement = Transaction {
         core,
         calls,
-        now: opening.now,
+        now: terms.now,
         answered: Answered::default(),
     };
     settlement.outcomes(&mut tx, &mut fold, finished).await?;

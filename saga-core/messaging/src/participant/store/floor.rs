@@ -1,34 +1,10 @@
-//! What a transaction begins with: the database's time, and below which time nothing may have an effect.
+//! Below which time nothing may have an effect, and the database's time.
+//!
+//! `WHERE singleton`, because stores forbid sequential scans, and one that is forbidden is so dear that Postgres compiles
+//! it.
 
-use crate::participant::storage::{Opening, lock_timeout};
 use saga_core::ids::Timestamp;
 use sqlx::{PgConnection, PgPool};
-use std::time::Duration;
-
-/// `WHERE singleton`, because stores forbid sequential scans, and one that is forbidden is so dear that Postgres compiles it.
-/// Also bounds every statement of the transaction, and its waiting for locks: see [`ParticipantStore::open`].
-///
-/// [`ParticipantStore::open`]: crate::participant::storage::ParticipantStore::open
-pub async fn open(
-    tx: &mut PgConnection,
-    statement_timeout: Duration,
-) -> Result<Opening, sqlx::Error> {
-    let (now, own_floor_ms, seen_floor_ms, _, _): (Timestamp, i64, i64, String, String) =
-        sqlx::query_as(
-            "SELECT clock_timestamp(), own_ms, seen_ms, set_config('statement_timeout', $1, true), \
-         set_config('lock_timeout', $2, true) \
-         FROM saga_floor WHERE singleton",
-        )
-        .bind(statement_timeout.as_millis().to_string())
-        .bind(lock_timeout(statement_timeout).as_millis().to_string())
-        .fetch_one(tx)
-        .await?;
-    Ok(Opening {
-        now,
-        own_floor_ms,
-        seen_floor_ms,
-    })
-}
 
 pub async fn raise_seen(tx: &mut PgConnection, floor_ms: i64) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE saga_floor SET seen_ms = $1 WHERE singleton AND seen_ms < $1")

@@ -1,9 +1,12 @@
 //! The barrier's rows.
 
 use super::{Keys, from_json, key, to_json, undecodable};
-use crate::participant::barrier::{Entry, RowKey};
+use crate::participant::{
+    barrier::{Entry, RowKey},
+    storage::{Looked, Terms},
+};
 use saga_core::{barrier::Mark, ids::Timestamp};
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 fn mark_code(mark: Mark) -> &'static str {
@@ -22,30 +25,65 @@ fn mark(code: &str) -> Result<Mark, sqlx::Error> {
         .ok_or_else(|| undecodable(&format!("mark '{code}'")))
 }
 
-/// All rows of these sagas; `ids` sorted.
-pub async fn read(
-    tx: &mut PgConnection,
-    ids: &[Uuid],
-) -> Result<Vec<(RowKey, Entry)>, sqlx::Error> {
-    let rows: Vec<(Uuid, String, String, String, Option<String>, Timestamp)> = sqlx::query_as(
-        "SELECT saga_id, step, direction::text, mark::text, reply::text, handled_at FROM inbox \
-         WHERE saga_id = ANY($1) AND saga_id BETWEEN $2 AND $3",
-    )
-    .bind(ids)
-    .bind(ids.first())
-    .bind(ids.last())
-    .fetch_all(tx)
-    .await?;
-    rows.into_iter()
-        .map(|(saga, step, direction, code, reply, handled_at)| {
+/// The terms, and a row of the barrier, if there is one.
+#[derive(FromRow)]
+struct Row {
+    now: Timestamp,
+    own_ms: i64,
+    seen_ms: i64,
+    saga_id: Option<Uuid>,
+    step: Option<String>,
+    direction: Option<String>,
+    mark: Option<String>,
+    reply: Option<String>,
+    handled_at: Option<Timestamp>,
+}
+
+impl Row {
+    /// `None` where only the terms are.
+    fn decode(self) -> Option<Result<(RowKey, Entry), sqlx::Error>> {
+        let saga_id = self.saga_id?;
+        let (Some(step), Some(direction), Some(code), Some(handled_at)) =
+            (self.step, self.direction, self.mark, self.handled_at)
+        else {
+            return Some(Err(undecodable(&format!("a row of saga {saga_id}"))));
+        };
+        let decode = || {
             let entry = Entry {
                 mark: mark(&code)?,
-                reply: reply.as_deref().map(from_json).transpose()?,
+                reply: self.reply.as_deref().map(from_json).transpose()?,
                 handled_at,
             };
-            Ok((key(saga, step, &direction)?, entry))
-        })
-        .collect()
+            Ok((key(saga_id, step, &direction)?, entry))
+        };
+        Some(decode())
+    }
+}
+
+pub const READ: &str = "SELECT clock_timestamp() AS now, f.own_ms, f.seen_ms, i.saga_id, i.step,
+  i.direction::text, i.mark::text, i.reply::text, i.handled_at
+FROM saga_floor f LEFT JOIN inbox i ON i.saga_id = ANY($1) AND i.saga_id BETWEEN $2 AND $3
+WHERE f.singleton";
+
+/// All rows of these sagas, and the terms; `ids` sorted.
+pub async fn read(tx: &mut PgConnection, ids: &[Uuid]) -> Result<Looked, sqlx::Error> {
+    let rows: Vec<Row> = sqlx::query_as(READ)
+        .bind(ids)
+        .bind(ids.first())
+        .bind(ids.last())
+        .fetch_all(tx)
+        .await?;
+    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let terms = Terms {
+        now: first.now,
+        own_floor_ms: first.own_ms,
+        seen_floor_ms: first.seen_ms,
+    };
+    let rows = rows.into_iter().filter_map(Row::decode);
+    Ok(Looked {
+        terms,
+        rows: rows.collect::<Result<_, _>>()?,
+    })
 }
 
 struct Columns {

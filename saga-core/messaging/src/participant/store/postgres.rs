@@ -3,14 +3,14 @@
 use super::{floor, inbox, intent};
 use crate::{
     participant::storage::{
-        ClaimLimits, Claimed, Entry, Intent, Opening, ParticipantStore, ParticipantTx, RowKey,
-        Savepoints, Told,
+        ClaimLimits, Claimed, Entry, Intent, Looked, ParticipantStore, ParticipantTx, RowKey,
+        Savepoints, Told, lock_timeout,
     },
     rule::BatchError,
 };
 use async_trait::async_trait;
 use saga_core::ids::{SagaId, Timestamp};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction, raw_sql};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, raw_sql};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -23,10 +23,14 @@ impl ParticipantStore for PgPool {
     type Connection = PgConnection;
     type Tx = Transaction<'static, Postgres>;
 
-    async fn open(&self, statement_timeout: Duration) -> Result<(Self::Tx, Opening), BatchError> {
-        let mut tx = self.begin().await?;
-        let opening = floor::open(&mut tx, statement_timeout).await?;
-        Ok((tx, opening))
+    /// One round trip: what begins the transaction also bounds it.
+    async fn open(&self, statement_timeout: Duration) -> Result<Self::Tx, BatchError> {
+        let begin = format!(
+            "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}",
+            statement_timeout.as_millis(),
+            lock_timeout(statement_timeout).as_millis()
+        );
+        Ok(self.begin_with(AssertSqlSafe(begin)).await?)
     }
 
     async fn now(&self) -> Result<Timestamp, BatchError> {
@@ -79,7 +83,7 @@ impl ParticipantTx for Transaction<'static, Postgres> {
         Ok(intent::close(self, told).await?)
     }
 
-    async fn read_barrier(&mut self, sagas: &[SagaId]) -> Result<Vec<(RowKey, Entry)>, BatchError> {
+    async fn read_barrier(&mut self, sagas: &[SagaId]) -> Result<Looked, BatchError> {
         Ok(inbox::read(self, &uuids(sagas)).await?)
     }
 

@@ -64,7 +64,7 @@ pub async fn a_lock_is_given_up_before_the_statements_time_is_over<B: Participan
     let mut rival = begin(&store).await;
     rival.insert_barrier(&rows).await.unwrap();
     let limit = Duration::from_secs(6);
-    let (mut waiting, _) = store.open(limit).await.unwrap();
+    let mut waiting = store.open(limit).await.unwrap();
     let waited = timeout(limit * 3 / 4, waiting.insert_barrier(&rows)).await;
     let given_up = waited.expect("it takes less than the statement's time");
     assert!(

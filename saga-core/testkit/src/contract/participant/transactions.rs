@@ -6,7 +6,8 @@ pub async fn what_is_not_committed_is_not_there<B: ParticipantBench>(bench: &B) 
     let store = bench.store().await;
     let at = now(&store).await;
     let saga = sagas(&store, 1).await[0];
-    let (mut tx, opening) = open(&store).await;
+    let mut tx = begin(&store).await;
+    let terms = terms_of(&mut tx).await;
     let forward = key(saga, Direction::Forward);
     tx.insert_barrier(&[(&forward, &entry(Mark::Done, at))])
         .await
@@ -14,14 +15,15 @@ pub async fn what_is_not_committed_is_not_there<B: ParticipantBench>(bench: &B) 
     tx.write_intents(&[(&forward, &intent(saga, at))])
         .await
         .unwrap();
-    tx.raise_seen_floor(opening.seen_floor_ms + 1)
-        .await
-        .unwrap();
+    tx.raise_seen_floor(terms.seen_floor_ms + 1).await.unwrap();
     bench.write(tx.connection(), "lost").await.unwrap();
     drop(tx);
     assert_eq!(barrier_of(&store, &[saga]).await, []);
     assert_eq!(intents_of(&store, &[saga]).await, []);
-    assert_eq!(open(&store).await.1.seen_floor_ms, opening.seen_floor_ms);
+    assert_eq!(
+        terms_of(&mut begin(&store).await).await.seen_floor_ms,
+        terms.seen_floor_ms
+    );
     assert_eq!(bench.effects(&store).await, [""; 0]);
 }
 
@@ -75,12 +77,15 @@ pub async fn what_is_committed_stands_as_it_was_written<B: ParticipantBench>(ben
 
 pub async fn the_seen_floor_only_rises<B: ParticipantBench>(bench: &B) {
     let store = bench.store().await;
-    let begun = open(&store).await.1.seen_floor_ms;
+    let begun = terms_of(&mut begin(&store).await).await.seen_floor_ms;
     for (raised, stands) in [(5, 5), (3, 5), (9, 9)] {
         let mut tx = begin(&store).await;
         tx.raise_seen_floor(begun + raised).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(open(&store).await.1.seen_floor_ms, begun + stands);
+        assert_eq!(
+            terms_of(&mut begin(&store).await).await.seen_floor_ms,
+            begun + stands
+        );
     }
 }
 
@@ -94,7 +99,7 @@ pub async fn a_transaction_sees_what_it_wrote<B: ParticipantBench>(bench: &B) {
     let mut tx = begin(&store).await;
     tx.insert_barrier(&[(&row.0, &row.1)]).await.unwrap();
     tx.write_intents(&[(&intent.0, &intent.1)]).await.unwrap();
-    assert_eq!(tx.read_barrier(&[saga]).await.unwrap(), [row]);
+    assert_eq!(tx.read_barrier(&[saga]).await.unwrap().rows, [row]);
     assert_eq!(tx.lock_intents(&[saga]).await.unwrap(), [intent]);
 }
 

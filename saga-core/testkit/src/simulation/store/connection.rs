@@ -322,13 +322,18 @@ impl Savepoints for SimConnection {
 
 #[async_trait]
 impl OutboxTx for SimConnection {
-    async fn insert(
+    async fn replace(
         &mut self,
+        settled: &[i64],
         count: usize,
         records: &[u8],
         lease: Duration,
     ) -> Result<i64, BatchError> {
         self.statement().await?;
+        for id in settled {
+            self.session.lock(row_lock(*id)).await?;
+        }
+        self.sent.extend(settled);
         let id = {
             let mut tables = self.database.tables();
             tables.outbox_ids += 1;
@@ -341,14 +346,5 @@ impl OutboxTx for SimConnection {
         };
         self.outbox.insert(id, row);
         Ok(id)
-    }
-
-    async fn remove(&mut self, ids: &[i64]) -> Result<(), BatchError> {
-        self.statement().await?;
-        for id in ids {
-            self.session.lock(row_lock(*id)).await?;
-        }
-        self.sent.extend(ids);
-        Ok(())
     }
 }

@@ -12,8 +12,8 @@ use saga_core::{
 };
 use saga_messaging::{
     participant::storage::{
-        ClaimLimits, Claimed, Entry, Intent, IntentState, Opening, ParticipantStore, ParticipantTx,
-        RowKey, Told, lock_timeout,
+        ClaimLimits, Claimed, Entry, Intent, IntentState, Looked, ParticipantStore, ParticipantTx,
+        RowKey, Terms, Told, lock_timeout,
     },
     rule::BatchError,
 };
@@ -55,22 +55,11 @@ impl ParticipantStore for SimParticipantStore {
     type Connection = SimConnection;
     type Tx = SimParticipantTx;
 
-    async fn open(
-        &self,
-        statement_timeout: Duration,
-    ) -> Result<(SimParticipantTx, Opening), BatchError> {
+    async fn open(&self, statement_timeout: Duration) -> Result<SimParticipantTx, BatchError> {
         let mut connection = self.begin().await?;
         let patience = lock_timeout(statement_timeout);
         connection.session.bound_waiting(patience);
-        let opening = {
-            let tables = self.database.tables();
-            Opening {
-                now: self.database.now(),
-                own_floor_ms: tables.own_floor_ms,
-                seen_floor_ms: tables.seen_floor_ms,
-            }
-        };
-        Ok((SimParticipantTx { connection }, opening))
+        Ok(SimParticipantTx { connection })
     }
 
     async fn now(&self) -> Result<Timestamp, BatchError> {
@@ -201,12 +190,21 @@ impl ParticipantTx for SimParticipantTx {
         Ok(())
     }
 
-    async fn read_barrier(&mut self, sagas: &[SagaId]) -> Result<Vec<(RowKey, Entry)>, BatchError> {
+    async fn read_barrier(&mut self, sagas: &[SagaId]) -> Result<Looked, BatchError> {
         self.connection.statement().await?;
         let rows = self.connection.barrier_rows(sagas);
+        let terms = {
+            let database = &self.connection.database;
+            let tables = database.tables();
+            Terms {
+                now: database.now(),
+                own_floor_ms: tables.own_floor_ms,
+                seen_floor_ms: tables.seen_floor_ms,
+            }
+        };
         let process = self.connection.session.process().clone();
         process.gate(Site::CrashAfterLoad).await;
-        Ok(rows)
+        Ok(Looked { terms, rows })
     }
 
     async fn insert_barrier(&mut self, rows: &[(&RowKey, &Entry)]) -> Result<u64, BatchError> {
