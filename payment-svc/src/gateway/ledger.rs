@@ -15,7 +15,7 @@ const SETTINGS: BatcherSettings = BatcherSettings {
     batch_limit: 200,
     // Far above what the calls' own concurrency admits, so that it is never the ledger that refuses.
     queue_limit: 10_000,
-    window: std::time::Duration::from_millis(2),
+    window: std::time::Duration::from_millis(8),
     in_flight: 2,
 };
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  submit ─┐
 //!  submit ─┼─▶ bounded queue ─▶ gather ─▶ run(Vec<T>) ─▶ each its own answer
-//!  submit ─┘                    0–3 ms    one at a time, or a few
+//!  submit ─┘                    a moment   one at a time, or a few
 //! ```
 //!
 //! The cost of a database at low and middle load is transactions, not rows. A batch that finds little in the queue

@@ -13,6 +13,7 @@
 pub mod batcher;
 pub mod crash_point;
 pub mod dead_letter;
+mod gather;
 pub mod kafka;
 pub mod log;
 pub mod metric;

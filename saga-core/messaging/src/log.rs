@@ -23,7 +23,7 @@ pub enum Polled {
     Revoked(Vec<TopicPartition>),
 }
 
-/// How a wait with intake paused ended.
+/// How a wait between two tries ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     /// The time is over; the partitions are still this member's.
@@ -55,7 +55,7 @@ pub trait LogReader: Send {
     /// The work of these records is durable, and so is what follows from it: their offsets may be committed.
     fn done(&mut self, records: &[IncomingRecord]) -> Result<(), LogError>;
 
-    /// Waits `time` with intake paused and the group kept, while the database or the broker is away. Dropped
+    /// Waits `time` with the group kept and no more than a bounded intake, while the database or the broker is away. Dropped
     /// half-way only before `close`.
     async fn hold(&mut self, time: Duration) -> Held;
 

@@ -6,6 +6,7 @@ use super::{
     error::{Refusal, classify, explain, is_login},
     record,
 };
+use crate::gather::Gather;
 use crate::log::{Held, LogError, LogReader, Polled, TopicPartition};
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt, future::poll_fn};
@@ -48,10 +49,9 @@ const FETCH_AHEAD_RECORDS: &str = "2000";
 const FETCH_AHEAD_PAUSE_MS: &str = "5";
 /// A batch that holds this many waits for no more.
 const GATHER_ENOUGH: usize = 200;
-/// The longest wait for more records of a stream, from when the last batch was finished.
-const GATHER_MAX: Duration = Duration::from_millis(8);
-/// Batches of fewer are no stream: a saga alone waits nowhere.
-const STREAM_RECORDS: usize = 2;
+/// So much may come in while a batch waits for its next try; beyond it, partitions are paused.
+const HELD_RECORDS: usize = 2_000;
+const HELD_BYTES: usize = 4 * 1024 * 1024;
 /// Memory for what is fetched ahead, all partitions together.
 const FETCH_AHEAD_KIB: &str = "32768";
 /// How often lag is measured.
@@ -82,8 +82,7 @@ pub struct KafkaReader {
     /// Received and not yet handed out; never of a partition that was revoked.
     buffer: VecDeque<IncomingRecord>,
     refused: Option<LogError>,
-    /// When the last batch was handed out, and how many records it had.
-    handed_out: (Instant, usize),
+    gather: Gather,
     /// Before the first assignment a missing topic or a refused login is a mistake; later it is an incident.
     started: bool,
 }
@@ -123,7 +122,7 @@ impl KafkaReader {
             rebalanced: VecDeque::new(),
             buffer: VecDeque::new(),
             refused: None,
-            handed_out: (Instant::now(), 0),
+            gather: Gather::new(),
             started: false,
         })
     }
@@ -174,19 +173,13 @@ impl KafkaReader {
         Ok(())
     }
 
-    /// A transaction costs the same for one record as for many, so records of a stream wait for each other: twice as long as
-    /// the last batch took, since that is what is saved. A record that comes alone, as in an idle system, does not wait.
+    /// Waits for more, if that is worth it.
     async fn gather(&mut self, asked: Instant, limit: usize) -> Result<(), LogError> {
-        let (handed_out, records) = self.handed_out;
         let here = self.buffer.len();
-        if here.max(records) < STREAM_RECORDS || here >= GATHER_ENOUGH.min(limit) {
+        let enough = GATHER_ENOUGH.min(limit);
+        let Some(until) = self.gather.until(asked, here, enough) else {
             return Ok(());
-        }
-        let took = asked.saturating_duration_since(handed_out);
-        let until = asked + (took * 2).min(GATHER_MAX);
-        if Instant::now() >= until {
-            return Ok(());
-        }
+        };
         sleep_until(until).await;
         self.drain(limit).await
     }
@@ -283,7 +276,7 @@ impl KafkaReader {
             .any(|rebalanced| matches!(rebalanced, Rebalanced::Revoked(_)))
     }
 
-    /// Polls on until `time` is over or partitions are revoked, pausing what is assigned meanwhile.
+    /// Polls on until `time` is over or partitions are revoked, pausing what is assigned once enough has come in.
     async fn keep_polling(
         &mut self,
         consumer: &StreamConsumer<Context>,
@@ -291,14 +284,25 @@ impl KafkaReader {
         paused: &mut BTreeSet<TopicPartition>,
     ) -> Held {
         let deadline = Instant::now() + time;
+        let mut bytes = 0;
         loop {
-            self.pause(consumer, paused);
+            // A partition that is resumed brings nothing for a second: what a short wait lets come in costs less.
+            if self.buffer.len() >= HELD_RECORDS || bytes >= HELD_BYTES {
+                self.pause(consumer, paused);
+            }
             if self.revocation_is_due() {
                 return Held::Lost;
             }
             match tokio::time::timeout_at(deadline, self.step()).await {
                 Err(_) => return Held::Elapsed,
-                Ok(Ok(Step::Record | Step::Rebalanced)) => {}
+                Ok(Ok(Step::Record)) => {
+                    let payload = self.buffer.back().and_then(|last| last.payload.as_ref());
+                    bytes += payload.map_or(0, Vec::len);
+                    if Instant::now() >= deadline {
+                        return Held::Elapsed;
+                    }
+                }
+                Ok(Ok(Step::Rebalanced)) => {}
                 Ok(Ok(Step::Error(error))) => self.note(error),
                 Ok(Err(closed)) => {
                     self.refused.get_or_insert(closed);
@@ -391,7 +395,7 @@ impl LogReader for KafkaReader {
             let count = self.buffer.len().min(limit.max(1));
             let records: Vec<_> = self.buffer.drain(..count).collect();
             self.measure(&records);
-            self.handed_out = (Instant::now(), count);
+            self.gather.hand_out(count);
             return Ok(Polled::Records(records));
         }
     }

@@ -71,18 +71,19 @@ async fn a_groups_committed_offsets_are_seen_from_outside() {
 #[tokio::test]
 async fn holding_loses_nothing_and_repeats_nothing() {
     let bench = Bench::new("hold", 2).await;
-    bench.publish(0..400, 2).await;
+    // More than may come in before partitions are paused.
+    bench.publish(0..3_000, 2).await;
     let mut reader = bench.reader();
     let mut read = Vec::new();
-    let mut published = 400;
-    while read.len() < 1_000 {
+    let mut published = 3_000;
+    while read.len() < 3_600 {
         let records = next_records(&mut reader, 37).await;
         read.extend(
             records
                 .iter()
                 .map(|record| (record.partition, record.offset)),
         );
-        if published < 1_000 {
+        if published < 3_600 {
             bench.publish(published..published + 50, 2).await;
             published += 50;
         }
@@ -97,7 +98,7 @@ async fn holding_loses_nothing_and_repeats_nothing() {
             .iter()
             .filter(|place| place.0 == partition)
             .map(|place| place.1);
-        assert_eq!(offsets.collect::<Vec<_>>(), (0..500).collect::<Vec<_>>());
+        assert_eq!(offsets.collect::<Vec<_>>(), (0..1_800).collect::<Vec<_>>());
     }
     reader.close().await;
 }

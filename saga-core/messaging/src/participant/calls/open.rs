@@ -4,6 +4,7 @@
 use super::{caller, settle};
 use crate::{
     crash_point::CrashPoint,
+    gather::Gather,
     log::LogWriter,
     participant::{
         BatchHandler, CallOutcome,
@@ -18,7 +19,10 @@ use metrics::gauge;
 use saga_core::message::{Command, Direction, OutgoingRecord};
 use sqlx::PgPool;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Instrument, error, warn};
 
@@ -266,7 +270,9 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> OpenCalls<H, S> {
         let mut tick = tokio::time::interval(limits.retry_delay.clamp(least, most));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
+        let mut gather = Gather::new();
         loop {
+            let asked = Instant::now();
             tokio::select! {
                 biased;
                 // First, so that outcomes cannot starve it; and the time runs from its end, so that it cannot starve them.
@@ -278,6 +284,13 @@ impl<S: ParticipantStore, H: BatchHandler<S::Connection>> OpenCalls<H, S> {
                     if count == 0 {
                         break;
                     }
+                    if let Some(until) = gather.until(asked, count, SETTLE_LIMIT) {
+                        sleep_until(until).await;
+                        while batch.len() < SETTLE_LIMIT && let Ok(more) = finished.try_recv() {
+                            batch.push(more);
+                        }
+                    }
+                    gather.hand_out(batch.len());
                     self.settle_and_publish(&batch, &writer, &shutdown).await;
                     batch.clear();
                 }
