@@ -5,8 +5,8 @@
 //!  READ  ─▶ the others, clock, floor ─────┴▶ decide ─▶ START, CHANGE: versions and floor compared, all or nothing
 //! ```
 //!
-//! What does not come out as planned is an error within its statement (`rows_as_planned`, SQLSTATE 40001), so that a statement
-//! alone is a transaction, and most batches are one round trip: their sagas are known, and none of them starts.
+//! What does not come out as planned is an error within its statement (`rows_as_planned`, SQLSTATE 40001), so that a
+//! statement alone is a transaction: a batch whose sagas are known, and of which none starts, is one round trip.
 
 use super::{PgStore, action, definition};
 use crate::engine::{

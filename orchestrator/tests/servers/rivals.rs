@@ -6,10 +6,10 @@ use orchestrator::{
         Engine,
         decode::decode,
         fold::{Context, Folded, fold},
-        saga_store::{LiveRow, Loaded, SagaBatch, SagaStore},
+        saga_store::{LiveRow, Loaded, Plan, SagaBatch, SagaStore},
     },
     registry,
-    store::{PgStore, definition},
+    store::{PgBatch, PgStore, definition},
 };
 use saga_core::{
     ids::SagaId,
@@ -159,6 +159,28 @@ async fn a_saga_that_nobody_else_has_moved_is_read_only_if_its_last_batch_came_t
     );
 }
 
+/// A start that was decided and is not written yet.
+struct Late {
+    saga: SagaId,
+    start: IncomingRecord,
+    batch: PgBatch,
+    plan: Plan,
+}
+
+async fn a_late_start(database: &Database) -> Late {
+    let saga = new_saga();
+    let start = database.start(saga);
+    let mut batch = database.store.begin().await.unwrap();
+    let loaded = batch.load(&[saga], &[]).await.unwrap();
+    let plan = decide(&start, loaded).plan;
+    Late {
+        saga,
+        start,
+        batch,
+        plan,
+    }
+}
+
 fn created_ms(saga: SagaId) -> i64 {
     saga.created_at_ms().unwrap()
 }
@@ -175,11 +197,9 @@ async fn raise_floor_of_starts(database: &Database, to_ms: i64) {
 #[tokio::test]
 async fn a_start_is_written_if_the_floor_of_starts_has_risen_no_higher_than_it() {
     let database = Database::new().await;
-    let saga = new_saga();
-    let start = database.start(saga);
-    let mut batch = database.store.begin().await.unwrap();
-    let loaded = batch.load(&[saga], &[]).await.unwrap();
-    let plan = decide(&start, loaded).plan;
+    let Late {
+        saga, batch, plan, ..
+    } = a_late_start(&database).await;
     raise_floor_of_starts(&database, created_ms(saga)).await;
     batch.commit(&plan).await.unwrap();
     assert_eq!(database.count("saga").await, 1);
@@ -189,11 +209,9 @@ async fn a_start_is_written_if_the_floor_of_starts_has_risen_no_higher_than_it()
 #[tokio::test]
 async fn a_start_is_not_written_if_the_floor_of_starts_has_risen_above_it_meanwhile() {
     let database = Database::new().await;
-    let saga = new_saga();
-    let start = database.start(saga);
-    let mut batch = database.store.begin().await.unwrap();
-    let loaded = batch.load(&[saga], &[]).await.unwrap();
-    let plan = decide(&start, loaded).plan;
+    let Late {
+        saga, batch, plan, ..
+    } = a_late_start(&database).await;
     raise_floor_of_starts(&database, created_ms(saga) + 1).await;
     conflict(batch.commit(&plan).await, "starting sagas");
     assert_eq!(database.count("saga").await, 0);
@@ -202,15 +220,10 @@ async fn a_start_is_not_written_if_the_floor_of_starts_has_risen_above_it_meanwh
 #[tokio::test]
 async fn a_zombies_start_of_a_saga_that_has_ended_meanwhile_leaves_nothing() {
     let database = Database::new().await;
-    let saga = new_saga();
-    let start = database.start(saga);
-    let mut zombie = database.store.begin().await.unwrap();
-    let loaded = zombie.load(&[saga], &[]).await.unwrap();
-    let first = database
-        .engine()
-        .process(std::slice::from_ref(&start))
-        .await
-        .unwrap();
+    let Late {
+        start, batch, plan, ..
+    } = a_late_start(&database).await;
+    let first = process(&mut database.engine(), &start).await.unwrap();
     database.run_to_end(first).await;
     assert_eq!(
         (
@@ -219,8 +232,7 @@ async fn a_zombies_start_of_a_saga_that_has_ended_meanwhile_leaves_nothing() {
         ),
         (0, 1)
     );
-    let plan = decide(&start, loaded).plan;
-    conflict(zombie.commit(&plan).await, "finding starts that have ended");
+    conflict(batch.commit(&plan).await, "finding starts that have ended");
     assert_eq!(
         (
             database.count("saga").await,
@@ -233,17 +245,11 @@ async fn a_zombies_start_of_a_saga_that_has_ended_meanwhile_leaves_nothing() {
 #[tokio::test]
 async fn a_start_that_a_rival_has_written_meanwhile_is_run_again_as_a_duplicate() {
     let database = Database::new().await;
-    let saga = new_saga();
-    let start = database.start(saga);
-    let mut zombie = database.store.begin().await.unwrap();
-    let loaded = zombie.load(&[saga], &[]).await.unwrap();
-    let first = database
-        .engine()
-        .process(std::slice::from_ref(&start))
-        .await
-        .unwrap();
-    let plan = decide(&start, loaded).plan;
-    conflict(zombie.commit(&plan).await, "starting sagas");
+    let Late {
+        start, batch, plan, ..
+    } = a_late_start(&database).await;
+    let first = process(&mut database.engine(), &start).await.unwrap();
+    conflict(batch.commit(&plan).await, "starting sagas");
     let again = database.engine().process(&[start]).await.unwrap();
     assert_eq!(
         again, first,
