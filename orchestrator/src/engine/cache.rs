@@ -5,7 +5,7 @@
 //! fails, and a commit whose answer is lost above all, leaves nothing here that could be wrong; and a batch that failed
 //! because something was wrong here reads when it is run again.
 
-use super::saga_store::{LiveRow, Plan, SagaRow};
+use super::saga_store::{LiveRow, Loaded, Plan, SagaRow};
 use hashlink::LruCache;
 use saga_core::{
     ids::SagaId,
@@ -42,6 +42,16 @@ impl Cache {
         self.rows().clear();
     }
 
+    /// What a batch with these sagas need not read, and what it must.
+    pub fn split(&self, sagas: &[SagaId]) -> Known {
+        let rows = self.take(sagas);
+        let is_unknown = |id: &&SagaId| !rows.contains_key(id);
+        Known {
+            unknown: sagas.iter().filter(is_unknown).copied().collect(),
+            rows,
+        }
+    }
+
     /// What is known of these sagas, for one batch.
     pub fn take(&self, sagas: &[SagaId]) -> HashMap<SagaId, LiveRow> {
         let mut rows = self.rows();
@@ -63,11 +73,30 @@ impl Cache {
     }
 }
 
+/// What one batch knows of its sagas.
+pub struct Known {
+    rows: HashMap<SagaId, LiveRow>,
+    /// To be read, in the order that was asked for.
+    pub unknown: Vec<SagaId>,
+}
+
+impl Known {
+    pub fn unread(&self) -> Unread {
+        Unread::of(&self.rows)
+    }
+
+    /// Puts it beside what was read, in id order.
+    pub fn join(self, loaded: &mut Loaded) {
+        loaded.live.extend(self.rows.into_values());
+        loaded.live.sort_unstable_by_key(|row| row.instance.id);
+    }
+}
+
 /// What a batch takes for granted: sagas that it did not read, and the versions that it decides from.
 ///
 /// Those that it writes are compared as they are written. One that it leaves alone, since its input seemed to be an old
 /// one, must be looked at all the same: had a rival moved it, the input may be the very one that it waits for.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Unread(BTreeMap<SagaId, i64>);
 
 impl Unread {

@@ -93,27 +93,22 @@ impl PgBatch {
 #[async_trait]
 impl SagaBatch for PgBatch {
     async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
-        let mut known = self.store.cache.take(sagas);
-        self.unread = Unread::of(&known);
-        let unknown: Vec<Uuid> = sagas
-            .iter()
-            .filter(|id| !known.contains_key(id))
-            .map(|id| id.0)
-            .collect();
+        let known = self.store.cache.split(sagas);
+        self.unread = known.unread();
         let told = self.store.clock.now_if_asked_within(TOLD_FOR);
         let mut loaded = match told.and_then(|now| now.duration_trunc(MILLISECOND).ok()) {
-            Some(now) if unknown.is_empty() && actions.is_empty() => Loaded {
+            Some(now) if known.unknown.is_empty() && actions.is_empty() => Loaded {
                 now,
                 ..Loaded::default()
             },
             Some(_) | None => {
+                let unknown: Vec<Uuid> = known.unknown.iter().map(|id| id.0).collect();
                 let loaded = self.read(&unknown, actions).await?;
                 self.store.clock.set(loaded.now);
                 loaded
             }
         };
-        loaded.live.extend(known.drain().map(|(_, row)| row));
-        loaded.live.sort_unstable_by_key(|row| row.instance.id);
+        known.join(&mut loaded);
         Ok(loaded)
     }
 

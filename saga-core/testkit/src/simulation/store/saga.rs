@@ -143,7 +143,11 @@ impl SimBatch {
     }
 
     /// Rows that a plan changes must be there as they were decided from, and those that nobody has read, too.
-    async fn match_versions(&self, plan: &Plan, unread: Unread) -> Result<(), BatchError> {
+    async fn match_versions(
+        &self,
+        plan: &Plan,
+        left_alone: &BTreeMap<SagaId, i64>,
+    ) -> Result<(), BatchError> {
         if mutant::on(Mutant::DropVersionCheck) {
             return Ok(());
         }
@@ -163,8 +167,8 @@ impl SimBatch {
             }
         }
         let tables = self.database.tables();
-        for (id, version) in unread.left_alone(plan) {
-            if tables.live.get(&id).map(|live| live.row.version) != Some(version) {
+        for (id, version) in left_alone {
+            if tables.live.get(id).map(|live| live.row.version) != Some(*version) {
                 return Err(away("a rival has moved what nobody has read"));
             }
         }
@@ -280,19 +284,16 @@ fn tell(world: &crate::simulation::world::World, who: &str, row: &SagaRow) {
 impl SagaBatch for SimBatch {
     async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
         let process = self.session.process().clone();
-        let mut known = self.cache.take(sagas);
-        self.unread = Unread::of(&known);
-        let is_unknown = |id: &&SagaId| !known.contains_key(id);
-        let unknown: Vec<SagaId> = sagas.iter().filter(is_unknown).copied().collect();
-        let mut loaded = if unknown.is_empty() && actions.is_empty() {
+        let known = self.cache.split(sagas);
+        self.unread = known.unread();
+        let mut loaded = if known.unknown.is_empty() && actions.is_empty() {
             Loaded::default()
         } else {
-            self.read(&unknown, actions).await?
+            self.read(&known.unknown, actions).await?
         };
         let now = self.database.now();
         loaded.now = Timestamp::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now);
-        loaded.live.extend(known.drain().map(|(_, row)| row));
-        loaded.live.sort_unstable_by_key(|row| row.instance.id);
+        known.join(&mut loaded);
         process.gate(Site::CrashAfterLoad).await;
         Ok(loaded)
     }
@@ -306,8 +307,8 @@ impl SagaBatch for SimBatch {
     }
 
     async fn commit(mut self, plan: &Plan) -> Result<(), BatchError> {
-        let unread = std::mem::take(&mut self.unread);
-        if plan.is_empty() && unread.clone().left_alone(plan).is_empty() {
+        let left_alone = std::mem::take(&mut self.unread).left_alone(plan);
+        if plan.is_empty() && left_alone.is_empty() {
             return Ok(());
         }
         self.database.round_trip(self.session.process()).await?;
@@ -316,7 +317,7 @@ impl SagaBatch for SimBatch {
             self.session.process().hold(Site::StartHeld).await;
         }
         self.start(&plan.starts).await?;
-        self.match_versions(plan, unread).await?;
+        self.match_versions(plan, &left_alone).await?;
         self.decide(&plan.actions).await?;
         self.database.before_commit(&self.session).await?;
         self.apply(plan);
