@@ -1,10 +1,9 @@
 //! Configuration: `config/inventory-svc.toml` is both the commented example and the defaults.
 
-use saga_messaging::{kafka::KafkaConfig, participant::ParticipantSettings};
-use saga_service::{
-    ServiceConfig, config::ConfigError, http::HttpConfig, postgres::PostgresConfig,
-    telemetry::LogConfig,
-};
+use saga_messaging::kafka::KafkaConfig;
+use saga_participant::ParticipantSettings;
+use saga_postgres::PostgresConfig;
+use saga_service::{ServiceConfig, config::ConfigError, http::HttpConfig, telemetry::LogConfig};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_work_is_named() {
+    fn invalid_settings_are_refused_by_key() {
         let check = |change: &str, expected: &str| {
             let error = load::<InventoryService>(None, Some(change))
                 .expect_err(change)

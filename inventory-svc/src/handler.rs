@@ -1,20 +1,21 @@
-//! The batch of inventory commands: lock the shelf once, decide in log order, write the difference.
+//! Handles a batch of inventory commands: lock the rows once, decide in log order, write the difference.
 
 use crate::{
-    domain::{Refusal, Shelf},
+    domain::{Refusal, StockBatch},
     store,
 };
 use async_trait::async_trait;
 use saga_contracts::{
-    fault_code,
     message_type::{
-        INVENTORY_COMPLETE, INVENTORY_COMPLETED, INVENTORY_FAILED, INVENTORY_RELEASE,
-        INVENTORY_RELEASED, INVENTORY_RESERVE, INVENTORY_RESERVED,
+        INVENTORY_COMPLETE, INVENTORY_COMPLETED, INVENTORY_RELEASE, INVENTORY_RELEASED,
+        INVENTORY_RESERVE, INVENTORY_RESERVED,
     },
     payload::{OrderRef, ReserveStock, StockItem, StockMoved},
 };
-use saga_core::message::{Command, Fault};
-use saga_messaging::participant::{Answer, BatchHandler, HandlerError, read_payload};
+use saga_participant::{
+    Answer, Command, Failure, HandlerError,
+    batch::{BatchHandler, Commands},
+};
 use sqlx::PgConnection;
 use tracing::{debug, info};
 use uuid::Uuid;
@@ -23,35 +24,18 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InventoryHandler;
 
-/// What is asked, read from the payload.
-enum Wish {
+/// The payload of a command.
+pub enum StockCommand {
     Reserve(ReserveStock),
-    Release(Uuid),
-    Complete(Uuid),
+    Release(OrderRef),
+    Complete(OrderRef),
 }
 
-/// Why a command cannot even be decided.
-enum Unreadable {
-    UnknownType,
-    Payload(String),
-}
-
-impl Wish {
-    fn of(command: &Command) -> Result<Self, Unreadable> {
-        let order = || read_payload::<OrderRef>(command).map(|order| order.order_id);
-        let read = match command.command_type.as_str() {
-            INVENTORY_RESERVE => read_payload(command).map(Self::Reserve),
-            INVENTORY_RELEASE => order().map(Self::Release),
-            INVENTORY_COMPLETE => order().map(Self::Complete),
-            _ => return Err(Unreadable::UnknownType),
-        };
-        read.map_err(Unreadable::Payload)
-    }
-
+impl StockCommand {
     fn order_id(&self) -> Uuid {
         match self {
             Self::Reserve(command) => command.order_id,
-            Self::Release(order_id) | Self::Complete(order_id) => *order_id,
+            Self::Release(order) | Self::Complete(order) => order.order_id,
         }
     }
 
@@ -62,92 +46,76 @@ impl Wish {
         }
     }
 
-    /// The reply's type and the pieces that moved.
-    fn decide(self, rows: &mut Shelf) -> Result<(&'static str, Vec<StockItem>), Refusal> {
-        Ok(match self {
-            Self::Reserve(command) => (INVENTORY_RESERVED, rows.reserve(&command)?),
-            Self::Release(order_id) => (INVENTORY_RELEASED, rows.release(order_id)),
-            Self::Complete(order_id) => (INVENTORY_COMPLETED, rows.complete(order_id)?),
-        })
+    /// Decides the command. Returns the pieces that moved.
+    fn decide(&self, rows: &mut StockBatch, saga: Uuid) -> Result<Vec<StockItem>, Refusal> {
+        match self {
+            Self::Reserve(wanted) => rows.reserve(saga, wanted),
+            Self::Release(order) => rows.release(saga, order.order_id),
+            Self::Complete(order) => rows.complete(saga, order.order_id),
+        }
     }
 }
 
 #[async_trait]
 impl BatchHandler for InventoryHandler {
-    type Rows = Shelf;
+    type Command = StockCommand;
+    type Rows = StockBatch;
+
+    fn commands() -> Commands<StockCommand> {
+        Commands::new()
+            .on(INVENTORY_RESERVE, INVENTORY_RESERVED, StockCommand::Reserve)
+            .on(INVENTORY_RELEASE, INVENTORY_RELEASED, StockCommand::Release)
+            .on(
+                INVENTORY_COMPLETE,
+                INVENTORY_COMPLETED,
+                StockCommand::Complete,
+            )
+    }
 
     async fn load(
         &self,
         tx: &mut PgConnection,
-        commands: &[&Command],
-    ) -> Result<Shelf, HandlerError> {
-        let wishes: Vec<Wish> = commands.iter().filter_map(|c| Wish::of(c).ok()).collect();
-        let orders = wishes.iter().map(Wish::order_id).collect();
-        let products = wishes
-            .iter()
-            .flat_map(Wish::items)
-            .map(|item| item.product_id)
-            .collect();
-        Ok(store::lock(tx, orders, products).await?)
+        commands: &[Command<StockCommand>],
+    ) -> Result<StockBatch, HandlerError> {
+        let orders = commands.iter().map(|command| command.payload.order_id());
+        let items = commands.iter().flat_map(|command| command.payload.items());
+        let products = items.map(|item| item.product_id);
+        Ok(store::lock(tx, orders.collect(), products.collect()).await?)
     }
 
-    async fn handle(
+    fn handle(
         &self,
-        _tx: &mut PgConnection,
-        rows: &mut Shelf,
-        command: &Command,
-    ) -> Result<Answer, HandlerError> {
-        let wish = match Wish::of(command) {
-            Ok(wish) => wish,
-            Err(Unreadable::Payload(why)) => {
-                return Ok(refuse(command, None, &Refusal::InvalidPayload(why)));
+        rows: &mut StockBatch,
+        command: Command<StockCommand>,
+    ) -> Result<Answer, Failure> {
+        let order_id = command.payload.order_id();
+        match command.payload.decide(rows, command.saga_id.0) {
+            Ok(items) => {
+                debug!(
+                    saga.id = %command.saga_id,
+                    order.id = %order_id,
+                    correlation.id = command.trace.correlation_id,
+                    products = items.len(),
+                    "{} done",
+                    command.command_type
+                );
+                Answer::success(StockMoved { order_id, items })
             }
-            Err(Unreadable::UnknownType) => {
-                let message = format!("inventory does not know '{}'", command.command_type);
-                return Ok(Answer::Error {
-                    fault: Fault::new(fault_code::UNKNOWN_COMMAND, message),
-                });
+            Err(refusal) => {
+                info!(
+                    saga.id = %command.saga_id,
+                    order.id = %order_id,
+                    correlation.id = command.trace.correlation_id,
+                    fault.code = refusal.code(),
+                    "{} refused: {refusal}",
+                    command.command_type
+                );
+                Err(Failure::business(refusal.code(), refusal.to_string()))
             }
-        };
-        let order_id = wish.order_id();
-        match wish.decide(rows) {
-            Ok((reply_type, items)) => answer(command, reply_type, StockMoved { order_id, items }),
-            Err(refusal) => Ok(refuse(command, Some(order_id), &refusal)),
         }
     }
 
-    async fn store(&self, tx: &mut PgConnection, rows: Shelf) -> Result<(), HandlerError> {
+    async fn store(&self, tx: &mut PgConnection, rows: StockBatch) -> Result<(), HandlerError> {
         Ok(store::write(tx, &rows.changes()).await?)
-    }
-}
-
-fn answer(command: &Command, reply_type: &str, moved: StockMoved) -> Result<Answer, HandlerError> {
-    debug!(
-        saga.id = %command.saga_id,
-        order.id = %moved.order_id,
-        correlation.id = command.trace.correlation_id,
-        products = moved.items.len(),
-        "{reply_type}"
-    );
-    let result = serde_json::to_value(moved)
-        .map_err(|error| HandlerError::Broken(format!("a reply cannot be written: {error}")))?;
-    Ok(Answer::Success {
-        reply_type: reply_type.to_owned(),
-        result,
-    })
-}
-
-fn refuse(command: &Command, order_id: Option<Uuid>, refusal: &Refusal) -> Answer {
-    info!(
-        saga.id = %command.saga_id,
-        order.id = order_id.map(tracing::field::display),
-        correlation.id = command.trace.correlation_id,
-        fault.code = refusal.code(),
-        "{} refused: {refusal}",
-        command.command_type
-    );
-    Answer::Failure {
-        reply_type: INVENTORY_FAILED.to_owned(),
-        fault: Fault::new(refusal.code(), refusal.to_string()),
     }
 }

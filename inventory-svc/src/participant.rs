@@ -1,43 +1,43 @@
-//! Joins the group that handles `inventory.commands`.
+//! Runs the participant in the consumer group that handles `inventory.commands`.
 
-use crate::{Config, handler::InventoryHandler};
+use crate::{config::Config, handler::InventoryHandler};
 use anyhow::Result;
-use saga_contracts::{
-    message_type::{INVENTORY_RELEASE, INVENTORY_RELEASED},
-    topic,
+use saga_contracts::{message_type::INVENTORY_FAILED, topic};
+use saga_messaging::{kafka, partition::PartitionAlarm, progress::Progress};
+use saga_participant::Participant;
+use saga_service::{
+    health::Readiness,
+    startup::{Server, until_ready},
 };
-use saga_messaging::{
-    participant::{self, ParticipantConfig},
-    partition::PartitionAlarm,
-};
-use saga_service::{health::Readiness, startup::participant::approved};
 use sqlx::PgPool;
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Runs until `shutdown`. A broker that is away is waited for, and then the service is ready; topics that are not as they
-/// must be end it.
+/// Runs the participant until `shutdown`. Waits for the broker if it is unavailable, and then sets the service to
+/// ready. Fails if the topics are not as required, or if the group belongs to another database.
 pub async fn run(
     config: Config,
     pool: PgPool,
-    alarm: PartitionAlarm,
+    (alarm, progress): (PartitionAlarm, Progress),
     ready: Readiness,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let participant = ParticipantConfig::new(
-        "inventory",
-        topic::INVENTORY_COMMANDS,
-        topic::INVENTORY_GROUP,
-    )
-    .compensation_reply(INVENTORY_RELEASE, INVENTORY_RELEASED)
-    .with_settings(&config.participant)
-    .with_partition_alarm(alarm);
-    let nothing_more = || async { Ok(()) };
-    let approved = approved(participant, &config.kafka, &ready, &shutdown, nothing_more);
-    let Some(participant) = approved.await? else {
+    let participant = Participant::batch("inventory", InventoryHandler)
+        .topic(topic::INVENTORY_COMMANDS)
+        .group(topic::INVENTORY_GROUP)
+        .failure_reply(INVENTORY_FAILED)
+        .settings(&config.participant)
+        .partition_alarm(alarm)
+        .progress(progress);
+    let servers = [
+        Server::kafka(&config.kafka.brokers, kafka::is_unavailable),
+        Server::postgres(&config.postgres),
+    ];
+    let approve = || async { Ok(participant.approve(&pool, &config.kafka).await?) };
+    let Some(approved) = until_ready(&servers, &ready, &shutdown, approve).await? else {
         return Ok(());
     };
-    let handler = Arc::new(InventoryHandler);
-    participant::run(participant, handler, None, pool, config.kafka, shutdown).await?;
+    participant
+        .run_approved(approved, pool, config.kafka, shutdown)
+        .await?;
     Ok(())
 }

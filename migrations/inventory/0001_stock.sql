@@ -14,10 +14,12 @@ CREATE TABLE stock (
 
 -- What an order holds of each product, and what became of it. Read by order, in key order. There is no foreign key: the
 -- product's row is read and locked before a reservation is written, products are never removed, and a check for each row
--- would cost as much as the row.
+-- would cost as much as the row. All rows of an order are of one saga, the one that holds the order: it alone completes
+-- and releases them.
 CREATE TABLE reservation (
     order_id uuid NOT NULL,
     product_id uuid NOT NULL,
+    saga_id uuid NOT NULL,
     quantity bigint NOT NULL,
     state text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -22,6 +22,8 @@ CREATE TABLE saga (
   correlation_id     text        NOT NULL,
   start_hash         bytea       NOT NULL,
   started_at         timestamptz NOT NULL,
+  -- No other live saga of its definition may have its business key: the definition demands it.
+  unique_key         boolean     NOT NULL DEFAULT false,
   queued             json,
   state              json        NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
@@ -38,6 +40,11 @@ $$;
 
 -- Never updated, so it costs the updates nothing.
 CREATE INDEX saga_business_key ON saga (business_key) WHERE business_key IS NOT NULL;
+
+-- The guard of definitions with `businessKey: unique`: sagas with different ids have different home partitions, so no
+-- process sees both. None of its columns is ever updated. One expression, so that no plan takes the index above for it, where
+-- many sagas of other definitions may have the key; names have no slash.
+CREATE UNIQUE INDEX saga_unique_key ON saga ((definition || '/' || business_key)) WHERE unique_key;
 
 -- Sagas that have ended. Ids are UUIDv7: a range of ids is a range of time. Partitions are made by the orchestrator,
 -- ahead of time; there is no DEFAULT partition, which would have to be scanned whenever one is added.
@@ -75,8 +82,45 @@ CREATE TABLE definition (
   version       integer     NOT NULL,
   document      jsonb       NOT NULL,
   registered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-  CONSTRAINT definition_name_version UNIQUE (name, version)
+  -- New sagas take the highest version that is not withdrawn; those that are under way keep theirs.
+  withdrawn_at  timestamptz,
+  withdrawn_by  text,
+  withdrawn_for text,
+  CONSTRAINT definition_name_version UNIQUE (name, version),
+  CONSTRAINT definition_withdrawn CHECK (num_nulls(withdrawn_at, withdrawn_by, withdrawn_for) IN (0, 3))
 );
+
+-- One row, raised by whatever changes which definitions new sagas take. A start reads it along with its rows, and the
+-- statement that writes the start compares it: so the version is one answer for all processes.
+CREATE TABLE definition_generation (
+  singleton  boolean PRIMARY KEY DEFAULT true,
+  generation bigint  NOT NULL DEFAULT 0,
+  CONSTRAINT definition_generation_single CHECK (singleton)
+);
+INSERT INTO definition_generation DEFAULT VALUES;
+
+-- Where participants are reached, as the process that started last with a configuration of them says. A process that is
+-- not configured with a participant of a registered definition finds it here.
+CREATE TABLE participant (
+  name           text PRIMARY KEY,
+  topic          text NOT NULL,
+  consumer_group text NOT NULL
+);
+
+-- Who withdrew or restored which version, when and why.
+CREATE TABLE definition_action (
+  id             uuid        PRIMARY KEY,
+  name           text        NOT NULL,
+  version        integer     NOT NULL,
+  action         text        NOT NULL,
+  actor          text        NOT NULL,
+  reason         text        NOT NULL,
+  decided_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  correlation_id text        NOT NULL,
+  CONSTRAINT definition_action_known CHECK (action IN ('withdrawn', 'restored'))
+);
+
+CREATE INDEX definition_action_name ON definition_action (name);
 
 -- Who asked for what, when, why, and what became of it.
 CREATE TABLE operator_action (
@@ -101,6 +145,19 @@ CREATE TABLE operator_action (
 );
 
 CREATE INDEX operator_action_saga ON operator_action (saga_id);
+
+-- Business keys of definitions with `businessKey: unique` that POST /sagas has accepted a start for. The saga's own row is the
+-- guard once it is live; until then a second request must see the first.
+CREATE TABLE business_key_claim (
+  definition   text        NOT NULL,
+  business_key text        NOT NULL,
+  saga_id      uuid        NOT NULL,
+  claimed_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (definition, business_key)
+);
+
+CREATE INDEX business_key_claim_saga ON business_key_claim (saga_id);
+CREATE INDEX business_key_claim_age ON business_key_claim (claimed_at);
 
 -- What POST /sagas answered to a key, for 24 hours.
 CREATE TABLE saga_start_idempotency (

@@ -38,16 +38,12 @@ CREATE TABLE order_event (
         CHECK (kind IN ('created', 'cancel_requested', 'confirmed', 'cancelled'))
 );
 
--- The answer to a request that carried an Idempotency-Key. Until answer_due_at the request is still waiting and may
--- replace the answer; from then on this is what was sent, whatever became of the process that was to send it.
+-- Which order a request with an Idempotency-Key made. Not what was answered: a repetition gets the order as it is now.
 CREATE TABLE idempotency (
     customer_id uuid NOT NULL,
     key text NOT NULL,
     request_hash bytea NOT NULL,
     order_id uuid NOT NULL,
-    answer text NOT NULL,
-    preference_applied text,
-    answer_due_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL,
     PRIMARY KEY (customer_id, key)
 );

@@ -7,6 +7,8 @@ CREATE TABLE payment (
     status text NOT NULL,
     -- The command whose call is open or was the last: <saga>/<step>/<direction>.
     caller text NOT NULL,
+    -- Whose payment it is: no other saga charges or refunds the order, so every caller is of this one.
+    saga_id uuid NOT NULL GENERATED ALWAYS AS (split_part(caller, '/', 1)::uuid) STORED,
     charge_reference text,
     refund_reference text,
     fault_code text,

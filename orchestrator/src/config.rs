@@ -1,4 +1,4 @@
-//! The orchestrator's configuration. Defaults, with a comment each, stand in `config/orchestrator.toml`.
+//! The orchestrator's configuration. `config/orchestrator.toml` holds the defaults, with a comment on each.
 
 mod retention_days;
 
@@ -8,19 +8,19 @@ use crate::{
     engine::settings::{EngineSettings, Participants},
     http::page::PageConfig,
 };
-use saga_contracts::topic;
+use saga_core::message::{PayloadLimit, topic};
 use saga_messaging::kafka::KafkaConfig;
+use saga_postgres::PostgresConfig;
 use saga_service::{
     ServiceConfig,
     config::ConfigError,
     http::{AccessConfig, HttpConfig},
-    postgres::PostgresConfig,
     telemetry::LogConfig,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// `ce_source` of everything the orchestrator sends.
+/// `ce_source` of every record that the orchestrator sends.
 pub const SOURCE: &str = "/saga/orchestrator";
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,10 +46,10 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct EngineConfig {
     pub batch_limit: usize,
-    pub id_window_after_ms: i64,
     pub message_limit_bytes: usize,
     pub history_ahead_days: u32,
     pub topic_retention_hours: u32,
+    pub size_limited_topics: bool,
     pub production_topics: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_id: Option<String>,
@@ -61,14 +61,15 @@ pub struct IntakeConfig {
     pub max_backlog: u64,
 }
 
-/// More rows in one transaction keep locks longer than they save.
+/// The largest `engine.batch_limit`. With more rows in one transaction, locks are held longer than the batching saves.
 const BATCH_LIMIT_MAX: usize = 5_000;
-/// Below this not even small commands fit beside their headers.
+/// The smallest `engine.message_limit_bytes`. Below it, not even small commands fit beside their headers.
 const MESSAGE_LIMIT_MIN_BYTES: usize = 65_536;
 
-/// Ids may lie a day ahead of the database's clock, and upkeep may be late.
+/// The smallest `engine.history_ahead_days`. Ids may lie a day ahead of the database's clock, and upkeep may be late.
 const HISTORY_AHEAD_MIN_DAYS: u32 = 2;
-/// Between what is remembered and the oldest start that may still come.
+/// Hours that the retention must exceed the longest outage by, so that a start that waited out the outage is still
+/// accepted.
 const RETENTION_SLACK_HOURS: u64 = 24;
 
 impl Config {
@@ -78,8 +79,7 @@ impl Config {
             events_topic: topic::SAGA_EVENTS.to_owned(),
             source: SOURCE.to_owned(),
             participants: self.participants.clone(),
-            id_window_after_ms: self.engine.id_window_after_ms,
-            message_limit_bytes: self.engine.message_limit_bytes,
+            payload_limit: PayloadLimit::of_message(self.engine.message_limit_bytes),
         }
     }
 
@@ -87,8 +87,6 @@ impl Config {
         let engine = &self.engine;
         let failed = if !(1..=BATCH_LIMIT_MAX).contains(&engine.batch_limit) {
             format!("engine.batch_limit must be 1 to {BATCH_LIMIT_MAX}")
-        } else if engine.id_window_after_ms < 0 {
-            "engine.id_window_after_ms must not be negative".to_owned()
         } else if engine.message_limit_bytes < MESSAGE_LIMIT_MIN_BYTES {
             format!("engine.message_limit_bytes must be {MESSAGE_LIMIT_MIN_BYTES} or more")
         } else if self.http.body_limit_bytes > engine.message_limit_bytes.saturating_mul(2) {
@@ -104,7 +102,7 @@ impl Config {
         Err(ConfigError(failed))
     }
 
-    /// A start that an outage has held back must still be one that is remembered.
+    /// Checks that a start that was held back by the longest outage is still younger than the retention.
     fn check_retention(&self) -> Result<(), ConfigError> {
         let RetentionDays::Days(days) = self.retention_days else {
             return Ok(());
@@ -120,7 +118,7 @@ impl Config {
     }
 
     fn check_participants(&self) -> Result<(), ConfigError> {
-        for (name, participant) in &self.participants.0 {
+        for (name, participant) in &self.participants.configured {
             let topic = &participant.topic;
             if topic.is_empty() || participant.group.is_empty() {
                 return Err(ConfigError(format!(
@@ -183,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_with_the_names_of_the_keys() {
+    fn invalid_settings_are_refused_with_the_names_of_their_keys() {
         for (overrides, names) in [
             ("retention_days = 0", &["retention_days", "\"off\""][..]),
             ("retention_days = 'never'", &["retention_days", "never"]),
@@ -194,10 +192,6 @@ mod tests {
             (
                 "[engine]\nhistory_ahead_days = 1",
                 &["engine.history_ahead_days"],
-            ),
-            (
-                "[engine]\nid_window_after_ms = -1",
-                &["engine.id_window_after_ms"],
             ),
             ("[engine]\nbatch_limit = 0", &["engine.batch_limit"]),
             (

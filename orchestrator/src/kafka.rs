@@ -1,17 +1,22 @@
-//! Offsets as Kafka tells them.
+//! Reads the offsets of topics and consumer groups from Kafka.
 
-use crate::engine::timers::offsets::{OffsetSource, PartitionSeen};
+use crate::engine::timers::offsets::{OffsetSource, PartitionOffsets};
 use async_trait::async_trait;
 use saga_messaging::{
     kafka::{GroupOffsets, KafkaConfig},
     log::LogError,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
 use tracing::debug;
 
-/// One client a group, none of them a member.
+/// Holds one client per consumer group. The clients do not join their groups. The client of a group that is not named
+/// at the start is made when a definition first needs it.
 pub struct KafkaOffsets {
-    groups: HashMap<String, GroupOffsets>,
+    config: KafkaConfig,
+    groups: Mutex<HashMap<String, GroupOffsets>>,
 }
 
 impl KafkaOffsets {
@@ -19,26 +24,38 @@ impl KafkaOffsets {
         config: &KafkaConfig,
         groups: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, LogError> {
-        let mut clients = HashMap::new();
+        let offsets = Self {
+            config: config.clone(),
+            groups: Mutex::default(),
+        };
         for group in groups {
-            if !clients.contains_key(group) {
-                clients.insert(group.to_owned(), GroupOffsets::connect(config, group)?);
-            }
+            offsets.client(group)?;
         }
-        Ok(Self { groups: clients })
+        Ok(offsets)
+    }
+
+    fn client(&self, group: &str) -> Result<GroupOffsets, LogError> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = groups.get(group) {
+            return Ok(client.clone());
+        }
+        let client = GroupOffsets::connect(&self.config, group)?;
+        groups.insert(group.to_owned(), client.clone());
+        Ok(client)
     }
 
     async fn look(
         client: &GroupOffsets,
         topic: &str,
-    ) -> Result<BTreeMap<i32, PartitionSeen>, LogError> {
-        // Committed first: the end that is seen later can only make a command look more queued, never gone.
+    ) -> Result<BTreeMap<i32, PartitionOffsets>, LogError> {
+        // Reads committed offsets before end offsets: an end that is read later can only make a command look still
+        // queued, never consumed.
         let mut seen = BTreeMap::new();
         for (partition, committed) in client.committed(topic).await? {
             let (start, end) = client.watermarks(topic, partition).await?;
             seen.insert(
                 partition,
-                PartitionSeen {
+                PartitionOffsets {
                     start,
                     end,
                     committed,
@@ -51,9 +68,12 @@ impl KafkaOffsets {
 
 #[async_trait]
 impl OffsetSource for KafkaOffsets {
-    async fn read(&self, topic: &str, group: &str) -> Option<BTreeMap<i32, PartitionSeen>> {
-        let client = self.groups.get(group)?;
-        match Self::look(client, topic).await {
+    async fn read(&self, topic: &str, group: &str) -> Option<BTreeMap<i32, PartitionOffsets>> {
+        let looked = match self.client(group) {
+            Ok(client) => Self::look(&client, topic).await,
+            Err(error) => Err(error),
+        };
+        match looked {
             Ok(seen) => Some(seen),
             Err(error) => {
                 debug!(

@@ -8,8 +8,8 @@
 //!                 └────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! [`engine`] decides and batches, [`store`] is the only SQL, [`registry`] holds definitions, [`http`] is the API,
-//! [`dead_letters`] is for what could not be processed.
+//! [`engine`] decides and batches, [`store`] holds all the SQL, [`registry`] holds definitions, [`http`] is the API,
+//! and [`dead_letters`] lists, replays and discards records that could not be processed.
 
 pub mod config;
 pub mod dead_letters;
@@ -20,6 +20,7 @@ pub mod registry;
 mod service;
 pub mod store;
 pub mod telemetry;
+mod topics;
 pub mod upkeep;
 pub mod validate;
 

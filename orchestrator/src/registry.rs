@@ -1,16 +1,24 @@
-//! The definitions that this process can run: the newest of each name for new sagas, every pinned one for those that
-//! are under way. Read from YAML at the start, registered in the database, and found there again by hash.
+//! Saga definitions. They are read from YAML at the start and registered in the database. The database determines which
+//! version new sagas take ([`catalog`]); live sagas stay pinned to their version.
 
-use saga_core::definition::{DefinitionError, DefinitionHash, SagaDefinition};
+mod catalog;
+mod files;
+mod report;
+
+pub use catalog::{Catalog, Choice, Current, Registered, Registry, Withdrawn, that_runs};
+pub use files::{NONE_THERE, definitions_in, text_of};
+pub use report::{Line, what_runs};
+
+use saga_core::definition::{DefinitionError, SagaDefinition};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
 };
 use thiserror::Error;
+use tracing::warn;
 
-/// The definitions of the reference application, compiled in.
-const SHIPPED: [(&str, &str); 2] = [
+/// The definitions of the reference application, embedded in the binary.
+pub const SHIPPED: [(&str, &str); 2] = [
     (
         "place-order.yaml",
         include_str!("../definitions/place-order.yaml"),
@@ -48,14 +56,6 @@ pub enum RegistryError {
         version: u32,
         file: String,
     },
-    #[error(
-        "live sagas are pinned to '{name}' version {version}, whose participant '{participant}' is not configured; add a table [participants.{participant}] with topic and group"
-    )]
-    PinnedParticipant {
-        name: String,
-        version: u32,
-        participant: String,
-    },
     #[error("the definition table cannot be used")]
     Store(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -68,14 +68,14 @@ fn faults(errors: &[DefinitionError]) -> String {
         .join("\n")
 }
 
-/// A definition and where it was read.
+/// A definition, and the file that it was read from.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub file: String,
     pub definition: SagaDefinition,
 }
 
-/// Reads the shipped definitions, if wanted, and every `*.yaml` and `*.yml` of a directory, in name order.
+/// Reads the shipped definitions, if `shipped` is set, and every definition of a directory, in name order.
 pub fn read(shipped: bool, directory: Option<&Path>) -> Result<Vec<Source>, RegistryError> {
     let mut sources = Vec::new();
     let mut errors = Vec::new();
@@ -84,7 +84,13 @@ pub fn read(shipped: bool, directory: Option<&Path>) -> Result<Vec<Source>, Regi
         texts.extend(SHIPPED.map(|(file, text)| (file.to_owned(), text.to_owned())));
     }
     if let Some(directory) = directory {
-        texts.extend(read_directory(directory)?);
+        let paths = definitions_in(directory)?;
+        if paths.is_empty() {
+            warn!(directory = %directory.display(), "{NONE_THERE}");
+        }
+        for path in paths {
+            texts.push((path.display().to_string(), text_of(&path)?));
+        }
     }
     for (file, text) in texts {
         match SagaDefinition::parse(&file, &text) {
@@ -99,32 +105,8 @@ pub fn read(shipped: bool, directory: Option<&Path>) -> Result<Vec<Source>, Regi
     Ok(sources)
 }
 
-fn read_directory(directory: &Path) -> Result<Vec<(String, String)>, RegistryError> {
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
-        |source| RegistryError::Unreadable { path, source }
-    };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(unreadable(directory))? {
-        let path = entry.map_err(unreadable(directory))?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml")
-        {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    paths
-        .into_iter()
-        .map(|path| {
-            let text = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
-            Ok((path.display().to_string(), text))
-        })
-        .collect()
-}
-
-fn refuse_twice(sources: &[Source]) -> Result<(), RegistryError> {
+/// Refuses two sources of the same definition and version that differ in content.
+pub fn refuse_twice(sources: &[Source]) -> Result<(), RegistryError> {
     let mut seen: BTreeMap<(&str, u32), &Source> = BTreeMap::new();
     for source in sources {
         let key = (source.definition.name.as_str(), source.definition.version);
@@ -142,7 +124,7 @@ fn refuse_twice(sources: &[Source]) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// Refuses definitions that send commands to somebody nobody configured.
+/// Refuses definitions that send commands to a participant that is not configured.
 pub fn check_participants(
     sources: &[Source],
     is_configured: impl Fn(&str) -> bool,
@@ -165,72 +147,6 @@ pub fn check_participants(
         Ok(())
     } else {
         Err(RegistryError::Invalid(faults))
-    }
-}
-
-/// Definitions in memory. Shared by the engine, the timers and the API.
-#[derive(Debug, Default)]
-pub struct Registry {
-    held: RwLock<Held>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    by_hash: HashMap<DefinitionHash, Arc<SagaDefinition>>,
-    latest: BTreeMap<String, Arc<SagaDefinition>>,
-}
-
-impl Registry {
-    /// Holds a registered definition; the highest version of a name is the one that new sagas take.
-    pub fn insert(&self, definition: SagaDefinition) -> Arc<SagaDefinition> {
-        let definition = Arc::new(definition);
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        held.by_hash
-            .insert(definition.hash.clone(), Arc::clone(&definition));
-        let newer = held
-            .latest
-            .get(&definition.name)
-            .is_none_or(|latest| latest.version <= definition.version);
-        if newer {
-            held.latest
-                .insert(definition.name.clone(), Arc::clone(&definition));
-        }
-        definition
-    }
-
-    /// Holds a definition for the sagas that are pinned to it; new ones do not take it.
-    pub fn insert_pinned(&self, definition: SagaDefinition) -> Arc<SagaDefinition> {
-        let definition = Arc::new(definition);
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        held.by_hash
-            .insert(definition.hash.clone(), Arc::clone(&definition));
-        definition
-    }
-
-    /// What a new saga of this name runs.
-    pub fn latest(&self, name: &str) -> Option<Arc<SagaDefinition>> {
-        self.held
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .latest
-            .get(name)
-            .cloned()
-    }
-
-    /// What a saga is pinned to.
-    pub fn by_hash(&self, hash: &DefinitionHash) -> Option<Arc<SagaDefinition>> {
-        self.held
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_hash
-            .get(hash)
-            .cloned()
-    }
-
-    /// The newest of every name.
-    pub fn all_latest(&self) -> Vec<Arc<SagaDefinition>> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.latest.values().cloned().collect()
     }
 }
 
@@ -264,20 +180,5 @@ mod tests {
             text.contains("participant 'payment' is not configured"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn new_sagas_take_the_highest_version_and_old_ones_are_found_by_hash() {
-        let registry = Registry::default();
-        let source = read(true, None).unwrap().remove(0).definition;
-        let mut older = source.clone();
-        older.version = 1;
-        older.hash = DefinitionHash("older".to_owned());
-        let mut newer = source;
-        newer.version = 2;
-        registry.insert(newer);
-        registry.insert(older.clone());
-        assert_eq!(registry.latest("place-order").unwrap().version, 2);
-        assert_eq!(registry.by_hash(&older.hash).unwrap().version, 1);
     }
 }

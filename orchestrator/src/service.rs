@@ -1,68 +1,84 @@
-//! The orchestrator as a service: what is started, in which order, and how it stops.
+//! The orchestrator as a service: which parts it starts, in which order, and how it stops.
 
 use crate::{
     config::Config,
-    dead_letters::{Desk, census::Census},
+    dead_letters::{DeadLetters, open_count::OpenLetterGauge},
     engine::{
-        Engine,
-        resend::Resend,
-        shared::Shared,
-        timers::{driver::TimerDriver, offsets::Offsets},
+        Engine, saga_store::DefinitionStore, settings::Participant, shared::Shared,
+        timer_driver::TimerDriver, timers::offsets::OffsetReader,
     },
-    http::{ApiState, intake::start_batcher, live::LiveEvents, overview::OverviewCache},
+    http::{ApiState, OverviewCache, live::LiveEvents, start_batcher::start_batcher},
     kafka::KafkaOffsets,
-    registry::{self, Registry, RegistryError},
+    registry::{self, Catalog, Line, RegistryError},
     store::{self, PgStore},
-    telemetry,
+    telemetry, topics,
     upkeep::{
         Upkeep,
+        resend::InFlightResender,
         retention::{Retention, check_deadlines},
     },
 };
 use anyhow::Context;
 use chrono::TimeDelta;
-use saga_contracts::topic::{self, ORCHESTRATOR_GROUP};
-use saga_core::definition::SagaDefinition;
+use saga_core::definition::DefinitionHash;
+use saga_core::message::topic::{self, ORCHESTRATOR_GROUP};
 use saga_messaging::{
-    kafka::{self, KafkaReader, KafkaWriter, LossWatch, ReaderOptions, Scan, TopicRequirement},
+    consumer::{self, ConsumerSettings},
+    database::{self, ConsumerGroup, Database},
+    kafka::{
+        self, KafkaReader, KafkaWriter, ReaderOptions, RecordLossDetector, TopicReader,
+        TopicRequirement,
+    },
     migrations,
     outbox::{Relay, RelaySettings},
-    rule::{self, RuleSettings},
+    progress::{Progress, Watched},
+};
+use saga_postgres::{
+    Pools,
+    clock::Clock,
+    migrations::{check_all, migrate_all},
 };
 use saga_service::{
     Service,
     health::HealthRegistry,
     lifecycle::Shutdown,
-    postgres,
-    postgres::Pools,
     startup::{Server, Startup},
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::Mutex};
-use tracing::info;
+use tracing::{info, warn};
 
-/// A letter is younger than its saga, by at most this.
-const LETTER_SLACK: TimeDelta = TimeDelta::days(1);
-
-/// See [`Service`].
+/// The orchestrator as a [`Service`].
 pub struct Orchestrator;
 
 impl Service for Orchestrator {
     const NAME: &'static str = "orchestrator";
     const DEFAULTS: &'static str = include_str!("../config/orchestrator.toml");
-    const HELP: &'static str =
-        "\n\n`orchestrator validate FILE…` checks saga definitions without starting anything.";
+    const HELP: &'static str = "\n\n`orchestrator validate PATH…` checks saga definitions, files or directories of them, without starting anything.";
     type Config = Config;
 
     async fn migrate(config: &Config) -> anyhow::Result<()> {
-        let migrators = [&store::MIGRATIONS, &migrations::migrator()];
-        Ok(postgres::migrate_all(&config.postgres, Self::NAME, &migrators).await?)
+        let migrators = [&*store::MIGRATIONS, &migrations::migrator()];
+        Ok(migrate_all(&config.postgres, Self::NAME, &migrators).await?)
     }
 
     async fn check_migrations(config: &Config) -> anyhow::Result<()> {
-        let migrators = [&store::MIGRATIONS, &migrations::migrator()];
-        Ok(postgres::check_all(&config.postgres, Self::NAME, &migrators).await?)
+        let migrators = [&*store::MIGRATIONS, &migrations::migrator()];
+        Ok(check_all(&config.postgres, Self::NAME, &migrators).await?)
+    }
+
+    async fn adopt(config: &Config, confirmed: bool) -> Option<anyhow::Result<String>> {
+        let group = ConsumerGroup {
+            postgres: &config.postgres,
+            kafka: &config.kafka,
+            group: ORCHESTRATOR_GROUP,
+            topic: topic::SAGA_INPUTS,
+        };
+        Some(group.adopt(Self::NAME, confirmed).await.map_err(Into::into))
     }
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
@@ -76,23 +92,24 @@ impl Service for Orchestrator {
     }
 }
 
-/// Why [`Upkeep::before_start`] could not be done.
+/// The error of a failed [`Upkeep::before_start`].
 #[derive(Debug, Error)]
-#[error("what nothing can run without is not there")]
+#[error("history partitions, the floor and sagas' home partitions could not be prepared")]
 struct Unprepared(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// Everything that runs, made but not started.
+/// All parts of the orchestrator, built but not started.
 struct Parts {
     store: PgStore,
+    database: Arc<Database>,
     shared: Arc<Shared>,
-    offsets: Arc<Offsets>,
+    offsets: Arc<OffsetReader>,
     writer: KafkaWriter,
     upkeep: Upkeep,
     api: ApiState,
 }
 
 impl Parts {
-    /// Waits for the servers that it needs; `None` if it shall stop instead.
+    /// Builds the parts. Waits for the servers that they need; returns `None` if the service is stopped while it waits.
     async fn make(
         config: &Config,
         startup: &mut Startup<'_>,
@@ -100,25 +117,30 @@ impl Parts {
     ) -> anyhow::Result<Option<Self>> {
         let sources = read_definitions(config)?;
         let both = [
-            postgres::server(&config.postgres),
-            Server::kafka(&config.kafka.brokers, kafka::is_away),
+            Server::postgres(&config.postgres),
+            Server::kafka(&config.kafka.brokers, kafka::is_unavailable),
         ];
         let (postgres, kafka) = both.split_at(1);
         let connect = || connect(config);
         let Some(store) = startup.until(postgres, connect).await? else {
             return Ok(None);
         };
-        // Before definitions are registered: until topics are put right, they may still be changed.
-        let check = || check_topics(config);
+        // Topics are checked before definitions are registered: until the topics are corrected, definitions may still
+        // change.
+        let check = || topics::check(config);
         if startup.until(kafka, check).await?.is_none() {
             return Ok(None);
         }
+        let whose = || approve_database(config, &store);
+        let Some(database) = startup.until(&both, whose).await? else {
+            return Ok(None);
+        };
         let load = || load_definitions(config, &sources, &store);
-        let Some(shared) = startup.until(postgres, load).await? else {
+        let Some(shared) = startup.until(&both, load).await? else {
             return Ok(None);
         };
         let shared = Arc::new(shared);
-        let mut parts = Self::assemble(config, store, shared, shutdown)?;
+        let mut parts = Self::assemble(config, (store, database), shared, shutdown)?;
         let upkeep = Mutex::new(&mut parts.upkeep);
         let prepare = || async {
             let prepared = upkeep.lock().await.before_start().await;
@@ -130,20 +152,20 @@ impl Parts {
 
     fn assemble(
         config: &Config,
-        store: PgStore,
+        (store, database): (PgStore, Arc<Database>),
         shared: Arc<Shared>,
         shutdown: &Shutdown,
     ) -> anyhow::Result<Self> {
         let pool = store.pool().clone();
         let groups: BTreeSet<&str> = config
             .participants
-            .0
+            .configured
             .values()
             .map(|participant| participant.group.as_str())
             .chain([ORCHESTRATOR_GROUP])
             .collect();
         let source = KafkaOffsets::connect(&config.kafka, groups)?;
-        let offsets = Arc::new(Offsets::new(source, Arc::clone(&shared.clock)));
+        let offsets = Arc::new(OffsetReader::new(source, Arc::clone(&shared.clock)));
         let writer = KafkaWriter::connect(&config.kafka)?;
         let (outbox, relay, relaying) = Relay::new(
             pool.clone(),
@@ -166,12 +188,12 @@ impl Parts {
                 TimeDelta::days(i64::from(config.engine.history_ahead_days)),
             ),
         };
-        let dead_letters = Desk::new(
-            Scan::connect(&config.kafka)?,
+        let dead_letters = DeadLetters::new(
+            TopicReader::connect(&config.kafka)?,
             writer.clone(),
             store.clone(),
             Arc::clone(&shared),
-            consumed_topics(config),
+            topics::consumed(config),
         );
         let api = ApiState {
             dead_letters,
@@ -189,12 +211,59 @@ impl Parts {
         };
         Ok(Self {
             store,
+            database,
             shared,
             offsets,
             writer,
             upkeep,
             api,
         })
+    }
+
+    /// Joins the consumer group of `saga.inputs`, and starts the tasks that depend on it.
+    fn consume(&self, config: &Config, shutdown: &Shutdown) -> anyhow::Result<Progress> {
+        let stop = &shutdown.soft;
+        let engine = Engine::new(self.store.clone(), Arc::clone(&self.shared));
+        let progress = Progress::default();
+        let engine = Watched::new(engine, progress.clone());
+        let reader = KafkaReader::subscribe(
+            &config.kafka,
+            ORCHESTRATOR_GROUP,
+            &[topic::SAGA_INPUTS],
+            ReaderOptions {
+                group_instance_id: config.engine.member_id.clone(),
+                database: Some(Arc::clone(&self.database)),
+                progress: progress.clone(),
+            },
+        )?;
+        let settings = ConsumerSettings {
+            batch_limit: config.engine.batch_limit,
+            ..ConsumerSettings::default()
+        };
+        let (lost, resend) = InFlightResender::new(
+            self.store.clone(),
+            self.writer.clone(),
+            Arc::clone(&self.shared),
+        );
+        let engine = RecordLossDetector::new(
+            engine,
+            &config.kafka,
+            (ORCHESTRATOR_GROUP, topic::SAGA_INPUTS),
+            Arc::clone(&self.database),
+            move |place, _lost| lost.report(place.partition),
+        )?;
+        let keeping = database::keep(
+            Arc::clone(&self.database),
+            self.store.pool().clone(),
+            config.kafka.clone(),
+            ORCHESTRATOR_GROUP.to_owned(),
+            stop.clone(),
+        );
+        shutdown.spawn_vital("the database", async move { Ok(keeping.await?) });
+        shutdown.spawn("sending again", resend.run(stop.clone()));
+        let consuming = consumer::run(reader, self.writer.clone(), engine, settings, stop.clone());
+        shutdown.spawn_vital("saga.inputs", async move { Ok(consuming.await?) });
+        Ok(progress)
     }
 
     async fn serve(
@@ -204,34 +273,7 @@ impl Parts {
         shutdown: Shutdown,
     ) -> anyhow::Result<()> {
         let stop = &shutdown.soft;
-        let engine = Engine::new(self.store.clone(), Arc::clone(&self.shared));
-        let reader = KafkaReader::subscribe(
-            &config.kafka,
-            ORCHESTRATOR_GROUP,
-            &[topic::SAGA_INPUTS],
-            ReaderOptions {
-                group_instance_id: config.engine.member_id.clone(),
-            },
-        )?;
-        let settings = RuleSettings {
-            batch_limit: config.engine.batch_limit,
-            ..RuleSettings::default()
-        };
-        let (lost, resend) = Resend::new(
-            self.store.clone(),
-            self.writer.clone(),
-            Arc::clone(&self.shared),
-        );
-        let engine = LossWatch::new(
-            engine,
-            &config.kafka,
-            ORCHESTRATOR_GROUP,
-            topic::SAGA_INPUTS,
-            move |place, _lost| lost.tell(place.partition),
-        )?;
-        shutdown.spawn("sending again", resend.run(stop.clone()));
-        let consuming = rule::run(reader, self.writer.clone(), engine, settings, stop.clone());
-        shutdown.spawn_vital("saga.inputs", async move { Ok(consuming.await?) });
+        let progress = self.consume(&config, &shutdown)?;
         let driver = TimerDriver {
             store: self.store.clone(),
             writer: self.writer.clone(),
@@ -241,6 +283,8 @@ impl Parts {
         };
         shutdown.spawn("timers", driver.run(stop.clone()));
         shutdown.spawn("upkeep", self.upkeep.run(stop.clone()));
+        let clock = Clock::of_process().watch(self.store.pool().clone(), stop.clone());
+        shutdown.spawn("clock", clock);
         let events = topic::SAGA_EVENTS.to_owned();
         let following = self
             .api
@@ -248,9 +292,12 @@ impl Parts {
             .clone()
             .follow(config.kafka.clone(), events, stop.clone());
         shutdown.spawn("live events", following);
-        let census = Census::new(self.api.dead_letters.clone());
-        shutdown.spawn("dead letters", census.run(stop.clone()));
-        let health = health(&self.store, &self.writer);
+        let gauge = OpenLetterGauge::new(self.api.dead_letters.clone());
+        shutdown.spawn("dead letters", gauge.run(stop.clone()));
+        let mut health = health(&self.store, &self.writer);
+        health.watch(topic::SAGA_INPUTS, move || progress.look());
+        let starts = self.api.starts.progress();
+        health.watch("starts", move || starts.look());
         let address = listener
             .local_addr()
             .context("the listener has no address")?;
@@ -271,8 +318,9 @@ impl Parts {
 fn health(store: &PgStore, writer: &KafkaWriter) -> HealthRegistry {
     let mut health = HealthRegistry::default();
     let pool = store.pool().clone();
-    health.register("postgres", move || postgres::health(pool.clone()));
+    health.register("postgres", move || saga_postgres::health(pool.clone()));
     health.register("history partitions", store.alarm().clone().health_check());
+    health.register("clock", || async { Clock::of_process().check() });
     let writer = writer.clone();
     health.register("kafka", move || {
         let writer = writer.clone();
@@ -281,60 +329,26 @@ fn health(store: &PgStore, writer: &KafkaWriter) -> HealthRegistry {
     health
 }
 
-/// Topics that somebody consumes, and that may have dead letters.
-fn consumed_topics(config: &Config) -> BTreeSet<&str> {
-    let participants = config.participants.0.values().map(|one| one.topic.as_str());
-    participants.chain([topic::SAGA_INPUTS]).collect()
-}
-
-/// Dead letters too: without their topic a bad message would stop the service.
-async fn check_topics(config: &Config) -> anyhow::Result<()> {
-    kafka::check_topics(&config.kafka, &requirements(config))
-        .await
-        .context("checking the topics (see retention_days and engine.topic_retention_hours)")
-}
-
-/// Participants look at their dead letters themselves; here it only matters that none is kept for longer than its saga
-/// is remembered, since it could not be replayed any more.
-fn requirements(config: &Config) -> Vec<TopicRequirement> {
-    let longest_outage =
-        Duration::from_secs(u64::from(config.engine.topic_retention_hours) * 3_600);
-    let participants = config.participants.0.values().map(|one| one.topic.as_str());
-    let topics: BTreeSet<&str> = participants
-        .chain([topic::SAGA_INPUTS, topic::SAGA_EVENTS])
-        .collect();
-    let letters_at_most = config
-        .retention_days
-        .time()
-        .map(|kept| (kept - LETTER_SLACK).to_std().unwrap_or_default());
-    let required = |name: String| TopicRequirement {
-        production: config.engine.production_topics,
-        ..TopicRequirement::new(name, longest_outage)
-    };
-    topics
-        .into_iter()
-        .flat_map(|name| {
-            let own = name == topic::SAGA_INPUTS;
-            let letters = topic::dead_letters(name);
-            let letters = TopicRequirement {
-                retention_at_most: letters_at_most,
-                ..if own {
-                    required(letters)
-                } else {
-                    TopicRequirement::optional(letters)
-                }
-            };
-            [required(name.to_owned()), letters]
-        })
-        .collect()
+/// Checks that the database belongs to this consumer group. Runs before anything is registered in the database, so that
+/// another group's database stays unchanged.
+async fn approve_database(config: &Config, store: &PgStore) -> anyhow::Result<Arc<Database>> {
+    let approved = database::approve(
+        store.pool(),
+        &config.kafka,
+        ORCHESTRATOR_GROUP,
+        topic::SAGA_INPUTS,
+    );
+    Ok(approved.await?)
 }
 
 async fn connect(config: &Config) -> anyhow::Result<PgStore> {
-    let Pools { store, reporting } = postgres::pools(&config.postgres, Orchestrator::NAME).await?;
+    let Pools { store, reporting } =
+        saga_postgres::pools(&config.postgres, Orchestrator::NAME).await?;
     Ok(PgStore::new(store, reporting))
 }
 
-/// What is wrong with definitions in themselves is said before any server is asked.
+/// Reads and checks the definitions. Runs before any server is contacted, so that faults in definitions are reported
+/// first.
 fn read_definitions(config: &Config) -> Result<Vec<registry::Source>, RegistryError> {
     let sources = registry::read(
         config.shipped_definitions,
@@ -344,47 +358,82 @@ fn read_definitions(config: &Config) -> Result<Vec<registry::Source>, RegistryEr
     Ok(sources)
 }
 
-/// Registers, and then holds whatever is registered: sagas may be pinned to it.
+/// Registers the definitions, logs which versions run, and holds every registered version in memory: sagas may be
+/// pinned to any of them.
 async fn load_definitions(
     config: &Config,
     sources: &[registry::Source],
     store: &PgStore,
 ) -> anyhow::Result<Shared> {
-    store::definition::register(store.pool(), sources).await?;
-    let shared = Shared::new(config.engine_settings(), Registry::default());
-    for definition in store::definition::all(store.reporting()).await? {
-        refuse_unreachable(config, store, &definition).await?;
-        shared.hold(definition);
+    store::definition::register(store.pool(), sources, &config.participants).await?;
+    let shared = Shared::new(config.engine_settings());
+    let catalog = store.catalog().await?;
+    check_foreign_participants(config, store, &catalog).await?;
+    for Line {
+        name,
+        version,
+        warn,
+        text,
+    } in registry::what_runs(sources, &catalog)
+    {
+        if warn {
+            warn!(definition = name, version, "{text}");
+        } else {
+            info!(definition = name, version, "{text}");
+        }
     }
-    let latest = shared.registry.all_latest();
-    check_deadlines(config.retention_days, latest.iter().map(AsRef::as_ref))?;
-    for definition in latest {
-        info!(
-            definition = definition.name,
-            version = definition.version,
-            hash = definition.hash.0,
-            "new sagas run this"
-        );
-    }
+    let current = shared.learn(catalog);
+    check_deadlines(config.retention_days, current.running().map(AsRef::as_ref))?;
     Ok(shared)
 }
 
-/// Commands of live sagas to a participant that is no longer configured would have nowhere to go.
-async fn refuse_unreachable(
+/// Checks the topics of participants that this process has no configuration for, and that other orchestrators have
+/// registered. Without their topics, commands could not be sent.
+async fn check_foreign_participants(
     config: &Config,
     store: &PgStore,
-    definition: &SagaDefinition,
+    catalog: &Catalog,
 ) -> anyhow::Result<()> {
-    let Some(participant) = config.participants.first_unknown(definition) else {
-        return Ok(());
-    };
-    if store::definition::in_use(store.reporting(), &definition.hash).await? {
-        return Err(RegistryError::PinnedParticipant {
-            name: definition.name.clone(),
-            version: definition.version,
-            participant,
+    let run: BTreeSet<&DefinitionHash> = catalog
+        .by_name()
+        .into_values()
+        .filter_map(registry::that_runs)
+        .map(|one| &one.hash)
+        .collect();
+    for one in &catalog.definitions {
+        let Ok(definition) = &one.definition else {
+            continue;
+        };
+        let foreign: BTreeMap<&str, &Participant> = definition
+            .participants()
+            .into_iter()
+            .filter(|name| !config.participants.configured.contains_key(*name))
+            .filter_map(|name| Some((name, catalog.participants.get(name)?)))
+            .collect();
+        let is_needed = !foreign.is_empty()
+            && (run.contains(&one.hash)
+                || store::definition::in_use(store.reporting(), &one.hash).await?);
+        if !is_needed {
+            continue;
         }
-        .into());
+        let requirements: Vec<TopicRequirement> = foreign
+            .values()
+            .map(|participant| {
+                TopicRequirement::new(participant.topic.clone(), topics::longest_outage(config))
+            })
+            .collect();
+        kafka::check_topics(&config.kafka, &requirements)
+            .await
+            .with_context(|| {
+                let names: Vec<&str> = foreign.keys().copied().collect();
+                format!(
+                    "definition '{}' version {} sends commands to {}, which other orchestrators have registered: \
+                     configure them here, make their topics, or withdraw the version once its sagas have ended",
+                    one.name,
+                    one.version,
+                    names.join(", ")
+                )
+            })?;
     }
     Ok(())
 }
@@ -393,42 +442,16 @@ async fn refuse_unreachable(
 mod tests {
     use super::*;
     use saga_messaging::{kafka::admin::TopicCheckError, log::LogError};
-    use saga_service::config::load;
 
     #[test]
-    fn dead_letters_are_kept_for_less_time_than_sagas_are_remembered() {
-        let letters = |change: &str| -> Vec<(String, Option<Duration>, bool)> {
-            let config = load::<Orchestrator>(None, Some(change)).unwrap();
-            let letters = requirements(&config)
-                .into_iter()
-                .filter(|requirement| requirement.name.strip_suffix(".dlq").is_some());
-            letters
-                .map(|one| (one.name, one.retention_at_most, one.optional))
-                .collect()
-        };
-        let ten = letters("retention_days = 11");
-        let days = Some(Duration::from_hours(240));
-        assert!(
-            ten.contains(&("saga.inputs.dlq".to_owned(), days, false)),
-            "{ten:?}"
-        );
-        // Somebody else's, as far as it is there.
-        assert!(
-            ten.contains(&("payment.commands.dlq".to_owned(), days, true)),
-            "{ten:?}"
-        );
-        let off = letters("retention_days = 'off'");
-        assert!(
-            off.iter().all(|(_, at_most, _)| at_most.is_none()),
-            "{off:?}"
-        );
-    }
-
-    #[test]
-    fn a_server_that_goes_away_during_the_start_is_known_whoever_meets_it() {
+    fn an_outage_during_startup_is_recognized_in_every_error() {
         let check = |error: anyhow::Error, kafka: bool, postgres: bool| {
-            assert_eq!(error.chain().any(kafka::is_away), kafka, "{error:#}");
-            assert_eq!(error.chain().any(postgres::is_away), postgres, "{error:#}");
+            assert_eq!(error.chain().any(kafka::is_unavailable), kafka, "{error:#}");
+            assert_eq!(
+                error.chain().any(saga_postgres::is_unavailable),
+                postgres,
+                "{error:#}"
+            );
         };
         let broker = LogError::Unavailable("it restarts".into());
         check(Unprepared(Box::new(broker)).into(), true, false);

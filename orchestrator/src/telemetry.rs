@@ -1,29 +1,27 @@
-//! The orchestrator's own metrics, and its lines about sagas. Names and labels stand here and nowhere else.
+//! The orchestrator's own metrics, and its log lines about sagas. Metric names and labels are defined only here.
 
 mod help;
 
 pub use help::describe;
 
-use crate::engine::fold::Folded;
+use crate::engine::outcome::BatchOutcome;
 use metrics::{counter, gauge, histogram};
-use saga_core::{
-    instance::SagaStatus,
-    message::{TimerDue, TimerKind, Verdict},
-};
+use saga_core::message::{PickUpStatus, TimerDue, TimerKind};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use tracing::{debug, info, warn};
 
-/// One committed batch.
-pub fn batch(records: usize, took: Duration, folded: &Folded) {
+/// Records a committed batch.
+pub fn batch(records: usize, took: Duration, outcome: &BatchOutcome) {
     histogram!("saga_batch_duration_seconds").record(took.as_secs_f64());
     histogram!("saga_batch_inputs").record(records as f64);
-    counter!("saga_transitions_total").increment(folded.transitions);
-    for ((kind, fate), count) in &folded.fates {
-        counter!("saga_inputs_total", "kind" => *kind, "result" => fate.as_str()).increment(*count);
+    counter!("saga_transitions_total").increment(outcome.transitions);
+    for ((kind, disposition), count) in &outcome.dispositions {
+        counter!("saga_inputs_total", "kind" => *kind, "result" => disposition.as_str())
+            .increment(*count);
     }
     let mut step_durations = BTreeMap::new();
-    for time in &folded.step_times {
+    for time in &outcome.step_times {
         let labels = (&time.definition, &time.step, time.direction);
         let durations = step_durations.entry(labels).or_insert_with(|| {
             histogram!(
@@ -35,7 +33,7 @@ pub fn batch(records: usize, took: Duration, folded: &Folded) {
         });
         durations.record(time.milliseconds.max(0) as f64 / 1_000.0);
     }
-    for row in &folded.plan.ends {
+    for row in &outcome.plan.ends {
         counter!(
             "saga_ended_total",
             "definition" => row.instance.definition.clone(),
@@ -45,9 +43,10 @@ pub fn batch(records: usize, took: Duration, folded: &Folded) {
     }
 }
 
-/// What a batch did to each saga, in the log: what needs a person loudly, the rest for whoever looks closely.
-pub fn tell(folded: &Folded) {
-    for row in &folded.plan.starts {
+/// Logs each saga's transitions in a batch: a parked saga as a warning, an operator's action at info, the rest at
+/// debug.
+pub fn log_transitions(outcome: &BatchOutcome) {
+    for row in &outcome.plan.starts {
         debug!(
             saga.id = %row.instance.id,
             order.id = order_id(&row.instance.input),
@@ -57,9 +56,9 @@ pub fn tell(folded: &Folded) {
             "a saga started"
         );
     }
-    for row in &folded.plan.updates {
-        match &row.instance.status {
-            SagaStatus::Parked { step, reason, .. } => warn!(
+    for row in &outcome.plan.updates {
+        if let Some((step, reason)) = row.instance.status.parked() {
+            warn!(
                 saga.id = %row.instance.id,
                 order.id = order_id(&row.instance.input),
                 correlation.id = row.instance.trace.correlation_id,
@@ -67,23 +66,20 @@ pub fn tell(folded: &Folded) {
                 code = reason.code,
                 message = reason.message,
                 "a saga is parked: it needs a person"
-            ),
-            SagaStatus::Running
-            | SagaStatus::Compensating
-            | SagaStatus::Completed
-            | SagaStatus::Compensated
-            | SagaStatus::Abandoned { .. } => debug!(
+            );
+        } else {
+            debug!(
                 saga.id = %row.instance.id,
                 order.id = order_id(&row.instance.input),
                 correlation.id = row.instance.trace.correlation_id,
                 saga.status = row.instance.status.as_str(),
                 waiting = row.waiting.kind,
                 participant = row.waiting.participant,
-                "a saga moved"
-            ),
+                "a saga advanced"
+            );
         }
     }
-    for row in &folded.plan.ends {
+    for row in &outcome.plan.ends {
         debug!(
             saga.id = %row.instance.id,
             order.id = order_id(&row.instance.input),
@@ -93,7 +89,7 @@ pub fn tell(folded: &Folded) {
             "a saga ended"
         );
     }
-    for row in &folded.plan.actions {
+    for row in &outcome.plan.actions {
         info!(
             saga.id = %row.action.saga_id,
             correlation.id = row.action.trace.correlation_id,
@@ -105,19 +101,19 @@ pub fn tell(folded: &Folded) {
     }
 }
 
-/// Sagas about an order say so in their input: whoever searches the logs of all services for one order finds these
-/// lines too. Other sagas have no such field.
+/// Returns the `orderId` of a saga's input. A search for one order in the logs of all services then finds the saga's
+/// lines, too. Sagas that are not about an order have no such field.
 fn order_id(input: &Value) -> Option<&str> {
     input.get("orderId").and_then(Value::as_str)
 }
 
-/// A record that could not be processed even alone.
+/// Counts a record that could not be processed even in a batch of its own.
 pub fn rejected() {
     counter!("saga_inputs_total", "kind" => "unprocessable", "result" => "dead_lettered")
         .increment(1);
 }
 
-/// A timer that fell due.
+/// Counts a timer that fell due.
 pub fn timer(timer: &TimerDue) {
     let kind = match timer.kind {
         TimerKind::Timeout => "timeout",
@@ -125,16 +121,16 @@ pub fn timer(timer: &TimerDue) {
         TimerKind::Deadline => "deadline",
     };
     let verdict = match timer.verdict {
-        Verdict::Queued => "queued",
-        Verdict::PickedUp => "picked_up",
-        Verdict::Unanswered => "unanswered",
-        Verdict::Gone => "gone",
-        Verdict::Unknown => "unknown",
+        PickUpStatus::Queued => "queued",
+        PickUpStatus::PickedUp => "picked_up",
+        PickUpStatus::Unanswered => "unanswered",
+        PickUpStatus::Gone => "gone",
+        PickUpStatus::Unknown => "unknown",
     };
     counter!("saga_timers_total", "kind" => kind, "verdict" => verdict).increment(1);
 }
 
-/// How many sagas are live, by status; statuses without one are zero.
+/// Sets the numbers of live sagas by status; a status that is missing in `counts` is set to zero.
 pub fn live(counts: &[(String, i64)]) {
     for status in ["running", "compensating", "parked"] {
         let count = counts
@@ -145,62 +141,62 @@ pub fn live(counts: &[(String, i64)]) {
     }
 }
 
-/// Home partitions that are this process's.
+/// Sets the number of home partitions that are assigned to this process.
 pub fn partitions_owned(count: usize) {
     gauge!("saga_partitions_owned").set(count as f64);
 }
 
-/// Timers in memory.
+/// Sets the numbers of timers and of watched queued commands that are in memory.
 pub fn timers_held(held: usize, watched: usize) {
     gauge!("saga_timers_held").set(held as f64);
     gauge!("saga_commands_queued").set(watched as f64);
 }
 
-/// Records that a participant has not consumed yet, as seen from here.
+/// Sets the number of records that a participant has not consumed yet, by the offsets that this process reads.
 pub fn participant_lag(topic: &str, group: &str, records: i64) {
     gauge!("saga_participant_lag", "topic" => topic.to_owned(), "group" => group.to_owned())
         .set(records as f64);
 }
 
-/// Records of `saga.inputs` that wait, and outbox rows.
+/// Sets the number of records of `saga.inputs` that are not consumed yet, and the number of outbox rows.
 pub fn backlog(inputs: i64, outbox: i64) {
     gauge!("saga_inputs_waiting").set(inputs as f64);
     gauge!("saga_outbox_rows").set(outbox as f64);
 }
 
-/// Days of history for which partitions are made already; an alarm is due when it falls below one.
+/// Sets the number of days for which history partitions exist already. Alert when it falls below one.
 pub fn partitions_ahead_days(days: f64) {
     gauge!("saga_history_ahead_days").set(days);
 }
 
-/// Milliseconds since the floor, and since the oldest live saga began.
+/// Sets the ages, in milliseconds, of the floor and of the oldest live saga.
 pub fn ages(floor_ms: i64, oldest_live_ms: i64) {
     gauge!("saga_floor_age_seconds").set(floor_ms as f64 / 1_000.0);
     gauge!("saga_oldest_live_age_seconds").set(oldest_live_ms as f64 / 1_000.0);
 }
 
-/// Live sagas that are older than the retention and so hold the floor: an alarm is due above zero.
+/// Sets the number of live sagas that are older than the retention and so hold the floor back. Alert above zero.
 pub fn overaged(count: i64) {
     gauge!("saga_overaged").set(count as f64);
 }
 
-/// Partitions of history that lie below the floor and could not be dropped yet.
+/// Sets the number of history partitions that lie below the floor and could not be dropped yet.
 pub fn history_left(count: usize) {
     gauge!("saga_history_partitions_left").set(count as f64);
 }
 
-/// Dead letters that nobody has replayed or discarded; an alarm is due when there is any.
+/// Sets the number of dead letters that are neither replayed nor discarded. Alert when there is any.
 pub fn dead_letters_open(topic: &str, reason: &'static str, count: u64) {
     gauge!("saga_dead_letters_open", "topic" => topic.to_owned(), "reason" => reason)
         .set(count as f64);
 }
 
-/// `replayed` or `discarded`.
+/// Counts a decision about a dead letter; `decision` is `replayed` or `discarded`.
 pub fn dead_letter_decided(decision: &'static str) {
     counter!("saga_dead_letters_decided_total", "decision" => decision).increment(1);
 }
 
-/// A record of the events' topic that is no event of ours.
+/// Counts a record of the events topic that is not an event of the orchestrator.
 pub fn live_event_passed_over() {
     counter!("saga_live_events_passed_over_total").increment(1);
 }

@@ -1,20 +1,15 @@
 //! Configuration: `config/order-svc.toml` is both the commented example and the defaults.
 
-use crate::domain::{
-    limits::MAX_WAIT_SECONDS,
-    money::{CurrencyUnit, MoneyError},
-    request::RequestRules,
-};
+use crate::{domain::limits::MAX_WAIT_SECONDS, http::order_request::RequestRules};
+use saga_contracts::money::{CurrencyUnit, MoneyError};
 use saga_messaging::{
+    backpressure::{Backpressure, Bounds},
     batcher::BatcherSettings,
     kafka::KafkaConfig,
-    participant::ParticipantSettings,
-    pressure::{Bounds, Pressure},
 };
-use saga_service::{
-    ServiceConfig, config::ConfigError, http::HttpConfig, postgres::PostgresConfig,
-    telemetry::LogConfig,
-};
+use saga_participant::ParticipantSettings;
+use saga_postgres::PostgresConfig;
+use saga_service::{ServiceConfig, config::ConfigError, http::HttpConfig, telemetry::LogConfig};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -34,11 +29,11 @@ pub struct Config {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OrdersConfig {
-    /// ISO 4217, of orders that name none.
+    /// The ISO 4217 code of the currency of orders that name none.
     pub currency: String,
-    /// Of orders that name none.
+    /// The saga definition of orders that name none.
     pub definition: String,
-    /// That may be asked for.
+    /// The saga definitions that an order may name.
     pub definitions: Vec<String>,
 }
 
@@ -61,8 +56,8 @@ impl Config {
         })
     }
 
-    pub fn pressure(&self) -> Pressure {
-        Pressure::new(Bounds {
+    pub fn pressure(&self) -> Backpressure {
+        Backpressure::new(Bounds {
             patience: Duration::from_millis(self.intake.backlog_ms),
             least: BACKLOG_LEAST,
             at_first: self.intake.backlog_limit,
@@ -81,9 +76,9 @@ impl Config {
     }
 }
 
-/// A burst of orders is no overload.
+/// The number of waiting messages that is never refused: a burst of orders is not an overload.
 const BACKLOG_LEAST: u64 = 1_000;
-/// A window longer than this would be felt by every caller.
+/// The longest window. Every caller would notice a longer one.
 const MAX_WINDOW_MS: u64 = 1_000;
 
 impl ServiceConfig for Config {
@@ -169,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_named() {
+    fn invalid_and_contradictory_settings_are_refused_by_key() {
         check("orders.currency = \"EURO\"", "orders.currency");
         check("orders.definition = \"other\"", "orders.definitions");
         check("orchestrator_url = \"ftp://x\"", "orchestrator_url");

@@ -1,4 +1,4 @@
-//! order-svc: takes orders in over HTTP, starts their sagas, and ends them as their sagas say.
+//! order-svc: accepts orders over HTTP, starts their sagas, and ends the orders as their sagas decide.
 //!
 //! ```text
 //!            POST /orders                        GET /orders…            order.confirm, order.cancel
@@ -12,8 +12,8 @@
 //!               relay ──▶ saga.inputs, the order's home partition
 //! ```
 //!
-//! An order's id is its saga's id: whoever has one can search for it everywhere. It is a UUIDv7, so orders sort by
-//! time without a column for it. [`domain`] decides and knows no I/O; all SQL stands in [`store`].
+//! An order's id is also its saga's id, so that one id can be searched for everywhere. The id is a UUIDv7, so orders
+//! sort by time without a column for it. [`domain`] decides and does no I/O; all SQL is in [`store`].
 
 pub mod config;
 pub mod domain;
@@ -34,36 +34,41 @@ use intake::{
     upkeep::{self, Partitions},
 };
 use participant::OrderParticipant;
-use saga_contracts::topic::{ORCHESTRATOR_GROUP, SAGA_INPUTS};
+use saga_contracts::topic::{ORCHESTRATOR_GROUP, ORDER_COMMANDS, ORDER_GROUP, SAGA_INPUTS};
 use saga_log::SagaLog;
 use saga_messaging::{
+    backpressure::InputLag,
     batcher::Batcher,
-    kafka::{KafkaConfig, KafkaWriter},
+    database::ConsumerGroup,
+    kafka::{self, KafkaWriter},
     outbox::{Outbox, Relay, RelaySettings},
-    participant::{ParticipantConfig, inbox},
     partition::PartitionAlarm,
-    pressure::InputsWatch,
+    progress::Progress,
+};
+use saga_participant::{Participant, batch::Batch, inbox};
+use saga_postgres::{
+    Pools, PostgresConfig,
+    clock::Clock,
+    migrations::{check_all, migrate, migration_pool},
 };
 use saga_service::{
     Service,
     health::{HealthRegistry, Readiness},
     http::serve,
     lifecycle::Shutdown,
-    postgres::{self, Pools, PostgresConfig},
-    startup::{Startup, participant::approved},
+    startup::{Server, Startup, until_ready},
 };
 use sqlx::PgPool;
 use std::sync::Arc;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-/// `ce_source` of every message of this service.
-pub const SOURCE: &str = "/order-svc";
-
-/// Barrier partitions are made for so many days ahead.
+/// The number of days for which barrier partitions are created in advance.
 const PARTITIONS_AHEAD_DAYS: u32 = 7;
 
-/// The service.
+type OrdersParticipant = Participant<Batch<OrderParticipant>>;
+
+/// The order service.
 pub struct OrderService;
 
 impl Service for OrderService {
@@ -72,9 +77,9 @@ impl Service for OrderService {
     type Config = Config;
 
     async fn migrate(config: &Config) -> anyhow::Result<()> {
-        let pool = postgres::migration_pool(&config.postgres, Self::NAME).await?;
+        let pool = migration_pool(&config.postgres, Self::NAME).await?;
         for migrator in store::migration::all() {
-            postgres::migrate(&pool, &migrator).await?;
+            migrate(&pool, &migrator).await?;
         }
         inbox::ensure_partitions(&pool, PARTITIONS_AHEAD_DAYS).await?;
         pool.close().await;
@@ -83,7 +88,17 @@ impl Service for OrderService {
 
     async fn check_migrations(config: &Config) -> anyhow::Result<()> {
         let migrators = store::migration::all();
-        Ok(postgres::check_all(&config.postgres, Self::NAME, &migrators.each_ref()).await?)
+        Ok(check_all(&config.postgres, Self::NAME, &migrators.each_ref()).await?)
+    }
+
+    async fn adopt(config: &Config, confirmed: bool) -> Option<anyhow::Result<String>> {
+        let group = ConsumerGroup {
+            postgres: &config.postgres,
+            kafka: &config.kafka,
+            group: ORDER_GROUP,
+            topic: ORDER_COMMANDS,
+        };
+        Some(group.adopt(Self::NAME, confirmed).await.map_err(Into::into))
     }
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
@@ -99,7 +114,7 @@ impl Service for OrderService {
 async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> anyhow::Result<()> {
     metric::describe();
     let mut startup = Startup::new(&config.http, OrderService::NAME, &listener, shutdown);
-    let servers = [postgres::server(&config.postgres)];
+    let servers = [Server::postgres(&config.postgres)];
     let prepare = || prepare(&config.postgres);
     let Some(Pools {
         store: pool,
@@ -110,11 +125,14 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
     };
     startup.end().await;
     let writer = KafkaWriter::connect(&config.kafka).context("kafka")?;
-    // The relay stops last: what was accepted while draining still goes out.
+    // The relay stops last, so that it still sends the messages of orders accepted while draining.
     let stop_relay = CancellationToken::new();
     let until_drained = stop_relay.clone().drop_guard();
     let settings = RelaySettings::default();
-    let (outbox, relay, sending) = Relay::new(pool.clone(), writer.clone(), settings, stop_relay);
+    let (outbox, relay, sending) =
+        Relay::new(pool.clone(), writer.clone(), settings, stop_relay.clone());
+    let group_is_ours = CancellationToken::new();
+    let sending = send_once_ours(sending, group_is_ours.clone(), stop_relay);
     let sending = shutdown.spawn("outbox relay", sending);
     let alarm = inbox::alarm();
     let app = Arc::new(App {
@@ -126,16 +144,24 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
         partitions: Partitions::default(),
         pressure: config.pressure(),
         waiters: Arc::default(),
+        clock: Clock::of_process(),
         saga_log: SagaLog::new(&config.orchestrator_url)?,
         rules: config.rules()?,
     });
-    let inputs = InputsWatch::connect(&config.kafka, ORCHESTRATOR_GROUP, SAGA_INPUTS);
+    let inputs = InputLag::connect(&config.kafka, ORCHESTRATOR_GROUP, SAGA_INPUTS);
     let inputs = inputs.context("kafka")?;
     let watch = inputs.run(app.pressure.clone(), shutdown.soft.clone());
     shutdown.spawn("pressure", watch);
     let mut health = health(pool, writer.clone(), alarm.clone());
     let ready = health.readiness("kafka");
-    let participant = start_beside(config, &app, writer, (ready, alarm), shutdown);
+    let progress = Progress::default();
+    let (orders, commands) = (app.intake.progress(), progress.clone());
+    health.watch("orders", move || orders.look());
+    health.watch(ORDER_COMMANDS, move || commands.look());
+    let waiters = Arc::clone(&app.waiters);
+    let participant = participant::participant(config, waiters, alarm, progress);
+    let known = (ready, group_is_ours, participant);
+    let participant = start_beside(config, &app, writer, known, shutdown);
     let api = http::router(Arc::clone(&app));
     serve(
         &config.http,
@@ -148,29 +174,42 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
     .await?;
     shutdown.soft.cancel();
     app.intake.drain().await;
-    participant.await.context("the participant broke off")?;
+    participant.await.context("the participant failed")?;
     drop(until_drained);
-    sending.await.context("the outbox's relay broke off")?;
+    sending.await.context("the outbox's relay failed")?;
     match shutdown.failure() {
         Some(reason) => bail!("{reason}"),
         None => Ok(()),
     }
 }
 
+/// Runs the relay once the consumer group is known to belong to this database. Orders in another database would start
+/// sagas that nobody could end, so their messages stay in its outbox.
+async fn send_once_ours(
+    sending: impl Future<Output = ()>,
+    group_is_ours: CancellationToken,
+    stop: CancellationToken,
+) {
+    tokio::select! {
+        () = group_is_ours.cancelled() => sending.await,
+        () = stop.cancelled() => {}
+    }
+}
+
 async fn prepare(config: &PostgresConfig) -> anyhow::Result<Pools> {
-    let pools = postgres::pools(config, OrderService::NAME).await?;
+    let pools = saga_postgres::pools(config, OrderService::NAME).await?;
     inbox::ensure_partitions(&pools.store, PARTITIONS_AHEAD_DAYS)
         .await
         .context("the barrier's partitions could not be made")?;
     Ok(pools)
 }
 
-/// Starts what runs beside the requests, and returns the participant, which others must not outlive.
+/// Starts the background tasks, and returns the participant's task, which `run` waits for.
 fn start_beside(
     config: &Config,
     app: &Arc<App>,
     writer: KafkaWriter,
-    (ready, alarm): (Readiness, PartitionAlarm),
+    (ready, group_is_ours, participant): (Readiness, CancellationToken, OrdersParticipant),
     shutdown: &Shutdown,
 ) -> JoinHandle<()> {
     let stop = || shutdown.soft.clone();
@@ -182,38 +221,53 @@ fn start_beside(
     shutdown.spawn("waiting requests", async move {
         waiters.run(wait_pool, stop_waiting).await;
     });
-    let participant = participant::settings(config, alarm);
-    let kafka = config.kafka.clone();
-    let consuming = consume(participant, kafka, Arc::clone(app), writer, ready, stop());
-    // Without it, orders are taken and never end: better to stop, and be started again, than to pretend.
+    let known = (ready, group_is_ours);
+    let consuming = consume(
+        participant,
+        config.clone(),
+        Arc::clone(app),
+        writer,
+        known,
+        stop(),
+    );
+    // Without the participant, orders are accepted and never end. The service stops instead, and is restarted.
     shutdown.spawn_vital("the participant", consuming)
 }
 
-/// Waits for the broker, and is ready to take orders then; consumes what follows from them until `stop`. Topics that are
-/// not as they must be end it.
+/// Waits for the broker, sets the service to ready, and consumes `order.commands` until `stop`. Fails if the topics are
+/// not as required, or if the group belongs to another database.
 async fn consume(
-    participant: ParticipantConfig,
-    kafka: KafkaConfig,
+    participant: OrdersParticipant,
+    config: Config,
     app: Arc<App>,
     writer: KafkaWriter,
-    ready: Readiness,
+    (ready, group_is_ours): (Readiness, CancellationToken),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let count = || async { Ok(upkeep::count_partitions(&app.partitions, &writer).await?) };
-    let approved = approved(participant, &kafka, &ready, &stop, count);
-    let Some(participant) = approved.await? else {
+    let servers = [
+        Server::kafka(&config.kafka.brokers, kafka::is_unavailable),
+        Server::postgres(&config.postgres),
+    ];
+    let approve = || async {
+        let approved = participant.approve(&app.pool, &config.kafka).await?;
+        upkeep::count_partitions(&app.partitions, &writer).await?;
+        Ok(approved)
+    };
+    let Some(approved) = until_ready(&servers, &ready, &stop, approve).await? else {
         return Ok(());
     };
-    let handler = OrderParticipant {
-        waiters: Arc::clone(&app.waiters),
-    };
-    participant::run(participant, handler, app.pool.clone(), kafka, stop).await
+    group_is_ours.cancel();
+    participant
+        .run_approved(approved, app.pool.clone(), config.kafka, stop)
+        .await
+        .context("order.commands cannot be consumed")
 }
 
 fn health(pool: PgPool, writer: KafkaWriter, alarm: PartitionAlarm) -> HealthRegistry {
     let mut health = HealthRegistry::default();
     health.register("inbox partitions", alarm.health_check());
-    health.register("postgres", move || postgres::health(pool.clone()));
+    health.register("clock", || async { Clock::of_process().check() });
+    health.register("postgres", move || saga_postgres::health(pool.clone()));
     health.register("kafka", move || {
         let writer = writer.clone();
         async move { writer.health().await.map_err(|error| error.to_string()) }

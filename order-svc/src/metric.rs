@@ -1,4 +1,4 @@
-//! What this service's own metrics mean.
+//! Descriptions of this service's own metrics.
 
 use saga_messaging::metric::{
     self, Help,
@@ -28,7 +28,7 @@ const HELP: &[Help] = &[
     ),
 ];
 
-/// Of this process, the library's included.
+/// Describes the metrics of this service and of the messaging library.
 pub fn describe() {
     metric::describe(metric::HELP);
     metric::describe(HELP);
@@ -40,9 +40,12 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn every_metric_says_what_it_means() {
+    fn every_metric_has_a_help_text() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let told: Vec<&str> = HELP.iter().map(|(_, name, _)| *name).collect();
-        assert_eq!(saga_testkit::metrics::undescribed(&sources, &told), [""; 0]);
+        assert_eq!(
+            saga_test_support::metrics::undescribed(&sources, &told),
+            [""; 0]
+        );
     }
 }

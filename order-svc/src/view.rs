@@ -1,10 +1,8 @@
-//! An order as its callers see it: money in major units with the currency's digits, and in minor units for programs.
+//! The order in the API's format: money in major units with the currency's digits, and in minor units for programs.
 
-use crate::domain::{
-    money::CurrencyUnit,
-    order::{CancelReason, Order, OrderLine},
-};
+use crate::domain::order::{CancelReason, Order, OrderLine};
 use chrono::{DateTime, SecondsFormat, Utc};
+use saga_contracts::money::CurrencyUnit;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -14,9 +12,9 @@ use uuid::Uuid;
 #[serde(rename_all = "camelCase")]
 #[schema(as = Order)]
 pub struct OrderView<'a> {
-    /// UUIDv7: ids sort by time.
+    /// The order's id, a UUIDv7: ids sort by time.
     id: Uuid,
-    /// The order's saga; the same id.
+    /// The id of the order's saga, which is the order's id.
     saga_id: Uuid,
     customer_id: Uuid,
     #[schema(value_type = String, pattern = "PENDING|CONFIRMED|CANCELLED", example = "PENDING")]
@@ -24,20 +22,20 @@ pub struct OrderView<'a> {
     /// The saga definition that drives the order.
     definition: &'a str,
     items: Vec<LineView>,
-    /// Total in major units.
+    /// The total in major units.
     #[schema(value_type = f64, example = 21.00)]
     amount: Box<RawValue>,
-    /// Total in minor units.
+    /// The total in minor units.
     amount_minor: i64,
-    /// ISO 4217.
+    /// The ISO 4217 code of the currency.
     currency: &'static str,
     #[schema(value_type = String, format = DateTime)]
     created_at: String,
-    /// When it was confirmed or cancelled.
+    /// The time at which the order was confirmed or cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     ended_at: Option<String>,
-    /// Why it was cancelled.
+    /// The reason why the order was cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a CancelReason>,
 }
@@ -48,13 +46,14 @@ pub struct OrderView<'a> {
 pub struct LineView {
     product_id: Uuid,
     quantity: u32,
-    /// Per piece. Left out where the line was ordered by its total and that total is no multiple of the quantity.
+    /// The price per piece. Left out if the line was ordered by its total and that total is not a multiple of the
+    /// quantity.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, example = 10.50)]
     price: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     price_minor: Option<i64>,
-    /// Of the whole line.
+    /// The amount of the whole line.
     #[schema(value_type = f64, example = 21.00)]
     amount: Box<RawValue>,
     amount_minor: i64,
@@ -97,12 +96,12 @@ impl LineView {
     }
 }
 
-/// The body that answers a request about one order. The same order always gives the same bytes.
+/// Returns the JSON text of one order. The same order always gives the same bytes.
 pub fn body(order: &Order) -> String {
     serde_json::to_string(&OrderView::of(order)).unwrap_or_else(|_| "null".to_owned())
 }
 
-/// An instant, to the millisecond.
+/// Formats a time to the millisecond.
 pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -1,20 +1,17 @@
-//! The calls to the gateway and what they mean for the payments' rows.
+//! Calls the gateway, and writes the outcomes to the payments' rows.
 
 use crate::{
-    domain::{Book, Operation, Payment},
+    domain::{Operation, Payment, PaymentBatch},
     gateway::{Gateway, GatewayAnswer, GatewayRequest},
-    handler::Wish,
+    handler::{ChargeOrder, PaymentCommand},
     store,
 };
 use async_trait::async_trait;
-use saga_contracts::{
-    fault_code::GATEWAY_ERROR,
-    message_type::{PAYMENT_FAILED, PAYMENT_REFUNDED, PAYMENT_SUCCESS},
-    payload::{ChargePayment, PaymentMoved},
-};
-use saga_core::message::{Command, Fault};
-use saga_messaging::participant::{
-    CallLimits, CallOutcome, ExternalCalls, HandlerError, Settlement,
+use saga_contracts::{fault_code::GATEWAY_ERROR, payload::PaymentMoved};
+use saga_participant::{
+    Command, Fault, HandlerError,
+    batch::Commands,
+    external::{CallLimits, CallOutcome, ExternalCalls, Settlement},
 };
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
@@ -22,7 +19,7 @@ use std::sync::Arc;
 use tracing::info;
 use uuid::Uuid;
 
-/// See the module.
+/// The external calls of payment commands, made through a [`Gateway`].
 pub struct GatewayCalls {
     gateway: Arc<dyn Gateway>,
     pool: PgPool,
@@ -38,30 +35,31 @@ impl GatewayCalls {
         }
     }
 
-    /// `Err`: nothing was asked, but an earlier call with the same key may have been.
-    async fn request(&self, command: &Command) -> Result<GatewayRequest, String> {
-        match Wish::of(command) {
-            Ok(Wish::Charge(charge)) => Ok(charge_request(charge, &command.payload)),
-            Ok(Wish::Refund(order_id)) => {
+    /// Builds the gateway's request. `Err` means that the gateway was not called this time; an earlier call with the
+    /// same key may have been made.
+    async fn request(&self, command: PaymentCommand) -> Result<GatewayRequest, String> {
+        match command {
+            PaymentCommand::Charge(order) => Ok(charge_request(order)),
+            PaymentCommand::Refund(order) => {
+                let order_id = order.order_id;
                 let payment = store::find(&self.pool, order_id)
                     .await
                     .map_err(|error| format!("the payment cannot be read: {error}"))?
                     .ok_or_else(|| format!("order {order_id} has no payment"))?;
                 Ok(refund_request(payment))
             }
-            Err(_) => Err("the command cannot be read".to_owned()),
         }
     }
 }
 
-fn charge_request(charge: ChargePayment, payload: &Value) -> GatewayRequest {
+fn charge_request(ChargeOrder { charge, items }: ChargeOrder) -> GatewayRequest {
     GatewayRequest {
         operation: Operation::Charge,
         order_id: charge.order_id,
         customer_id: charge.customer_id,
         amount_minor: charge.amount_minor,
         currency: charge.currency,
-        product_ids: product_ids(payload),
+        product_ids: product_ids(&items),
         charge_reference: None,
     }
 }
@@ -78,9 +76,9 @@ fn refund_request(payment: Payment) -> GatewayRequest {
     }
 }
 
-/// The order's products, if the definition passes its lines along.
-fn product_ids(payload: &Value) -> Vec<Uuid> {
-    let lines = payload["items"].as_array();
+/// Returns the products of the order's lines.
+fn product_ids(items: &Value) -> Vec<Uuid> {
+    let lines = items.as_array();
     lines
         .into_iter()
         .flatten()
@@ -91,47 +89,37 @@ fn product_ids(payload: &Value) -> Vec<Uuid> {
 fn outcome(request: &GatewayRequest, answer: GatewayAnswer) -> CallOutcome {
     match answer {
         GatewayAnswer::Approved { reference } => approved(request, reference),
-        GatewayAnswer::Declined { code, message } => CallOutcome::Failure {
-            reply_type: PAYMENT_FAILED.to_owned(),
-            fault: Fault::new(code, message),
-        },
-        GatewayAnswer::Failed { message } => CallOutcome::Error {
-            fault: Fault::new(GATEWAY_ERROR, message),
-        },
+        GatewayAnswer::Declined { code, message } => {
+            CallOutcome::Failure(Fault::new(code, message))
+        }
+        GatewayAnswer::Failed { message } => CallOutcome::Error(Fault::new(GATEWAY_ERROR, message)),
         GatewayAnswer::Indeterminate { why } => CallOutcome::Indeterminate { why },
     }
 }
 
 fn approved(request: &GatewayRequest, reference: String) -> CallOutcome {
-    let reply_type = match request.operation {
-        Operation::Charge => PAYMENT_SUCCESS,
-        Operation::Refund => PAYMENT_REFUNDED,
-    };
-    let moved = PaymentMoved {
+    CallOutcome::success(PaymentMoved {
         order_id: request.order_id,
         amount_minor: request.amount_minor,
         currency: request.currency.clone(),
         gateway_reference: reference,
-    };
-    match serde_json::to_value(moved) {
-        Ok(result) => CallOutcome::Success {
-            reply_type: reply_type.to_owned(),
-            result,
-        },
-        Err(error) => CallOutcome::Indeterminate {
-            why: error.to_string(),
-        },
-    }
+    })
 }
 
 #[async_trait]
 impl ExternalCalls for GatewayCalls {
+    type Command = PaymentCommand;
+
+    fn commands() -> Commands<PaymentCommand> {
+        PaymentCommand::commands()
+    }
+
     fn limits(&self) -> CallLimits {
         self.limits
     }
 
-    async fn call(&self, key: &str, command: &Command) -> CallOutcome {
-        match self.request(command).await {
+    async fn call(&self, key: &str, command: Command<PaymentCommand>) -> CallOutcome {
+        match self.request(command.payload).await {
             Ok(request) => outcome(&request, self.gateway.call(key, &request).await),
             Err(why) => CallOutcome::Indeterminate { why },
         }
@@ -140,35 +128,33 @@ impl ExternalCalls for GatewayCalls {
     async fn settle(
         &self,
         tx: &mut PgConnection,
-        settled: &[Settlement],
+        settled: Vec<Settlement<PaymentCommand>>,
     ) -> Result<(), HandlerError> {
-        let wishes: Vec<(Wish, &Settlement)> = settled
-            .iter()
-            .filter_map(|settlement| Some((Wish::of(&settlement.command).ok()?, settlement)))
-            .collect();
-        let mut book =
-            store::lock(tx, wishes.iter().map(|(wish, _)| wish.order_id()).collect()).await?;
-        for (wish, settlement) in &wishes {
-            apply(&mut book, wish, settlement);
+        let orders = settled.iter().map(|one| one.command.payload.order_id());
+        let mut payments = store::lock(tx, orders.collect()).await?;
+        for settlement in &settled {
+            apply(&mut payments, settlement);
         }
-        Ok(store::write(tx, book).await?)
+        Ok(store::write(tx, payments).await?)
     }
 }
 
-fn apply(book: &mut Book, wish: &Wish, settlement: &Settlement) {
-    let (order_id, now) = (wish.order_id(), saga_service::clock::now());
-    let operation = match wish {
-        Wish::Charge(_) => Operation::Charge,
-        Wish::Refund(_) => Operation::Refund,
+fn apply(payments: &mut PaymentBatch, settlement: &Settlement<PaymentCommand>) {
+    let now = saga_service::clock::now();
+    let command = &settlement.command.payload;
+    let order_id = command.order_id();
+    let operation = match command {
+        PaymentCommand::Charge(_) => Operation::Charge,
+        PaymentCommand::Refund(_) => Operation::Refund,
     };
     match &settlement.outcome {
-        CallOutcome::Success { result, .. } => {
+        CallOutcome::Success(result) => {
             let reference = result["gatewayReference"].as_str().unwrap_or_default();
-            book.succeeded(order_id, operation, reference, now);
+            payments.succeeded(order_id, operation, reference, now);
         }
-        CallOutcome::Failure { fault, .. } => {
+        CallOutcome::Failure(fault) => {
             log_fault(settlement, order_id, "declined", fault);
-            book.not_done(
+            payments.not_done(
                 order_id,
                 operation,
                 false,
@@ -176,9 +162,9 @@ fn apply(book: &mut Book, wish: &Wish, settlement: &Settlement) {
                 now,
             );
         }
-        CallOutcome::Error { fault } => {
+        CallOutcome::Error(fault) => {
             log_fault(settlement, order_id, "failed", fault);
-            book.not_done(
+            payments.not_done(
                 order_id,
                 operation,
                 true,
@@ -186,12 +172,12 @@ fn apply(book: &mut Book, wish: &Wish, settlement: &Settlement) {
                 now,
             );
         }
-        // Not settled.
+        // An unknown outcome is not settled.
         CallOutcome::Indeterminate { .. } => {}
     }
 }
 
-fn log_fault(settlement: &Settlement, order_id: Uuid, what: &str, fault: &Fault) {
+fn log_fault(settlement: &Settlement<PaymentCommand>, order_id: Uuid, what: &str, fault: &Fault) {
     let command = &settlement.command;
     info!(
         saga.id = %command.saga_id,

@@ -1,14 +1,10 @@
 //! Configuration: `config/payment-svc.toml` is both the commented example and the defaults.
 
 use crate::gateway::GatewayConfig;
-use saga_messaging::{
-    kafka::KafkaConfig,
-    participant::{CallLimits, ParticipantSettings},
-};
-use saga_service::{
-    ServiceConfig, config::ConfigError, http::HttpConfig, postgres::PostgresConfig,
-    telemetry::LogConfig,
-};
+use saga_messaging::kafka::KafkaConfig;
+use saga_participant::{ParticipantSettings, external::CallLimits};
+use saga_postgres::PostgresConfig;
+use saga_service::{ServiceConfig, config::ConfigError, http::HttpConfig, telemetry::LogConfig};
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, time::Duration};
 
@@ -28,7 +24,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct CallsConfig {
     pub concurrency: usize,
-    /// 0 for as many as there are.
+    /// The maximum number of calls per second; 0 for no limit.
     pub per_second: u32,
     pub timeout_ms: u64,
     pub lease_ms: u64,
@@ -36,7 +32,7 @@ pub struct CallsConfig {
     pub key_lifetime_ms: u64,
 }
 
-/// Calls under way beyond this many only wait in the gateway's ledger.
+/// The maximum of `calls.concurrency`. More concurrent calls would only wait in the gateway's ledger.
 const CONCURRENCY_MAX: usize = 1_000;
 
 impl Config {
@@ -109,7 +105,7 @@ mod tests {
     fn the_defaults_are_valid() {
         let config = load::<PaymentService>(None, None).expect("defaults");
         assert_eq!(config.http.listen.port(), 3003);
-        assert_eq!(config.gateway.limit.minor(2), 100_000);
+        assert_eq!(config.gateway.limit.minor("EUR"), 100_000);
         assert!(config.gateway.rules.is_empty());
     }
 
@@ -127,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_work_is_named() {
+    fn invalid_settings_are_refused_by_key() {
         let check = |change: &str, expected: &str| {
             let error = load::<PaymentService>(None, Some(change))
                 .expect_err(change)

@@ -1,4 +1,4 @@
-//! payment-svc: charges and refunds, through a payment gateway.
+//! payment-svc: charges and refunds orders through a payment gateway.
 //!
 //! ```text
 //!  payment.commands ─▶ barrier ─▶ handler: note what is asked, with an intent ── commit
@@ -9,9 +9,9 @@
 //!  GET /payments, GET /payments/{orderId}
 //! ```
 //!
-//! **Money never moves twice.** An answer that was lost is asked for by calling again with the same key; only a definite
-//! failure is followed by another key. The gateway that is shipped is simulated, but keeps its keys as durably as a real
-//! one.
+//! **Money never moves twice.** A lost answer is fetched by calling again with the same key; only after a definite
+//! failure does the next attempt use another key. The shipped gateway is simulated, but stores its keys as durably as a
+//! real one.
 
 pub mod calls;
 pub mod config;
@@ -24,13 +24,22 @@ pub mod store;
 
 use anyhow::{Context, Result};
 use gateway::Ledger;
-use saga_messaging::{kafka, metric, migrations, participant::inbox, partition::PartitionAlarm};
+use saga_contracts::topic;
+use saga_messaging::{
+    database::ConsumerGroup, kafka, metric, migrations, partition::PartitionAlarm,
+    progress::Progress,
+};
+use saga_participant::inbox;
+use saga_postgres::{
+    Pools, PostgresConfig,
+    clock::Clock,
+    migrations::{check_all, migrate_all},
+};
 use saga_service::{
     Service,
     health::HealthRegistry,
     lifecycle::{DRAIN_DEADLINE, Shutdown},
-    postgres::{self, Pools, PostgresConfig},
-    startup::Startup,
+    startup::{Server, Startup},
 };
 use sqlx::PgPool;
 use std::sync::Arc;
@@ -38,7 +47,7 @@ use tokio::net::TcpListener;
 
 pub use config::Config;
 
-/// The service, for `main`, the standalone mode and tests.
+/// The payment service, for `main`, the standalone mode and tests.
 pub struct PaymentService;
 
 impl Service for PaymentService {
@@ -47,19 +56,29 @@ impl Service for PaymentService {
     type Config = Config;
 
     async fn migrate(config: &Config) -> Result<()> {
-        let migrators = [&store::MIGRATIONS, &migrations::migrator()];
-        Ok(postgres::migrate_all(&config.postgres, Self::NAME, &migrators).await?)
+        let migrators = [&*store::MIGRATIONS, &migrations::migrator()];
+        Ok(migrate_all(&config.postgres, Self::NAME, &migrators).await?)
     }
 
     async fn check_migrations(config: &Config) -> Result<()> {
-        let migrators = [&store::MIGRATIONS, &migrations::migrator()];
-        Ok(postgres::check_all(&config.postgres, Self::NAME, &migrators).await?)
+        let migrators = [&*store::MIGRATIONS, &migrations::migrator()];
+        Ok(check_all(&config.postgres, Self::NAME, &migrators).await?)
+    }
+
+    async fn adopt(config: &Config, confirmed: bool) -> Option<Result<String>> {
+        let group = ConsumerGroup {
+            postgres: &config.postgres,
+            kafka: &config.kafka,
+            group: topic::PAYMENT_GROUP,
+            topic: topic::PAYMENT_COMMANDS,
+        };
+        Some(group.adopt(Self::NAME, confirmed).await.map_err(Into::into))
     }
 
     async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<()> {
         metric::describe(metric::HELP);
         let mut startup = Startup::new(&config.http, Self::NAME, &listener, &shutdown);
-        let servers = [postgres::server(&config.postgres)];
+        let servers = [Server::postgres(&config.postgres)];
         let connect = || connect(&config.postgres);
         let Some((pools, ledger)) = startup.until(&servers, connect).await? else {
             return Ok(());
@@ -67,6 +86,9 @@ impl Service for PaymentService {
         startup.end().await;
         let alarm = inbox::alarm();
         let mut health = health(&config, &pools.store, alarm.clone());
+        let progress = Progress::default();
+        let watched = progress.clone();
+        health.watch(topic::PAYMENT_COMMANDS, move || watched.look());
         let api = http::router(Arc::new(http::App {
             pool: pools.store.clone(),
             reporting: pools.reporting,
@@ -75,7 +97,7 @@ impl Service for PaymentService {
             config.clone(),
             ledger.clone(),
             pools.store,
-            alarm,
+            (alarm, progress),
             health.readiness("kafka"),
             shutdown.soft.clone(),
         );
@@ -95,10 +117,10 @@ impl Service for PaymentService {
     }
 }
 
-/// The gateway is another company: it has connections of its own.
+/// Connects to Postgres. The gateway stands for another company, so it has its own connections.
 async fn connect(config: &PostgresConfig) -> Result<(Pools, Ledger)> {
-    let pools = postgres::pools(config, PaymentService::NAME).await?;
-    let gateway = postgres::store_pool(config, "payment-svc simulated gateway")
+    let pools = saga_postgres::pools(config, PaymentService::NAME).await?;
+    let gateway = saga_postgres::store_pool(config, "payment-svc simulated gateway")
         .await
         .context("connecting to Postgres")?;
     Ok((pools, Ledger::new(gateway)))
@@ -107,8 +129,9 @@ async fn connect(config: &PostgresConfig) -> Result<(Pools, Ledger)> {
 fn health(config: &Config, pool: &PgPool, alarm: PartitionAlarm) -> HealthRegistry {
     let mut health = HealthRegistry::default();
     let checked = pool.clone();
-    health.register("postgres", move || postgres::health(checked.clone()));
+    health.register("postgres", move || saga_postgres::health(checked.clone()));
     health.register("kafka", kafka::health_check(config.kafka.clone()));
     health.register("inbox partitions", alarm.health_check());
+    health.register("clock", || async { Clock::of_process().check() });
     health
 }

@@ -1,4 +1,9 @@
-//! payment-svc as a process of its own.
+//! The payment-svc process.
+
+/// The allocator is mimalloc because many small allocations of one thread are freed by another: see
+/// `deploy/bench/README.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     saga_service::main::<payment_svc::PaymentService>()

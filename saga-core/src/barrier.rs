@@ -1,5 +1,5 @@
-//! The participant's barrier, as a pure table (DESIGN.md section 5): which of a saga step's commands may run, given
-//! what its forward row F and its compensation row C say.
+//! The participant's barrier, as a pure table (saga-core/README.md, The barrier). The table decides which of a saga
+//! step's commands may run, given the marks of the step's forward row F and compensation row C.
 //!
 //! Source: the sub-transaction barrier of DTM (<https://dtm.pub/practice/barrier.html>), extended by `resolve`,
 //! by saved and unsaved failures, and by external calls that are pending.
@@ -10,7 +10,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a barrier row says. `Done`, `Failed` and `Refused` never change.
+/// The mark of a barrier row. `Done`, `Failed` and `Refused` never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
@@ -22,28 +22,28 @@ pub enum Mark {
     Refused,
 }
 
-/// What to do with an arriving command.
+/// The decision about an arriving command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Run the forward or compensation handler; its outcome decides the row.
+    /// Run the handler of the forward command or the compensation; its outcome decides the row.
     Run,
     /// Answer with the forward row's saved reply.
     SavedForward,
     /// Answer with the compensation row's saved reply.
     SavedCompensation,
-    /// Write F := refused and C := done, answer the empty compensation.
+    /// Write F := refused and C := done, and answer with the empty compensation.
     RefuseAndCompensateEmpty,
-    /// Write C := done, answer the empty compensation (nothing was done, or it was refused).
+    /// Write C := done, and answer with the empty compensation: nothing was done, or the action was refused.
     CompensateEmpty,
-    /// Write F := refused, answer `not_done`.
+    /// Write F := refused, and answer `not_done`.
     RefuseAndAnswerNotDone,
     /// Answer `not_done`.
     AnswerNotDone,
-    /// An external call is open: note the command with the intent, answer on settlement.
+    /// An external call is open: note the command with the call's intent, and answer when the call is settled.
     AnswerOnSettlement,
 }
 
-/// The table. `forward` and `compensation` are the rows' marks, `None` if absent.
+/// Looks up the table. `forward` and `compensation` are the marks of the rows, `None` if a row is absent.
 pub fn admit(forward: Option<Mark>, compensation: Option<Mark>, arriving: Direction) -> Admission {
     match arriving {
         Direction::Forward => admit_forward(forward, compensation),
@@ -56,8 +56,8 @@ fn admit_forward(forward: Option<Mark>, compensation: Option<Mark>) -> Admission
     match (forward, compensation) {
         (None, None) => Admission::Run,
         (None, Some(_)) if mutant::on(Mutant::ForgetRefusalByCompensation) => Admission::Run,
-        // A compensation leaves a forward row behind it. Should that row be missing all the same, running the
-        // action now could never be undone.
+        // A compensation leaves a forward row behind it. If that row is missing all the same, the action must not run
+        // now, because it could never be undone.
         (None, Some(_)) => Admission::RefuseAndAnswerNotDone,
         (Some(Mark::Pending), _) => Admission::AnswerOnSettlement,
         (Some(Mark::Done | Mark::Failed), _) => Admission::SavedForward,
@@ -69,7 +69,7 @@ fn admit_compensation(forward: Option<Mark>, compensation: Option<Mark>) -> Admi
     match compensation {
         Some(Mark::Done) => return Admission::SavedCompensation,
         Some(Mark::Pending) => return Admission::AnswerOnSettlement,
-        // An error or a failure of a compensation is not saved: the row says nothing, as if it were absent.
+        // An error or a failure of a compensation is not saved: such a row counts as absent.
         Some(Mark::Failed | Mark::Refused) | None => {}
     }
     match forward {

@@ -1,11 +1,11 @@
-//! Identifiers and instants. Both arrive from outside: nothing here reads a clock or a random source.
+//! Identifiers and instants. The caller passes both in: this crate reads no clock and no random source.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
-/// An instant, UTC. Millisecond precision survives every store and message.
+/// An instant in UTC. Stores and messages keep it to the millisecond.
 pub type Timestamp = DateTime<Utc>;
 
 /// Identifies one saga instance: a UUIDv7, so a range of ids is a range of time.
@@ -15,7 +15,7 @@ pub type Timestamp = DateTime<Utc>;
 pub struct SagaId(pub Uuid);
 
 impl SagaId {
-    /// Milliseconds since the Unix epoch that a UUIDv7 carries; `None` for any other version.
+    /// Returns the milliseconds since the Unix epoch that a UUIDv7 carries, and `None` for any other version.
     pub fn created_at_ms(self) -> Option<i64> {
         (self.0.get_version_num() == 7).then(|| {
             let bytes = self.0.as_bytes();

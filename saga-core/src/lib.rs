@@ -1,5 +1,5 @@
 //! The pure core of the saga orchestrator: definitions, instances, decisions, the barrier and the wire contract.
-//! No I/O, no clock, no randomness: time, ids and attempt numbers arrive inside the inputs.
+//! It does no I/O and reads no clock and no randomness: time, ids and attempt numbers arrive inside the inputs.
 //!
 //! ```text
 //!   YAML ──▶ definition ─────────────┐
@@ -10,12 +10,12 @@
 //!                                  commands to participants   lifecycle events to saga.events
 //!                                        │
 //!                                        ▼
-//!                                  barrier: what a participant lets run
+//!                                  barrier: which commands a participant may run
 //! ```
 //!
-//! Everything that can move a saga is an input, and [`transition::transition`] is the one function that applies it:
-//! the orchestrator, the property tests and the simulation call the same one. A participant's side of the bargain,
-//! which is what makes compensating an unknown outcome safe, is the table in [`barrier`].
+//! Everything that can move a saga is an input, and [`transition::transition`] is the one function that applies an
+//! input: the orchestrator, the property tests and the simulation call the same function. The participant's side is the
+//! table in [`barrier`]; it makes compensating an unknown outcome safe.
 //!
 //! # The words
 //!
@@ -36,7 +36,10 @@ pub mod barrier;
 pub mod definition;
 pub mod ids;
 pub mod instance;
+pub mod json;
 pub mod message;
 pub mod mutant;
 pub mod retry;
+pub mod secret;
 pub mod transition;
+pub mod yaml;

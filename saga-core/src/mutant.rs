@@ -1,11 +1,11 @@
 //! Faults that are built in on purpose, to prove that the checks of the simulation can fail.
 //!
-//! Each mutant takes one rule out at the place where the rule is. Without the feature `mutants`, which only the test
-//! kit sets, [`on`] is `false` for the compiler, and nothing of a mutant is left in the program.
+//! Each mutant disables one rule at the place in the code where the rule is. Without the feature `mutants`, which only
+//! the test crates enable, [`on`] is a constant `false`, and the compiler removes the mutants from the program.
 
 macro_rules! mutants {
     ($($(#[doc = $doc:literal])* $mutant:ident = $name:literal;)*) => {
-        /// A rule that is taken out.
+        /// A rule that is disabled.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Mutant { $($(#[doc = $doc])* $mutant,)* }
 
@@ -22,59 +22,65 @@ macro_rules! mutants {
 mutants! {
     /// Every action and every compensation runs, whatever the barrier says.
     SkipBarrier = "skip-barrier";
-    /// A redelivered command finds its work done, and is not answered.
+    /// A redelivered command that was handled before is not answered.
     ForgetSavedReply = "forget-saved-reply";
-    /// The barrier keeps an `error` as if it were final.
+    /// The barrier saves an `error` as if it were final.
     SaveErrors = "save-errors";
-    /// The barrier keeps a failure that parks its saga.
+    /// The barrier saves a failure that parks its saga.
     SaveParkingFailures = "save-parking-failures";
-    /// A compensation that comes first leaves its action free to run.
+    /// A compensation that arrives before its action does not bar the action.
     ForgetRefusalByCompensation = "forget-refusal-by-compensation";
-    /// A resolve that comes first leaves its action free to run.
+    /// A resolve that arrives before its action does not bar the action.
     ForgetRefusalByResolve = "forget-refusal-by-resolve";
-    /// A compensation finds an open call, and says that there is nothing to undo.
+    /// A compensation that meets an open external call answers that there is nothing to undo.
     CompensatePendingEmpty = "compensate-pending-empty";
-    /// A call that is repeated gets a key of its own.
+    /// A repeated external call gets a new idempotency key.
     NewKeyForRepeat = "new-key-for-repeat";
-    /// The starter does not write the barrier's record of its own step.
+    /// The starter does not write the barrier row of its own step.
     ForgetStarterRecord = "forget-starter-record";
-    /// Commands below a participant's own floor are handled.
+    /// A participant handles commands of sagas below its own floor.
     IgnoreFloorOfCommands = "ignore-floor-of-commands";
-    /// Starts below the orchestrator's floor are taken.
+    /// The orchestrator accepts starts below its floor.
     IgnoreFloorOfStarts = "ignore-floor-of-starts";
-    /// An `error` of an older attempt ends the current one.
+    /// An `error` of an older attempt ends the current attempt.
     AcceptOldErrors = "accept-old-errors";
-    /// The saga turns round without asking what became of its pivot.
+    /// The saga starts compensating without resolving its pivot.
     CompensateUnresolved = "compensate-unresolved";
-    /// A step is compensated before those that came after it.
+    /// A pivot whose outcome stays unknown is resolved without end.
+    AskWithoutEnd = "ask-without-end";
+    /// An attempt that timed out is followed by the next attempt at once.
+    NoPauseAfterTimeout = "no-pause-after-timeout";
+    /// A step is compensated before the steps that ran after it.
     CompensateInAnyOrder = "compensate-in-any-order";
-    /// A compensation that is used up counts as made.
+    /// A compensation whose attempts are used up counts as done.
     GiveUpCompensations = "give-up-compensations";
-    /// A command that nobody has picked up times out.
+    /// A command that its participant has not consumed times out.
     TimeOutQueued = "time-out-queued";
-    /// A timer does not wait until what was in the log before it is read.
+    /// A timer fires before the inputs that were in the log when it fell due are handled.
     FireTimersUnread = "fire-timers-unread";
-    /// An owner that takes a partition over does not look for what is due.
+    /// A new owner of a partition does not load the partition's timers.
     ForgetTimersOnTakeover = "forget-timers-on-takeover";
     /// Offsets are committed before the transaction.
     CommitOffsetsFirst = "commit-offsets-first";
-    /// A redelivered input is taken for a duplicate.
+    /// A redelivered input is handled as a duplicate.
     ForgetRedeliveries = "forget-redeliveries";
-    /// A duplicate has the commands in flight sent again.
+    /// A duplicate input makes the orchestrator send the commands in flight again.
     AnswerEveryStaleInput = "answer-every-stale-input";
-    /// No version holds a rival back.
+    /// The store does not check versions, so a stale owner can write.
     DropVersionCheck = "drop-version-check";
-    /// What an owner knows of sagas outlives its partitions, and is not compared with the rows of those it leaves alone.
+    /// The cache of sagas survives the loss of its partitions, and the versions of unmodified sagas are not checked.
     TrustMemory = "trust-memory";
-    /// A start does not look into history.
+    /// A start does not check the history of ended sagas.
     ForgetHistory = "forget-history";
-    /// Bad records are passed over.
+    /// A start uses the definition version that its process loaded first, even if the database has changed.
+    TrustDefinitions = "trust-definitions";
+    /// Bad records are dropped instead of dead-lettered.
     DropBadRecords = "drop-bad-records";
-    /// Replies go where the key says, not to the saga's home.
+    /// Replies go to the partition that the key selects, not to the saga's home partition.
     ReplyByKey = "reply-by-key";
-    /// The outbox's row is gone before the log has its records.
+    /// The outbox row is deleted before its records are in the log.
     EmptyOutboxFirst = "empty-outbox-first";
-    /// A reply is passed over if its saga has been moved in the same batch.
+    /// A reply is dropped if another input of the same batch has changed its saga.
     ForgetLaterInBatch = "forget-later-in-batch";
 }
 
@@ -96,12 +102,12 @@ mod switch {
         static ON: Cell<Option<Mutant>> = const { Cell::new(None) };
     }
 
-    /// Whether the mutant lives, on this thread.
+    /// Returns true if the mutant is enabled on this thread.
     pub fn on(mutant: Mutant) -> bool {
         ON.get() == Some(mutant)
     }
 
-    /// From here on, on this thread.
+    /// Enables a mutant on this thread from now on; `None` disables all.
     pub fn switch(mutant: Option<Mutant>) {
         ON.set(mutant);
     }

@@ -1,4 +1,4 @@
-//! Retry policies. Jitter is a function of what is retried, so the same retry has the same delay everywhere.
+//! Retry policies. The jitter is a function of the retried command, so the same retry has the same delay everywhere.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first one included.
+    /// Number of attempts, including the first.
     pub attempts: u32,
     pub first_delay_ms: u64,
     pub factor: f64,
     pub max_delay_ms: u64,
-    /// Share of the delay that is random, 0 to 1: the delay lies in `[d·(1−jitter), d]`.
+    /// Share of the delay that is random, from 0 to 1: the delay lies in `[d·(1−jitter), d]`.
     pub jitter: f64,
 }
 
@@ -28,7 +28,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// A compensation is tried longer than an action: giving it up needs a person.
+    /// The default policy of compensations. They are tried longer than actions: giving up a compensation needs a
+    /// person.
     pub const COMPENSATION: Self = Self {
         attempts: 10,
         first_delay_ms: 500,
@@ -37,17 +38,17 @@ impl RetryPolicy {
         jitter: 0.2,
     };
 
-    /// Milliseconds to wait after attempt `attempt` (from 1) went wrong. `seed` decides the jitter.
+    /// Returns the milliseconds to wait after attempt `attempt` (from 1) went wrong. `seed` decides the jitter.
     pub fn delay_ms(&self, attempt: u32, seed: u64) -> u64 {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let uncapped = self.first_delay_ms as f64 * self.factor.powi(exponent);
-        // Also takes the infinity that a large exponent makes.
+        // `min` also caps the infinity that a large exponent yields.
         let delay = uncapped.min(self.max_delay_ms as f64);
         (delay * (1.0 - self.jitter * share(seed))).max(0.0) as u64
     }
 }
 
-/// A number in `[0, 1)` that depends on every bit of the seed: the finalizer of SplitMix64
+/// Returns a number in `[0, 1)` that depends on every bit of the seed, by the finalizer of SplitMix64
 /// (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 fn share(seed: u64) -> f64 {
     let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,4 +1,4 @@
-//! What the bench itself asks Kafka.
+//! Queries that the bench itself sends to Kafka.
 
 use anyhow::{Context, Result};
 use rdkafka::{
@@ -10,10 +10,11 @@ use saga_contracts::topic;
 use std::{collections::BTreeMap, time::Duration};
 
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// librdkafka assigns partitions only to a client with a group's name; nothing is ever joined or committed under it.
+/// librdkafka assigns partitions only to a client that has a group id. No group is joined and no offset committed under
+/// it.
 const GROUP: &str = "saga-bench";
 
-/// A consumer that is told what to read, and remembers nothing.
+/// Returns a consumer for assigned partitions and offsets. It commits no offsets.
 pub fn consumer(brokers: &str) -> Result<BaseConsumer> {
     ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -25,7 +26,7 @@ pub fn consumer(brokers: &str) -> Result<BaseConsumer> {
         .context("a consumer")
 }
 
-/// Beginning and end of each partition; empty if there is no such topic. Blocks.
+/// Returns the beginning and end offset of each partition; empty if there is no such topic. Blocks.
 pub fn windows(client: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
     let metadata = client.fetch_metadata(Some(topic), QUERY_TIMEOUT)?;
     metadata
@@ -39,7 +40,7 @@ pub fn windows(client: &BaseConsumer, topic: &str) -> Result<BTreeMap<i32, (i64,
         .collect()
 }
 
-/// How many records have ever been written to each topic of the system. Blocks.
+/// Returns how many records have ever been written to each topic of the system. Blocks.
 pub fn ends(client: &BaseConsumer) -> Result<BTreeMap<&'static str, i64>> {
     topic::ALL
         .into_iter()
@@ -48,4 +49,10 @@ pub fn ends(client: &BaseConsumer) -> Result<BTreeMap<&'static str, i64>> {
             Ok((topic, windows.values().map(|(_, end)| end).sum()))
         })
         .collect()
+}
+
+/// Like [`ends`], without blocking the caller's thread.
+pub async fn ends_of(brokers: &str) -> Result<BTreeMap<&'static str, i64>> {
+    let brokers = brokers.to_owned();
+    tokio::task::spawn_blocking(move || ends(&consumer(&brokers)?)).await?
 }

@@ -1,19 +1,15 @@
-//! What a person who waits is shown, on standard error.
+//! Progress messages for the person who waits, on standard error.
 
 use std::io::{self, IsTerminal, Write};
 
-/// A line that stays.
+/// Prints a line that stays.
 pub fn say(text: &str) {
-    let clear = if io::stderr().is_terminal() {
-        "\r\x1b[K"
-    } else {
-        ""
-    };
-    // A reader that has gone away is no reason to end.
-    drop(writeln!(io::stderr(), "{clear}{text}"));
+    update("");
+    // A closed standard error is no reason to end.
+    drop(writeln!(io::stderr(), "{text}"));
 }
 
-/// A line that the next one replaces; nothing where there is no terminal.
+/// Prints a line that the next one replaces. Prints nothing if standard error is not a terminal.
 pub fn update(text: &str) {
     if io::stderr().is_terminal() {
         drop(write!(io::stderr(), "\r\x1b[K{text}"));

@@ -1,12 +1,12 @@
-//! What is ordered, and how each order must end.
+//! Which orders are sent, and how each must end.
 
 use clap::ValueEnum;
-use saga_e2e::chaos::random::Random;
+use saga_harness::random::Random;
 use serde::Serialize;
 use std::fmt::Write;
 use uuid::Uuid;
 
-/// What is ordered in one measurement.
+/// The kind of orders that one measurement sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
@@ -18,25 +18,15 @@ pub enum Scenario {
     OutOfStock,
     /// Every order is confirmed: payment first
     PaymentFirst,
-    /// As confirm, and all orders are for one product
+    /// Like confirm, but all orders are for one product
     HotProduct,
-    /// As confirm, with ten products in each order
+    /// Like confirm, but with ten products in each order
     TenItems,
-    /// All of it: most orders are confirmed, some are declined, out of stock, or refunded
+    /// A mix: most orders are confirmed, some are declined, out of stock, or refunded
     MixedShop,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 7] = [
-        Self::Confirm,
-        Self::Decline,
-        Self::OutOfStock,
-        Self::PaymentFirst,
-        Self::HotProduct,
-        Self::TenItems,
-        Self::MixedShop,
-    ];
-
     pub fn name(self) -> &'static str {
         match self {
             Self::Confirm => "confirm",
@@ -49,7 +39,7 @@ impl Scenario {
         }
     }
 
-    /// What is ordered, by weight.
+    /// The kinds of orders that the scenario sends, each with its weight.
     pub fn kinds(self) -> &'static [(u64, Kind)] {
         match self {
             Self::Confirm | Self::HotProduct | Self::TenItems => &[(1, Kind::Confirmed)],
@@ -67,31 +57,15 @@ impl Scenario {
     }
 
     fn products(self) -> usize {
-        match self {
-            Self::HotProduct => 1,
-            Self::Confirm
-            | Self::Decline
-            | Self::OutOfStock
-            | Self::PaymentFirst
-            | Self::TenItems
-            | Self::MixedShop => 1_000,
-        }
+        if self == Self::HotProduct { 1 } else { 1_000 }
     }
 
     fn items(self) -> usize {
-        match self {
-            Self::TenItems => 10,
-            Self::Confirm
-            | Self::Decline
-            | Self::OutOfStock
-            | Self::PaymentFirst
-            | Self::HotProduct
-            | Self::MixedShop => 1,
-        }
+        if self == Self::TenItems { 10 } else { 1 }
     }
 }
 
-/// An order by how it must end.
+/// The kind of an order, named for how it must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -104,13 +78,8 @@ pub enum Kind {
     Refunded,
 }
 
-/// How an order stands in the database when it has ended as it must.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct End {
-    pub definition: &'static str,
-    pub status: &'static str,
-    pub reason: &'static str,
-}
+/// The definition, the status and the reason's code in an order's database row when the order has ended as it must.
+pub type End = (&'static str, &'static str, &'static str);
 
 impl Kind {
     pub const ALL: [Self; 5] = [
@@ -132,49 +101,39 @@ impl Kind {
     }
 
     pub fn end(self) -> End {
-        let (definition, status, reason) = match self {
+        match self {
             Self::Confirmed => (STOCK_FIRST, "CONFIRMED", ""),
             Self::Declined => (STOCK_FIRST, "CANCELLED", "payment_declined"),
             Self::OutOfStock => (STOCK_FIRST, "CANCELLED", "out_of_stock"),
             Self::PaidFirst => (PAYMENT_FIRST, "CONFIRMED", ""),
             Self::Refunded => (PAYMENT_FIRST, "CANCELLED", "out_of_stock"),
-        };
-        End {
-            definition,
-            status,
-            reason,
         }
     }
 
-    /// Whether its saga completes; else it is compensated.
+    /// Returns `true` if the saga of such an order completes, and `false` if it is compensated.
     pub fn completes(self) -> bool {
-        match self {
-            Self::Confirmed | Self::PaidFirst => true,
-            Self::Declined | Self::OutOfStock | Self::Refunded => false,
-        }
+        matches!(self, Self::Confirmed | Self::PaidFirst)
     }
 
-    fn in_stock(self) -> bool {
-        match self {
-            Self::Confirmed | Self::Declined | Self::PaidFirst => true,
-            Self::OutOfStock | Self::Refunded => false,
-        }
+    /// Returns `true` if the products of such an order are in stock.
+    pub fn in_stock(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Declined | Self::PaidFirst)
     }
 }
 
 const STOCK_FIRST: &str = "place-order";
 const PAYMENT_FIRST: &str = "place-order-payment-first";
 const CUSTOMERS: usize = 1_000;
-/// Of each product: what inventory-svc takes at most, and no run sells.
+/// Pieces of each product in stock: the most that inventory-svc accepts, and more than any run sells.
 pub const PIECES: u64 = 1_000_000_000;
-/// Pieces of one line, at most.
+/// The most pieces of one order line.
 const QUANTITY_MAX: u64 = 3;
-/// Of one piece: all lines of an order stay below the simulated gateway's limit of 1000.00.
+/// The price of one piece: all lines of an order stay below the simulated gateway's limit of 1000.00.
 const PRICE: &str = "10.50";
-/// Of one piece: every order is above it.
+/// The price of one piece that makes every order exceed that limit.
 const PRICE_DECLINED: &str = "1500.00";
 
-/// A scenario's own customers and products: whatever belongs to them belongs to it.
+/// A scenario's own customers and products. Every row that refers to them belongs to the scenario.
 #[derive(Clone, Debug)]
 pub struct Shop {
     scenario: Scenario,
@@ -198,7 +157,7 @@ impl Shop {
         self.scenario
     }
 
-    /// What the next customer wants, and the body that asks for it.
+    /// Draws the next order: its kind, and the body of the request.
     pub fn order(&self, random: &mut Random) -> (Kind, String) {
         let kinds = self.scenario.kinds();
         let kind = random.weighted(kinds).unwrap_or(kinds[0].1);
@@ -217,10 +176,10 @@ impl Shop {
             PRICE
         };
         let customer = random.pick(&self.customers);
-        let definition = kind.end().definition;
+        let (definition, _, _) = kind.end();
         let mut body =
             format!(r#"{{"customerId":"{customer}","definition":"{definition}","items":["#);
-        // Neighbors on the shelf: each product once, without remembering which were drawn.
+        // Consecutive products: each occurs once in an order, without remembering which were drawn.
         let first = random.below(products.len() as u64) as usize;
         for item in 0..self.scenario.items() {
             let separator = if item == 0 { "" } else { "," };
@@ -254,8 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn every_scenario_orders_only_what_it_is_named_for() {
-        for scenario in Scenario::ALL {
+    fn every_scenario_places_only_its_own_kinds_of_orders() {
+        for scenario in Scenario::value_variants().iter().copied() {
             let allowed: Vec<Kind> = scenario.kinds().iter().map(|(_, kind)| *kind).collect();
             let (_, orders) = orders(scenario, 200);
             assert!(orders.iter().all(|(kind, _)| allowed.contains(kind)));
@@ -284,7 +243,7 @@ mod tests {
                 .filter_map(|item| item["productId"].as_str())
                 .collect();
             assert_eq!((items.len(), products.len()), (10, 10));
-            assert_eq!(body["definition"], kind.end().definition);
+            assert_eq!(body["definition"], kind.end().0);
             assert!(
                 shop.products
                     .iter()
@@ -294,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn the_gateway_declines_what_is_to_be_declined_and_nothing_else() {
+    fn only_orders_of_the_declined_kind_exceed_the_gateway_limit() {
         const LIMIT: f64 = 1_000.0;
-        for scenario in Scenario::ALL {
+        for scenario in Scenario::value_variants().iter().copied() {
             for (kind, body) in orders(scenario, 300).1 {
                 let items = body["items"].as_array().expect("items");
                 let total: f64 = items
@@ -326,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_told_apart_by_what_stands_in_the_database() {
+    fn every_kind_of_order_ends_in_a_distinct_database_state() {
         let ends: BTreeSet<End> = Kind::ALL.into_iter().map(Kind::end).collect();
         assert_eq!(ends.len(), Kind::ALL.len());
     }

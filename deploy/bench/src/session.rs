@@ -1,31 +1,28 @@
-//! What every measurement runs within: the system is started, and everything is stopped, whatever happened.
+//! The frame of every measurement: the system is started, and everything is stopped, whatever happened.
 
 use crate::{
-    load::{Flight, Watch},
-    measure::{Machine, describe_postgres},
-    options::ServerOptions,
+    bench::Bench,
+    measure::Machine,
+    options::Shared,
     progress::{say, update},
-    report::Servers,
-    stage::Bench,
-    system::{self, System},
+    system::{self, Instance, System},
 };
 use anyhow::{Context, Result, anyhow};
+use saga_harness::system::Service;
 use saga_service::lifecycle::Shutdown;
-use std::{
-    fs,
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{fs, path::Path, sync::OnceLock};
 use thiserror::Error;
 
-/// By a signal. Whoever measures several things ends with it, whatever else may go wrong with one of them.
+/// The error of a measurement that a signal ended. A program that takes several measurements ends with this error, even
+/// if it would otherwise go on after one that fails.
 #[derive(Clone, Copy, Debug, Error)]
 #[error("interrupted")]
 pub struct Interrupted;
 
 static SHUTDOWN: OnceLock<Shutdown> = OnceLock::new();
 
-/// One for the process: a signal between two systems ends the second one before it is started.
+/// Returns the process's only `Shutdown`: a signal that arrives between two systems ends the second one before it is
+/// started.
 fn shutdown() -> Result<&'static Shutdown> {
     if let Some(shutdown) = SHUTDOWN.get() {
         return Ok(shutdown);
@@ -34,24 +31,25 @@ fn shutdown() -> Result<&'static Shutdown> {
     Ok(SHUTDOWN.get_or_init(|| shutdown))
 }
 
-/// Gives `work` a system with one instance of each service, and stops it afterwards. Ends early at a signal and at the
-/// time limit.
+/// Gives `work` a system with one instance of each service, and stops the system afterwards. Ends early at a signal and
+/// at the time limit.
 pub async fn within<T>(
-    options: &ServerOptions,
+    options: &Shared,
     log_plans: bool,
     work: impl AsyncFnOnce(&mut Bench<'_>) -> Result<T>,
 ) -> Result<T> {
     within_each(options, log_plans, [""], async |[bench]| work(bench).await).await
 }
 
-/// As [`within`], with several systems, each on servers of its own. Data and logs of each are in a directory by its name.
+/// Like [`within`], but with several systems, each on its own servers. The data and logs of each system are in a
+/// directory with its name.
 pub async fn within_each<T, const COUNT: usize>(
-    options: &ServerOptions,
+    options: &Shared,
     log_plans: bool,
     names: [&str; COUNT],
     work: impl AsyncFnOnce(&mut [Bench<'_>; COUNT]) -> Result<T>,
 ) -> Result<T> {
-    // Before anything is started, so that Ctrl-C stops it cleanly at any moment.
+    // Installed before anything is started, so that Ctrl-C stops everything cleanly at any moment.
     let shutdown = shutdown()?;
     saga_servers::install_crypto_provider();
     let directory = system::data_directory(options.data_dir.as_deref())?;
@@ -89,7 +87,7 @@ pub async fn within_each<T, const COUNT: usize>(
 }
 
 async fn start<'a>(
-    options: &ServerOptions,
+    options: &Shared,
     log_plans: bool,
     name: &str,
     data: &Path,
@@ -105,25 +103,7 @@ async fn start<'a>(
     let system = place.insert(started);
     system.provide(options.partitions).await?;
     update("  starting the services");
-    system.start_services().await?;
-    let (postgres, settings) = describe_postgres(&system.url_of("postgres")).await?;
-    let servers = Servers {
-        postgres,
-        postgres_settings: settings.into_iter().collect(),
-        kafka: system.kafka_version(),
-        partitions: options.partitions,
-    };
-    let flight = Arc::new(Flight::new());
-    let watch = Watch::start(&system.brokers, Arc::clone(&flight))?;
-    let probe = system.probe().await?;
-    Ok(Bench {
-        system,
-        machine,
-        servers,
-        flight,
-        watch,
-        probe,
-        seed: options.seed,
-        stages: 0,
-    })
+    let services = Service::ALL.map(Instance::first);
+    system.start_instances(services).await?;
+    Bench::new(system, machine, options.partitions, options.seed).await
 }

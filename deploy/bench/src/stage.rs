@@ -1,40 +1,25 @@
-//! One stage: a load, and what the system makes of it.
+//! One stage: a load, and the measurement of the system under it.
 //!
 //! ```text
 //!  ├── warm-up ──┼──────── window ────────┼── drain ──┤
-//!                └ snapshot, memory a second, snapshot
+//!                └ snapshot, memory every second, snapshot
 //! ```
 //!
-//! Latencies are of orders that were meant to be sent within the window, however late they ended; throughput and cost are
-//! of the window.
+//! Latencies are of the orders that were intended to be sent within the window, however late they ended. Throughput and
+//! cost are of the window.
 
 use crate::{
-    load::{Client, Events, Flight, Load, Schedule, Tally, Watch},
-    measure::{Cost, Machine, Memory, Probe, Snapshot},
-    progress,
-    report::Servers,
-    scenario::Shop,
-    system::System,
+    load::{Latency, NotAccepted, Offer, Orders, Percentiles, Tally},
+    measure::Cost,
+    options::Shared,
+    scenario::Kind,
 };
-use anyhow::{Context, Result};
-use saga_e2e::{chaos::random::Random, system::Service};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::time::{sleep, sleep_until};
+use serde::Serialize;
+use std::{collections::BTreeMap, time::Duration};
 
-const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
-/// After the last order was sent, all sagas must end within this: far above what a backlog takes.
-const DRAIN_LIMIT: Duration = Duration::from_mins(3);
-const DRAIN_POLL: Duration = Duration::from_millis(5);
-
-/// How orders are offered.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Offer {
-    Rate { per_second: f64 },
-    InFlight(u64),
-}
+/// The least duration of a closed loop's warm-up and measurement, in rounds: see [`round`].
+const ROUNDS_WARM_UP: f64 = 1.5;
+const ROUNDS_MEASURED: f64 = 3.0;
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -44,147 +29,123 @@ pub struct Plan {
     pub measured: Duration,
 }
 
-/// What a stage came to.
-#[derive(Clone, Debug)]
+impl Plan {
+    pub fn open(name: impl Into<String>, per_second: f64, shared: &Shared) -> Self {
+        Self {
+            name: name.into(),
+            offer: Offer::Rate { per_second },
+            warm_up: shared.warm_up(),
+            measured: shared.measured(),
+        }
+    }
+
+    pub fn closed(name: impl Into<String>, in_flight: u64, shared: &Shared) -> Self {
+        Self {
+            offer: Offer::InFlight(in_flight),
+            ..Self::open(name, 0.0, shared)
+        }
+    }
+
+    /// Makes a closed loop last several rounds of its orders, at the rate that the last closed loop reached.
+    #[must_use]
+    pub fn for_rounds(self, a_second: f64, round_max: Duration) -> Self {
+        let round = match self.offer {
+            Offer::InFlight(in_flight) => round(in_flight, a_second, round_max),
+            Offer::Rate { .. } => Duration::ZERO,
+        };
+        Self {
+            warm_up: self.warm_up.max(round.mul_f64(ROUNDS_WARM_UP)),
+            measured: self.measured.max(round.mul_f64(ROUNDS_MEASURED)),
+            ..self
+        }
+    }
+}
+
+/// Returns how long it takes until as many sagas have ended as are in flight. They are sent all at once and go through
+/// the steps together, so throughput rises and falls in waves. A measurement of less than a few rounds would show only
+/// the peak or the low of a wave.
+fn round(in_flight: u64, a_second: f64, most: Duration) -> Duration {
+    if a_second <= 0.0 {
+        return most;
+    }
+    Duration::from_secs_f64(in_flight as f64 / a_second).min(most)
+}
+
+/// The results of a stage.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Stage {
-    pub plan: Plan,
-    pub tally: Tally,
+    /// The name of the workload that the stage belongs to.
+    pub workload: String,
+    pub name: String,
+    /// Open loop: the orders a second that were offered.
+    pub offered_a_second: Option<f64>,
+    /// Closed loop: the orders in flight at any time.
+    pub in_flight: Option<u64>,
+    pub seconds: f64,
+    pub sagas_a_second: f64,
+    pub accepted_a_second: f64,
+    pub sent: u64,
+    pub not_accepted: NotAccepted,
+    pub orders: BTreeMap<Kind, Orders>,
+    pub accepted_to_ended: Percentiles,
+    pub intended_to_ended: Percentiles,
+    pub intended_to_accepted: Percentiles,
+    /// How late the load generator itself sent orders. If this is not small, the load generator was short of CPU.
+    pub sending: Percentiles,
+    /// Pairs of a quantile and milliseconds from accepted to ended.
+    pub curve: Vec<(f64, f64)>,
+    /// The sagas that ended in each second, warm-up and drain included.
+    pub timeline: Vec<u64>,
     pub cost: Cost,
-    /// From the last order sent until the last saga ended; `None` if some had not by the limit.
-    pub drained: Option<Duration>,
-    /// Of the whole stage.
-    pub events: Events,
+    /// The time from the last order sent until the last saga ended; `None` if some sagas had not ended by the limit.
+    pub drained_ms: Option<u64>,
+    /// The mistakes that the stage shows by itself, without the databases.
+    pub mistakes: Vec<String>,
 }
 
 impl Stage {
-    pub fn sagas_a_second(&self) -> f64 {
-        self.tally.ended_in_window as f64 / self.plan.measured.as_secs_f64()
-    }
-}
-
-/// What all stages share.
-pub struct Bench<'a> {
-    pub system: &'a mut System,
-    pub machine: Machine,
-    pub servers: Servers,
-    pub flight: Arc<Flight>,
-    pub watch: Watch,
-    pub probe: Probe,
-    pub seed: u64,
-    /// Each stage has arrivals and orders of its own.
-    pub stages: u64,
-}
-
-impl Bench<'_> {
-    pub async fn stage(&mut self, shop: &Arc<Shop>, plan: Plan) -> Result<Stage> {
-        let events_before = self.watch.events();
-        let began_us = self.flight.now_us();
-        let window_us = began_us + us(plan.warm_up);
-        let until_us = window_us + us(plan.measured);
-        self.flight.begin(began_us, window_us..until_us);
-        let sending = self.send(shop, &plan, began_us, until_us);
-        let (before, memory, after) = self.follow(&plan, window_us, until_us).await?;
-        sending.await.context("the load generator")??;
-        let drained = self.drain().await?;
-        let tally = self.flight.tally();
-        let cost = Cost::between(&before, &after, &memory, tally.ended_in_window);
-        let stage = Stage {
-            plan,
-            tally,
+    pub fn new(plan: Plan, tally: Tally, cost: Cost, drained: Option<Duration>) -> Self {
+        let percentiles = Latency::percentiles;
+        let seconds = plan.measured.as_secs_f64();
+        let (offered_a_second, in_flight) = match plan.offer {
+            Offer::Rate { per_second } => (Some(per_second), None),
+            Offer::InFlight(count) => (None, Some(count)),
+        };
+        Self {
+            workload: String::new(),
+            name: plan.name,
+            offered_a_second,
+            in_flight,
+            seconds,
+            sagas_a_second: tally.ended_in_window as f64 / seconds,
+            accepted_a_second: tally.accepted_in_window as f64 / seconds,
+            sent: tally.sent,
+            not_accepted: tally.not_accepted,
+            accepted_to_ended: percentiles(&tally.accepted_to_ended),
+            intended_to_ended: percentiles(&tally.intended_to_ended),
+            intended_to_accepted: percentiles(&tally.intended_to_accepted),
+            sending: percentiles(&tally.sending),
+            curve: tally.accepted_to_ended.curve(),
+            mistakes: tally.mistakes(drained.is_some()),
+            timeline: tally.seconds,
+            orders: tally.orders,
             cost,
-            drained,
-            events: difference(&self.watch.events(), &events_before),
-        };
-        progress::say(&told(&stage));
-        Ok(stage)
-    }
-
-    fn send(
-        &mut self,
-        shop: &Arc<Shop>,
-        plan: &Plan,
-        began_us: u64,
-        until_us: u64,
-    ) -> tokio::task::JoinHandle<Result<()>> {
-        self.stages += 1;
-        let seed = self.seed.wrapping_add(self.stages);
-        let load = match plan.offer {
-            Offer::Rate { per_second } => Load::Open(Schedule::poisson(per_second, seed)),
-            Offer::InFlight(in_flight) => Load::Closed { in_flight },
-        };
-        let client = Client {
-            address: self.system.address(Service::Order),
-            flight: Arc::clone(&self.flight),
-            shop: Arc::clone(shop),
-            random: Random::new(seed, "orders"),
-        };
-        tokio::task::spawn_blocking(move || client.run(load, began_us, until_us))
-    }
-
-    async fn follow(
-        &mut self,
-        plan: &Plan,
-        window_us: u64,
-        until_us: u64,
-    ) -> Result<(Snapshot, Memory, Snapshot)> {
-        progress::update(&format!("  {}: warming up", plan.name));
-        sleep_until(self.flight.instant(window_us).into()).await;
-        let before = self.probe.snapshot().await?;
-        let end = self.flight.instant(until_us);
-        let mut memory = Memory::default();
-        while Instant::now() < end {
-            memory.rise_to(self.probe.memory());
-            self.system.check_running()?;
-            let left = end.saturating_duration_since(Instant::now());
-            progress::update(&format!(
-                "  {}: {} s to go, {} in flight",
-                plan.name,
-                left.as_secs(),
-                self.flight.open()
-            ));
-            sleep(SAMPLE_PERIOD.min(left)).await;
+            drained_ms: drained.map(|drained| drained.as_millis() as u64),
         }
-        Ok((before, memory, self.probe.snapshot().await?))
     }
 
-    async fn drain(&mut self) -> Result<Option<Duration>> {
-        let began = Instant::now();
-        while self.flight.open() > 0 {
-            if began.elapsed() > DRAIN_LIMIT {
-                return Ok(None);
-            }
-            self.system.check_running()?;
-            progress::update(&format!("  draining, {} in flight", self.flight.open()));
-            sleep(DRAIN_POLL).await;
-        }
-        Ok(Some(began.elapsed()))
+    /// Returns the stage's name behind that of its workload.
+    pub fn label(&self) -> String {
+        join(&[&self.workload, &self.name], ", ")
     }
 }
 
-fn us(duration: Duration) -> u64 {
-    duration.as_micros() as u64
-}
-
-fn difference(now: &Events, before: &Events) -> Events {
-    now.iter()
-        .map(|(kind, count)| (kind.clone(), count - before.get(kind).copied().unwrap_or(0)))
-        .filter(|(_, count)| *count > 0)
-        .collect()
-}
-
-fn told(stage: &Stage) -> String {
-    let latency = stage.tally.accepted_to_ended.percentiles();
-    let ms = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1}"));
-    let whole = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |us| format!("{us:.0}"));
-    format!(
-        "  {:<16} {:>8.0} sagas/s  p50 {:>7} ms  p99 {:>7} ms  {:>7} µs CPU a saga  others {:.2} cores",
-        stage.plan.name,
-        stage.sagas_a_second(),
-        ms(latency.p50_ms),
-        ms(latency.p99_ms),
-        whole(stage.cost.system_cpu_us_a_saga),
-        stage.cost.others_cores + stage.cost.stolen_cores,
-    )
+/// Joins the parts that are not empty.
+pub fn join(parts: &[&str], between: &str) -> String {
+    let mut parts = parts.to_vec();
+    parts.retain(|part| !part.is_empty());
+    parts.join(between)
 }
 
 #[cfg(test)]
@@ -192,20 +153,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_events_of_the_stage_are_its_own() {
-        let events = |counts: &[(&str, u64)]| -> Events {
-            counts
-                .iter()
-                .map(|(kind, count)| ((*kind).to_owned(), *count))
-                .collect()
-        };
-        let before = events(&[("saga.started", 5), ("saga.parked", 1)]);
-        let now = events(&[
-            ("saga.started", 8),
-            ("saga.parked", 1),
-            ("saga.completed", 3),
-        ]);
-        let expected = events(&[("saga.started", 3), ("saga.completed", 3)]);
-        assert_eq!(difference(&now, &before), expected);
+    fn a_round_is_as_long_as_the_sagas_in_flight_take() {
+        let most = Duration::from_secs(20);
+        assert_eq!(round(4_000, 2_000.0, most), Duration::from_secs(2));
+        assert_eq!(round(4_000, 100.0, most), most);
+        assert_eq!(round(4_000, 0.0, most), most);
     }
 }

@@ -1,4 +1,4 @@
-//! What a person sees on the terminal besides the log.
+//! The texts that the program prints on the terminal, besides the log.
 
 use crate::{
     options::{Name, Options},
@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-/// One line of progress.
+/// Prints one line of progress.
 pub fn say(text: &str) {
     print(&format!("saga: {text}\n"));
 }
 
-/// Where everything is, and what to try.
+/// Prints the addresses of everything that runs, and commands to try.
 pub fn ready(options: &Options, took: Duration) {
     print(&text(options, took).unwrap_or_default());
 }
@@ -35,7 +35,7 @@ fn text(options: &Options, took: Duration) -> Result<String, fmt::Error> {
     }
     writeln!(
         out,
-        "\nCtrl-C stops everything; started again it goes on where it was. --help shows more.\n"
+        "\nCtrl-C stops everything. The next start continues with the same data. --help shows more.\n"
     )?;
     Ok(out)
 }

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of `saga`.
 
 use clap::{Parser, ValueEnum};
 use saga_service::{Service, telemetry::LogFormat};
@@ -9,23 +9,23 @@ use std::{
 
 /// Runs the whole system: a private Postgres and Kafka, and order-svc, orchestrator, inventory-svc and payment-svc.
 ///
-/// Everything listens on loopback and keeps its data in --data-dir; started again it goes on where it was, also after a
-/// crash. Ctrl-C stops all of it cleanly at any moment, a second Ctrl-C at once.
+/// Everything listens on loopback and keeps its data in --data-dir. A later start continues with that data, even after
+/// a crash. Ctrl-C stops everything cleanly at any moment; a second Ctrl-C stops everything at once.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "saga",
     version,
     max_term_width = 100,
-    after_help = "Everything else that a service can be told is told by its own environment variables, which the \
-        services here read too: PAYMENT_SVC__GATEWAY__LIMIT=500.00, ORCHESTRATOR__PARTICIPANTS__SHIPPING__TOPIC=… \
+    after_help = "Each service's other settings are set by its own environment variables, which the services here \
+        read too: PAYMENT_SVC__GATEWAY__LIMIT=500.00, ORCHESTRATOR__PARTICIPANTS__SHIPPING__TOPIC=… \
         (`cargo run -p payment-svc -- --print-config` lists a service's keys).\n\n\
         To work on one service, leave it out and run it beside the rest:\n  \
         cargo run -- --without payment-svc\n  \
         cargo run -p payment-svc -- --data-dir .saga\n\n\
-        To begin anew, stop the system and remove the data directory."
+        To start from scratch, stop the system and remove the data directory."
 )]
 pub struct Options {
-    /// Where Postgres, Kafka and the services' configuration live
+    /// Directory for the data of Postgres and Kafka and the services' configuration
     #[arg(
         long,
         env = "SAGA_DATA_DIR",
@@ -34,7 +34,7 @@ pub struct Options {
     )]
     pub data_dir: PathBuf,
 
-    /// Address that the four services listen on; elsewhere than on loopback, nothing can be changed without
+    /// Address that the four services listen on. Unless it is a loopback address, nothing can be changed without
     /// --access-token. Postgres and Kafka always listen on loopback
     #[arg(
         long,
@@ -44,7 +44,7 @@ pub struct Options {
     )]
     pub bind: IpAddr,
 
-    /// Token that the orchestrator asks for when something is to be changed
+    /// Token that the orchestrator requires for every change
     #[arg(
         long,
         env = "SAGA_ACCESS_TOKEN",
@@ -61,7 +61,7 @@ pub struct Options {
     )]
     pub order_port: u16,
 
-    /// The orchestrator's API and page
+    /// Port of the orchestrator's API and page
     #[arg(
         long,
         env = "SAGA_ORCHESTRATOR_PORT",
@@ -86,7 +86,7 @@ pub struct Options {
     )]
     pub payment_port: u16,
 
-    /// Of the private Kafka
+    /// Port of the private Kafka
     #[arg(
         long,
         env = "SAGA_KAFKA_PORT",
@@ -95,7 +95,7 @@ pub struct Options {
     )]
     pub kafka_port: u16,
 
-    /// Of the private Postgres
+    /// Port of the private Postgres
     #[arg(
         long,
         env = "SAGA_POSTGRES_PORT",
@@ -108,7 +108,7 @@ pub struct Options {
     #[arg(long, env = "SAGA_KAFKA_BROKERS", value_name = "LIST")]
     pub kafka_brokers: Option<String>,
 
-    /// Use this Postgres instead of a private one: a superuser's URL, since databases and roles are made
+    /// Use this Postgres instead of a private one. The URL must be a superuser's, since databases and roles are created
     #[arg(
         long,
         env = "SAGA_POSTGRES_URL",
@@ -117,7 +117,7 @@ pub struct Options {
     )]
     pub postgres_url: Option<String>,
 
-    /// Leave a service out; it can be run beside the rest. May be given several times
+    /// Leave out a service, which can then run beside the rest. May be given several times
     #[arg(
         long,
         env = "SAGA_WITHOUT",
@@ -127,18 +127,18 @@ pub struct Options {
     )]
     pub without: Vec<Name>,
 
-    /// Saga definition of orders that ask for none: place-order or place-order-payment-first
+    /// Saga definition for orders that name none: place-order or place-order-payment-first
     #[arg(long, env = "SAGA_DEFINITION", value_name = "NAME")]
     pub definition: Option<String>,
 
-    /// Directory with saga definitions of your own, loaded beside the shipped ones
+    /// Directory with your own saga definitions, which are loaded in addition to the shipped ones
     #[arg(long, env = "SAGA_DEFINITIONS", value_name = "DIR")]
     pub definitions: Option<PathBuf>,
 
     #[arg(long, env = "SAGA_LOG_FORMAT", value_enum, default_value = "human")]
     pub log_format: Format,
 
-    /// As in RUST_LOG; `info,sqlx=warn` shows every request
+    /// Log filter in the syntax of RUST_LOG; `info,sqlx=warn` shows every request
     #[arg(
         long,
         env = "SAGA_LOG_FILTER",
@@ -180,7 +180,7 @@ impl Name {
         Self::PaymentSvc,
     ];
 
-    /// What the service itself is called.
+    /// Returns the service's own name.
     pub fn service(self) -> &'static str {
         match self {
             Self::OrderSvc => order_svc::OrderService::NAME,
@@ -190,7 +190,7 @@ impl Name {
         }
     }
 
-    /// The flag of its port, and the variable.
+    /// Returns the flag and the environment variable that set the service's port.
     pub fn port_flag(self) -> (&'static str, &'static str) {
         match self {
             Self::OrderSvc => ("--order-port", "SAGA_ORDER_PORT"),
@@ -221,7 +221,7 @@ impl Options {
         self.kafka_brokers.clone().unwrap_or_else(private)
     }
 
-    /// Where a service is reached from this machine.
+    /// Returns the URL at which the service is reachable from this machine.
     pub fn url(&self, name: Name) -> String {
         let mut address = self.address(name);
         if address.ip().is_unspecified() {
@@ -237,7 +237,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn every_flag_has_a_variable_and_says_what_it_is_for() {
+    fn every_flag_has_a_variable_and_a_help_text() {
         let command = Options::command();
         command.clone().debug_assert();
         for argument in command.get_arguments() {

@@ -1,7 +1,7 @@
-//! The four services: their configuration in this system, and how they are started in this process.
+//! The four services: writes their configuration for this system, and starts them in this process.
 //!
-//! Each has a thread and a runtime of its own. Its log lines are told from another's by the thread, whoever wrote them,
-//! and one that blocks does not hold up the rest.
+//! Each service has its own thread and runtime. The thread names show which service a log line belongs to, whichever
+//! library wrote it. A service that blocks does not delay the other services.
 
 use crate::options::{Name, Options};
 use anyhow::{Context, Result, anyhow};
@@ -24,13 +24,13 @@ use std::{
 };
 use tokio::{net::TcpListener, runtime, sync::oneshot};
 
-/// Of a service's runtime: this machine's cores are shared by four of them, a broker and a database.
+/// The number of threads of a service's runtime: four services, a broker and a database share this machine's cores.
 const WORKER_THREADS: usize = 2;
-/// After a service has ended, how long what it left behind may block.
+/// How long tasks that a service has left behind may block after the service has ended.
 const ABANDON_LIMIT: Duration = Duration::from_secs(1);
 
-/// Writes `config/<service>.toml`, which this process and `--data-dir` of the service itself read: addresses and
-/// credentials; the rest are the service's own defaults.
+/// Writes `config/<service>.toml`, which this process reads, and also the service itself if it is started with
+/// `--data-dir`. The file contains addresses and credentials; all other settings are the service's own defaults.
 pub fn write_config(
     options: &Options,
     name: Name,
@@ -46,7 +46,7 @@ pub fn write_config(
     fs::create_dir_all(directory)
         .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)))
         .and_then(|()| {
-            // Renamed when it is whole: a service that joins meanwhile must not read half of it.
+            // The complete file is renamed, so that a service that joins meanwhile never reads half of it.
             let new = path.with_extension("new");
             fs::remove_file(&new).ok();
             let mut file = fs::File::options()
@@ -74,7 +74,7 @@ fn settings(options: &Options, name: Name, postgres_url: &str) -> Result<toml::T
     set("http", "listen", options.address(name).to_string().into());
     set("postgres", "url", postgres_url.into());
     set("kafka", "brokers", options.brokers().into());
-    // For a service that joins; those in this process share its log.
+    // For a service that joins as its own process. The services in this process use the log of the process.
     set(
         "log",
         "format",
@@ -128,7 +128,7 @@ fn load<S: Service>(file: &Path) -> Result<S::Config> {
     config::load::<S>(Some(file), None).with_context(|| format!("the configuration of {}", S::NAME))
 }
 
-/// Whether a service can be started on the configuration in `file`, as far as that can be told without starting it.
+/// Checks the configuration in `file` as far as that is possible without starting the service.
 pub fn check(name: Name, file: &Path) -> Result<()> {
     match name {
         Name::OrderSvc => load::<OrderService>(file).map(drop),
@@ -147,22 +147,23 @@ fn check_definitions(config: &orchestrator::config::Config) -> Result<()> {
     Ok(())
 }
 
-/// The command topics of every participant that the orchestrator knows: the shipped ones and the user's own.
+/// Returns the command topics of every participant in the orchestrator's configuration: the shipped ones and the user's
+/// own.
 pub fn participant_topics(orchestrator_config: &Path) -> Result<Vec<String>> {
     let config = load::<Orchestrator>(orchestrator_config)?;
-    let participants = config.participants.0.into_values();
+    let participants = config.participants.configured.into_values();
     Ok(participants.map(|participant| participant.topic).collect())
 }
 
 /// A service that was started.
 pub struct Running {
     pub name: Name,
-    /// `None` once that has been told.
+    /// Becomes `None` when the result has been returned.
     ended: Option<oneshot::Receiver<Result<()>>>,
 }
 
 impl Running {
-    /// Waits until it has ended, and says how; says so once.
+    /// Waits until the service has ended, and returns its result. Later calls return `Ok` at once.
     pub async fn ended(&mut self) -> Result<()> {
         let Some(ended) = &mut self.ended else {
             return Ok(());
@@ -176,7 +177,7 @@ impl Running {
     }
 }
 
-/// Migrates a service's database and runs it, on the configuration in `file`.
+/// Migrates a service's database and runs the service with the configuration in `file`.
 pub fn start(
     name: Name,
     file: &Path,
@@ -209,7 +210,7 @@ fn start_thread<S: Service>(
     shutdown: Shutdown,
 ) -> Result<oneshot::Receiver<Result<()>>> {
     let (tell, ended) = oneshot::channel();
-    // It belongs to this runtime's reactor, and is to move to the service's.
+    // The listener belongs to the reactor of this runtime, and must move to the reactor of the service's runtime.
     let listener = listener
         .into_std()
         .context("the listener cannot be handed over")?;
@@ -217,7 +218,7 @@ fn start_thread<S: Service>(
         .name(S::NAME.to_owned())
         .spawn(move || {
             let result = live::<S>(config, listener, shutdown);
-            // Nobody is left to tell once everything stops at once.
+            // The receiver no longer exists if everything is being stopped at once.
             tell.send(result).ok();
         })
         .context("cannot start a thread")?;

@@ -1,4 +1,4 @@
-//! Starting everything in order, and stopping it in the other.
+//! Starts everything in order, and stops it in reverse order.
 
 use crate::{
     banner,
@@ -25,21 +25,21 @@ use std::{
 };
 use tokio::{net::TcpListener, runtime};
 
-/// Services answer that they are ready within this. None waits for its consumer group: after a crash the group forgets
-/// the dead members first, while orders are taken already.
+/// The time within which the services must be ready. No service waits for its consumer group: after a crash the group
+/// first has to expire the dead members, and orders are accepted meanwhile.
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const READY_POLL: Duration = Duration::from_millis(20);
-/// How long a port may still be held by what is going away, and how often it is tried.
+/// How long to retry while a process that is ending may still hold a port, and how often.
 const PORT_GRACE: Duration = Duration::from_secs(3);
 const PORT_POLL: Duration = Duration::from_millis(100);
-/// Between two looks whether the servers still run.
+/// The interval at which the servers are checked for having exited.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// After everything has been stopped, how long a tool such as `initdb` may still run.
+/// How long a tool such as `initdb` may still run after everything has been stopped.
 const ABANDON_LIMIT: Duration = Duration::from_secs(5);
-/// Of a server's log, shown when it ended.
+/// The number of lines shown of the log of a server that has exited.
 const TAIL_LINES: usize = 15;
 
-/// Runs the system on a runtime of its own.
+/// Runs the system on its own runtime.
 pub fn main(options: &Options) -> Result<()> {
     telemetry::name_process("saga");
     let runtime = runtime::Builder::new_multi_thread()
@@ -52,9 +52,9 @@ pub fn main(options: &Options) -> Result<()> {
     result
 }
 
-/// Until a signal, or until a part fails.
+/// Runs the system until a signal arrives or a part fails.
 async fn run(options: &Options) -> Result<()> {
-    // Before anything is started, so that Ctrl-C stops it cleanly at any moment.
+    // Signals are handled before anything is started, so that Ctrl-C stops the system cleanly at any moment.
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     telemetry::init(&LogConfig {
         format: options.log_format.into(),
@@ -65,7 +65,7 @@ async fn run(options: &Options) -> Result<()> {
     let outcome = tokio::select! {
         outcome = system.live(options, &shutdown) => outcome,
         () = shutdown.soft.cancelled() => {
-            // There may still be a tool to wait for.
+            // A tool such as `initdb` may still run and be waited for.
             if system.is_empty() {
                 banner::say("stopping");
             }
@@ -83,7 +83,7 @@ async fn run(options: &Options) -> Result<()> {
     outcome
 }
 
-/// What runs so far.
+/// The parts that have been started so far.
 #[derive(Default)]
 struct System {
     lock: Option<DirectoryLock>,
@@ -111,7 +111,7 @@ impl System {
         banner::say(&format!("data in {}", data_dir.display()));
         let postgres_dir = data_dir.join("postgres");
         let kafka_dir = data_dir.join("kafka");
-        // Before anything takes time: whatever is wrong with the configuration is said at once.
+        // The configuration is checked before anything slow is started, so that its errors are reported at once.
         let files = configure(options, &data_dir, &postgres_dir)?;
         let own_topics = match files.get(Name::Orchestrator.service()) {
             Some(file) => services::participant_topics(file)?,
@@ -150,7 +150,7 @@ impl System {
         }
     }
 
-    /// Resolves when a part has ended that should not have.
+    /// Returns an error when a part has ended unexpectedly.
     async fn failure(&mut self) -> Result<()> {
         let Self {
             postgres,
@@ -184,7 +184,7 @@ impl System {
         self.postgres.is_none() && self.kafka.is_none() && self.services.is_empty()
     }
 
-    /// Services drain while the servers still answer.
+    /// Stops the services first, so that they drain while the servers still answer.
     async fn stop(&mut self) {
         if self.is_empty() {
             return;
@@ -210,7 +210,7 @@ impl System {
         banner::say("stopped");
     }
 
-    /// Both servers recover from this at the next start.
+    /// Kills both servers. They recover at the next start.
     async fn kill(&mut self) {
         if let Some(kafka) = &self.kafka {
             kafka.kill().await;
@@ -222,7 +222,7 @@ impl System {
     }
 }
 
-/// Waits for ever where there is no service.
+/// Returns an error when the first service ends. Never returns if there are no services.
 async fn first_to_end(services: &mut [Running]) -> anyhow::Error {
     let mut running: FuturesUnordered<_> = services
         .iter_mut()
@@ -232,7 +232,7 @@ async fn first_to_end(services: &mut [Running]) -> anyhow::Error {
                 .ended()
                 .await
                 .err()
-                .unwrap_or_else(|| anyhow!("{name} ended although nobody asked it to"))
+                .unwrap_or_else(|| anyhow!("{name} ended without being stopped"))
         })
         .collect();
     match running.next().await {
@@ -266,8 +266,8 @@ fn explain_lock(error: ServerError) -> anyhow::Error {
     }
 }
 
-/// The services' ports, before anything that takes time is started. Not those of the servers: what a killed run has left
-/// behind may still hold them, and is ended first.
+/// Binds the services' ports before anything slow is started. The servers' ports are not bound here: processes that a
+/// killed run has left behind may still hold them, and are ended first.
 async fn listen(options: &Options) -> Result<BTreeMap<&'static str, TcpListener>> {
     let mut listeners = BTreeMap::new();
     for name in Name::ALL.into_iter().filter(|name| options.runs(*name)) {
@@ -281,7 +281,7 @@ async fn listen(options: &Options) -> Result<BTreeMap<&'static str, TcpListener>
     Ok(listeners)
 }
 
-/// The configuration file of each service, written and checked, by service.
+/// Writes and checks the configuration file of each service. Returns the files by service.
 fn configure(
     options: &Options,
     data_dir: &Path,
@@ -300,7 +300,7 @@ fn configure(
     files.collect()
 }
 
-/// The superuser's URL.
+/// Starts the private Postgres unless the options name another one. Returns the superuser's URL.
 async fn start_postgres(
     options: &Options,
     directory: PathBuf,
@@ -339,7 +339,8 @@ async fn start_kafka(
     Ok(())
 }
 
-/// A server that was killed lets go of its port only when the kernel has taken it apart; somebody else's keeps it.
+/// Starts a server, and retries while its port is taken: the port of a killed server becomes free only when the kernel
+/// has cleaned up the process. Fails if the port is still taken after `PORT_GRACE`.
 async fn once_port_is_free<T, F>(flag: &str, start: impl Fn() -> F) -> Result<T>
 where
     F: Future<Output = Result<T, ServerError>>,
@@ -361,7 +362,7 @@ where
     }
 }
 
-/// Waits until every service that runs here says that it is ready.
+/// Waits until every service that runs in this process reports that it is ready.
 async fn ready(options: &Options) -> Result<()> {
     let http = reqwest::Client::new();
     let began = Instant::now();

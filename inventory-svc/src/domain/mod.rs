@@ -1,8 +1,8 @@
-//! What may be done with stock, decided in memory: no I/O and no clock.
+//! The rules of stock, decided in memory: no I/O and no clock.
 
-mod shelf;
+mod stock;
 
-pub use shelf::{
+pub use stock::{
     Changes, Quantities, Refusal, Reservation, ReservationChange, ReservationKey, ReservationState,
-    Shelf, StockChange,
+    StockBatch, StockChange,
 };

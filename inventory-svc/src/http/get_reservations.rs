@@ -1,6 +1,6 @@
 //! `GET /reservations/{orderId}`
 
-use super::App;
+use super::app::App;
 use crate::{
     domain::{Reservation, ReservationKey, ReservationState},
     store,
@@ -13,15 +13,17 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// What an order holds or held.
+/// The current and former reservations of an order.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reservations {
     order_id: Uuid,
+    /// The saga that holds the order. No other saga completes or releases its reservations.
+    saga_id: Uuid,
     items: Vec<ReservedItem>,
 }
 
-/// Pieces of one product.
+/// The reserved pieces of one product.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ReservedItem {
@@ -42,7 +44,7 @@ impl From<(ReservationKey, Reservation, DateTime<Utc>)> for ReservedItem {
     }
 }
 
-/// The reservations of an order, also those that were released or sold.
+/// Returns the reservations of an order, including released and sold ones.
 #[utoipa::path(
     get,
     path = "/reservations/{orderId}",
@@ -52,7 +54,7 @@ impl From<(ReservationKey, Reservation, DateTime<Utc>)> for ReservedItem {
         (status = 200, description = "By product", body = Reservations),
         (status = 400, description = "The id is not a UUID", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "Nothing was ever reserved for this order", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn get_reservations(
@@ -61,11 +63,17 @@ pub async fn get_reservations(
 ) -> Result<Json<Reservations>, Problem> {
     let rows = store::reservations_of(&app.pool, order_id)
         .await
-        .map_err(|error| Problem::away("the reservations could not be read", &error))?;
-    if rows.is_empty() {
+        .map_err(|error| {
+            Problem::dependency_unavailable("the reservations could not be read", &error)
+        })?;
+    let Some((_, Reservation { saga_id, .. }, _)) = rows.first().copied() else {
         let detail = format!("nothing was reserved for an order {order_id}");
         return Err(Problem::not_found(detail));
-    }
+    };
     let items = rows.into_iter().map(ReservedItem::from).collect();
-    Ok(Json(Reservations { order_id, items }))
+    Ok(Json(Reservations {
+        order_id,
+        saga_id,
+        items,
+    }))
 }

@@ -1,13 +1,13 @@
 //! `GET /stock/{productId}`
 
-use super::{App, view::Stock};
+use super::{app::App, view::Stock};
 use crate::store;
 use axum::{Json, extract::State};
 use saga_service::http::{Problem, ValidPath};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// The stock of one product.
+/// Returns the stock of one product.
 #[utoipa::path(
     get,
     path = "/stock/{productId}",
@@ -17,7 +17,7 @@ use uuid::Uuid;
         (status = 200, description = "Its stock", body = Stock),
         (status = 400, description = "The id is not a UUID", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such product", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn get_stock(
@@ -26,7 +26,7 @@ pub async fn get_stock(
 ) -> Result<Json<Stock>, Problem> {
     let found = store::find_product(&app.pool, product)
         .await
-        .map_err(|error| Problem::away("the stock could not be read", &error))?;
+        .map_err(|error| Problem::dependency_unavailable("the stock could not be read", &error))?;
     match found {
         Some(product) => Ok(Json(Stock::from(product))),
         None => Err(Problem::not_found(format!("there is no product {product}"))),

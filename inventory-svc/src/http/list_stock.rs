@@ -1,6 +1,6 @@
 //! `GET /stock?limit=&cursor=`
 
-use super::{App, view::Stock};
+use super::{app::App, view::Stock};
 use crate::store;
 use axum::{Json, extract::State};
 use saga_service::http::{Problem, ValidQuery, page_limit};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// Products of a page, if the caller does not say how many, and at most.
+/// The number of products on a page if the request gives no limit, and the maximum.
 const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
 
@@ -17,9 +17,9 @@ const LIMIT_MAX: u32 = 200;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Paging {
-    /// 1 to 200, 50 if not given.
+    /// The number of products on the page: 1 to 200, 50 if not given.
     limit: Option<u32>,
-    /// `nextCursor` of the page before.
+    /// The `nextCursor` of the previous page.
     cursor: Option<Uuid>,
 }
 
@@ -28,12 +28,12 @@ pub struct Paging {
 #[serde(rename_all = "camelCase")]
 pub struct StockPage {
     items: Vec<Stock>,
-    /// For the next page; left out on the last one.
+    /// The cursor of the next page; left out on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<Uuid>,
 }
 
-/// The stock of all products.
+/// Lists the stock of all products.
 #[utoipa::path(
     get,
     path = "/stock",
@@ -42,7 +42,7 @@ pub struct StockPage {
     responses(
         (status = 200, description = "A page", body = StockPage),
         (status = 400, description = "A parameter is wrong or unknown", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn list_stock(
@@ -52,7 +52,9 @@ pub async fn list_stock(
     let limit = page_limit(paging.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let page = store::list_products(&app.reporting, paging.cursor, limit)
         .await
-        .map_err(|error| Problem::away("the stock could not be listed", &error))?;
+        .map_err(|error| {
+            Problem::dependency_unavailable("the stock could not be listed", &error)
+        })?;
     Ok(Json(StockPage {
         items: page.products.into_iter().map(Stock::from).collect(),
         next_cursor: page.next,

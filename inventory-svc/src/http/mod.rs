@@ -1,24 +1,18 @@
-//! The HTTP API: one file an endpoint.
+//! The HTTP API: one file per endpoint.
 
+mod app;
 mod get_reservations;
 mod get_stock;
 mod list_stock;
 mod put_stock;
 mod view;
 
-use sqlx::PgPool;
+pub use app::App;
+
 use std::sync::Arc;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// What the endpoints share.
-pub struct App {
-    /// Certain plans, for single rows.
-    pub pool: PgPool,
-    /// Free plans, for listings.
-    pub reporting: PgPool,
-}
-
-/// All endpoints with their OpenAPI.
+/// Returns all endpoints with their OpenAPI document.
 pub fn router(app: Arc<App>) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(list_stock::list_stock))

@@ -1,11 +1,12 @@
 //! `PUT /stock/{productId}`
 //!
-//! A restock sets what is available, so that it can be repeated without harm. What orders hold and what was sold stays:
-//! the total is whatever is available, reserved and sold.
+//! A restock sets the available quantity, so that a repeated request does no harm. Reserved and sold quantities do not
+//! change. The total is the sum of available, reserved and sold.
 
-use super::{App, view::Stock};
+use super::{app::App, view::Stock};
 use crate::store;
 use axum::{Json, extract::State, http::StatusCode};
+use saga_core::message::whole_number;
 use saga_service::http::{FieldError, Problem, RequestContext, ValidJson, ValidPath};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -13,18 +14,19 @@ use tracing::info;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Pieces of one product; more is somebody's mistake.
+/// The maximum quantity of one product. A larger one is a mistake.
 const AVAILABLE_MAX: i64 = 1_000_000_000;
 const NAME_MAX_CHARS: usize = 200;
 
-/// What is to be available from now on.
+/// The quantity that is available from now on.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RestockRequest {
-    /// 0 to 1,000,000,000 pieces.
+    /// The available quantity: 0 to 1,000,000,000 pieces.
     #[schema(minimum = 0, maximum = 1_000_000_000)]
+    #[serde(deserialize_with = "whole_number")]
     available: i64,
-    /// For people, at most 200 characters; if it is left out, the name stays as it is.
+    /// The name for people, at most 200 characters. If it is left out, the current name is kept.
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
 }
@@ -53,7 +55,7 @@ impl RestockRequest {
     }
 }
 
-/// Sets the available quantity of a product; makes the product if there is none.
+/// Sets the available quantity of a product. Creates the product if it does not exist.
 #[utoipa::path(
     put,
     path = "/stock/{productId}",
@@ -67,7 +69,7 @@ impl RestockRequest {
         (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn put_stock(
@@ -84,7 +86,7 @@ pub async fn put_stock(
     };
     let restock = restock
         .await
-        .map_err(|error| Problem::away("the stock could not be set", &error))?;
+        .map_err(|error| Problem::dependency_unavailable("the stock could not be set", &error))?;
     info!(
         product.id = %product,
         correlation.id = context.correlation_id,

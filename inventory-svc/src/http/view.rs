@@ -1,4 +1,4 @@
-//! Stock as the API shows it.
+//! The stock in the API's format.
 
 use crate::store::Product;
 use chrono::{DateTime, Utc};
@@ -13,11 +13,11 @@ pub struct Stock {
     pub product_id: Uuid,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Can be ordered.
+    /// The pieces that can be ordered.
     pub available: i64,
-    /// Held for orders that are under way.
+    /// The pieces reserved for orders that have not ended.
     pub reserved: i64,
-    /// Gone for good.
+    /// The pieces sold.
     pub sold: i64,
     pub updated_at: DateTime<Utc>,
 }

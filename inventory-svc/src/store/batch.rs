@@ -1,10 +1,11 @@
-//! What a batch of commands reads and writes: every shared row once, in key order, so that no two batches can wait
-//! for each other.
+//! Reads and writes the rows of a batch of commands: every shared row once, in key order, so that two batches cannot
+//! deadlock.
 
 use crate::domain::{
-    Changes, Quantities, Reservation, ReservationChange, ReservationKey, ReservationState, Shelf,
-    StockChange,
+    Changes, Quantities, Reservation, ReservationChange, ReservationKey, ReservationState,
+    StockBatch, StockChange,
 };
+use saga_contracts::saga_of_order;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -13,37 +14,65 @@ pub async fn lock(
     tx: &mut PgConnection,
     mut orders: Vec<Uuid>,
     mut products: Vec<Uuid>,
-) -> Result<Shelf, sqlx::Error> {
+) -> Result<StockBatch, sqlx::Error> {
     orders.sort_unstable();
     orders.dedup();
+    lock_new_orders(tx, &orders).await?;
     let reservations = lock_reservations(tx, &orders).await?;
     products.extend(reservations.iter().map(|(key, _)| key.product_id));
     products.sort_unstable();
     products.dedup();
-    Ok(Shelf::new(lock_stock(tx, &products).await?, reservations))
+    Ok(StockBatch::new(
+        lock_stock(tx, &products).await?,
+        reservations,
+    ))
+}
+
+/// Serializes batches that share orders whose id does not name their saga, so that each batch sees who holds them. Two
+/// sagas that reserve different products of one order at the same time have no row in common that would serialize them.
+async fn lock_new_orders(tx: &mut PgConnection, orders: &[Uuid]) -> Result<(), sqlx::Error> {
+    let open: Vec<Uuid> = orders
+        .iter()
+        .copied()
+        .filter(|order| saga_of_order(*order).is_none())
+        .collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "SELECT pg_advisory_xact_lock(key) FROM (SELECT DISTINCT hashtextextended(id::text, 0) AS key \
+         FROM unnest($1::uuid[]) AS id ORDER BY key) AS keys",
+    )
+    .bind(&open)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 async fn lock_reservations(
     tx: &mut PgConnection,
     orders: &[Uuid],
 ) -> Result<Vec<(ReservationKey, Reservation)>, sqlx::Error> {
-    let rows: Vec<(Uuid, Uuid, i64, String)> = sqlx::query_as(
-        "SELECT order_id, product_id, quantity, state FROM reservation \
+    let rows: Vec<(Uuid, Uuid, Uuid, i64, String)> = sqlx::query_as(
+        "SELECT order_id, product_id, saga_id, quantity, state FROM reservation \
          WHERE order_id = ANY($1) ORDER BY order_id, product_id FOR NO KEY UPDATE",
     )
     .bind(orders)
     .fetch_all(tx)
     .await?;
     rows.into_iter()
-        .map(|(order_id, product_id, quantity, state)| {
+        .map(|(order_id, product_id, saga_id, quantity, state)| {
             let state = decode_state(&state)?;
-            Ok((
-                ReservationKey {
-                    order_id,
-                    product_id,
-                },
-                Reservation { quantity, state },
-            ))
+            let key = ReservationKey {
+                order_id,
+                product_id,
+            };
+            let reservation = Reservation {
+                saga_id,
+                quantity,
+                state,
+            };
+            Ok((key, reservation))
         })
         .collect()
 }
@@ -79,8 +108,8 @@ pub(super) fn decode_state(text: &str) -> Result<ReservationState, sqlx::Error> 
         .ok_or_else(|| sqlx::Error::Decode(format!("reservation state '{text}'").into()))
 }
 
-/// Writes what a batch came to. A row that was read under lock and cannot be written means that the transaction is not
-/// what it was thought to be: it must not commit.
+/// Writes a batch's changes. If a row that was read under lock cannot be written, the transaction does not hold the
+/// expected locks and must not commit.
 pub async fn write(tx: &mut PgConnection, changes: &Changes) -> Result<(), sqlx::Error> {
     write_stock(tx, &changes.stock).await?;
     let (new, turned): (Vec<_>, Vec<_>) = changes
@@ -128,12 +157,13 @@ async fn insert_reservations(
     }
     let rows = Columns::of(changes);
     let written = sqlx::query(
-        "INSERT INTO reservation (order_id, product_id, quantity, state) \
-         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[]) \
+        "INSERT INTO reservation (order_id, product_id, saga_id, quantity, state) \
+         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[]) \
          ON CONFLICT DO NOTHING",
     )
     .bind(&rows.orders)
     .bind(&rows.products)
+    .bind(&rows.sagas)
     .bind(&rows.quantities)
     .bind(&rows.states)
     .execute(tx)
@@ -173,6 +203,7 @@ async fn turn_reservations(
 struct Columns {
     orders: Vec<Uuid>,
     products: Vec<Uuid>,
+    sagas: Vec<Uuid>,
     quantities: Vec<i64>,
     states: Vec<&'static str>,
 }
@@ -182,6 +213,7 @@ impl Columns {
         Self {
             orders: changes.iter().map(|change| change.key.order_id).collect(),
             products: changes.iter().map(|change| change.key.product_id).collect(),
+            sagas: changes.iter().map(|change| change.now.saga_id).collect(),
             quantities: changes.iter().map(|change| change.now.quantity).collect(),
             states: changes
                 .iter()
@@ -191,7 +223,8 @@ impl Columns {
     }
 }
 
-/// Not a data error: the batch rolls back, is loaded again and runs again.
+/// Checks the number of written rows. A mismatch is not a data error: the batch rolls back, is loaded again and runs
+/// again.
 fn count(what: &str, written: u64, expected: usize) -> Result<(), sqlx::Error> {
     if usize::try_from(written).is_ok_and(|written| written == expected) {
         Ok(())

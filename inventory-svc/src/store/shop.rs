@@ -1,4 +1,4 @@
-//! What people ask and set over HTTP.
+//! The statements of the HTTP API.
 
 use super::batch::decode_state;
 use crate::domain::{Quantities, Reservation, ReservationKey};
@@ -32,11 +32,11 @@ impl From<ProductRow> for Product {
     }
 }
 
-/// A part of the products, in id order.
+/// A page of products, in id order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProductPage {
     pub products: Vec<Product>,
-    /// The last product of the page, if there are more behind it.
+    /// The last product of the page, if more products follow.
     pub next: Option<Uuid>,
 }
 
@@ -51,13 +51,13 @@ pub async fn find_product(pool: &PgPool, product: Uuid) -> Result<Option<Product
     Ok(row.map(Product::from))
 }
 
-/// At most `limit` products behind `after`.
+/// Returns at most `limit` products after `after`.
 pub async fn list_products(
     pool: &PgPool,
     after: Option<Uuid>,
     limit: u32,
 ) -> Result<ProductPage, sqlx::Error> {
-    // One more than asked for tells whether there is a next page.
+    // One product more than requested, to know if there is a next page.
     let query = match after {
         None => sqlx::query_as(
             "SELECT product_id, name, available, reserved, sold, updated_at FROM stock \
@@ -82,22 +82,22 @@ pub async fn list_products(
     Ok(ProductPage { products, next })
 }
 
-/// What a restock came to.
+/// The result of a restock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restock {
     pub product: Product,
     pub created: bool,
 }
 
-/// Sets what is available; what is reserved and sold stays, and the difference counts as received. A product that is not
-/// there is made. Without a name the old one stays.
+/// Sets the available quantity. Reserved and sold quantities do not change, and the difference counts as received.
+/// Creates the product if it does not exist. Without a name the current name is kept.
 pub async fn restock(
     tx: &mut PgConnection,
     product: Uuid,
     available: i64,
     name: Option<&str>,
 ) -> Result<Restock, sqlx::Error> {
-    // A row that was inserted, not updated, has no deleting transaction.
+    // `xmax = 0` means that the row was inserted: an inserted row, unlike an updated one, has no deleting transaction.
     let row: (Uuid, Option<String>, i64, i64, i64, DateTime<Utc>, bool) = sqlx::query_as(
         "INSERT INTO stock AS s (product_id, available, name, received) VALUES ($1, $2, $3, $2) \
          ON CONFLICT (product_id) DO UPDATE SET available = EXCLUDED.available, \
@@ -115,29 +115,31 @@ pub async fn restock(
     Ok(Restock { product, created })
 }
 
-/// What an order holds or held, by product.
+/// Returns the current and former reservations of an order, by product.
 pub async fn reservations_of(
     pool: &PgPool,
     order_id: Uuid,
 ) -> Result<Vec<(ReservationKey, Reservation, DateTime<Utc>)>, sqlx::Error> {
-    let rows: Vec<(Uuid, i64, String, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT product_id, quantity, state, updated_at FROM reservation \
+    let rows: Vec<(Uuid, Uuid, i64, String, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT product_id, saga_id, quantity, state, updated_at FROM reservation \
          WHERE order_id = $1 ORDER BY product_id",
     )
     .bind(order_id)
     .fetch_all(pool)
     .await?;
     rows.into_iter()
-        .map(|(product_id, quantity, state, at)| {
+        .map(|(product_id, saga_id, quantity, state, at)| {
             let state = decode_state(&state)?;
-            Ok((
-                ReservationKey {
-                    order_id,
-                    product_id,
-                },
-                Reservation { quantity, state },
-                at,
-            ))
+            let key = ReservationKey {
+                order_id,
+                product_id,
+            };
+            let reservation = Reservation {
+                saga_id,
+                quantity,
+                state,
+            };
+            Ok((key, reservation, at))
         })
         .collect()
 }

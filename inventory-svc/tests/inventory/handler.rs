@@ -1,14 +1,14 @@
-//! Batches of commands.
+//! Tests batches of commands.
 
-use crate::frame::{
-    batch, code, codes, command, complete, database, database_as_in_service, product, release,
-    reserve, scans, stock,
+use crate::fixture::{
+    batch, code, codes, command, complete, database, database_as_in_service, of_saga, product,
+    release, reserve, scans, stock, undo,
 };
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use inventory_svc::store;
 use saga_core::message::Command;
-use saga_messaging::participant::Answer;
+use saga_test_support::participant::Reaction;
 use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -22,7 +22,7 @@ async fn an_order_s_stock_is_reserved_then_sold() -> Result<()> {
         Uuid::new_v4(),
     );
     let answers = batch(&pool, &[reserve(order, &[(first, 2), (second, 1)])]).await?;
-    let Answer::Success { reply_type, result } = &answers[0] else {
+    let Reaction::Success { reply_type, result } = &answers[0] else {
         panic!("{answers:?}")
     };
     assert_eq!(reply_type, "inventory.reserved");
@@ -31,7 +31,7 @@ async fn an_order_s_stock_is_reserved_then_sold() -> Result<()> {
     assert_eq!(stock(&pool, first).await?, (3, 2, 0));
     let answers = batch(&pool, &[complete(order)]).await?;
     assert!(
-        matches!(&answers[0], Answer::Success { reply_type, .. } if reply_type == "inventory.completed")
+        matches!(&answers[0], Reaction::Success { reply_type, .. } if reply_type == "inventory.completed")
     );
     assert_eq!(stock(&pool, first).await?, (3, 0, 2));
     assert_eq!(stock(&pool, second).await?, (1, 0, 1));
@@ -43,7 +43,7 @@ async fn a_batch_folds_commands_of_one_order_in_their_order() -> Result<()> {
     let pool = database().await?;
     let (item, order) = (product(&pool, 1).await?, Uuid::new_v4());
     let rival = Uuid::new_v4();
-    let wishes = [
+    let requests = [
         reserve(order, &[(item, 1)]),
         reserve(rival, &[(item, 1)]),
         release(order),
@@ -51,12 +51,14 @@ async fn a_batch_folds_commands_of_one_order_in_their_order() -> Result<()> {
         complete(rival),
         release(order),
     ];
-    let answers = batch(&pool, &wishes).await?;
+    let answers = batch(&pool, &requests).await?;
     assert_eq!(
         codes(&answers),
         ["ok", "out_of_stock", "ok", "ok", "ok", "ok"]
     );
-    assert!(matches!(&answers[5], Answer::Success { result, .. } if result["items"] == json!([])));
+    assert!(
+        matches!(&answers[5], Reaction::Success { result, .. } if result["items"] == json!([]))
+    );
     assert_eq!(stock(&pool, item).await?, (0, 0, 1));
     let states: Vec<_> = store::reservations_of(&pool, order).await?;
     assert_eq!(states.len(), 1);
@@ -78,10 +80,10 @@ async fn a_final_sale_is_given_back_when_it_is_compensated() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_answered_and_changes_nothing() -> Result<()> {
+async fn an_impossible_command_is_answered_and_changes_nothing() -> Result<()> {
     let pool = database().await?;
     let (item, order) = (product(&pool, 1).await?, Uuid::new_v4());
-    let wishes = [
+    let requests = [
         reserve(order, &[(item, 1), (Uuid::new_v4(), 1)]),
         reserve(order, &[(item, 2)]),
         reserve(order, &[]),
@@ -93,7 +95,7 @@ async fn what_cannot_be_done_is_answered_and_changes_nothing() -> Result<()> {
         complete(order),
         command("inventory.paint", json!({})),
     ];
-    let answers = batch(&pool, &wishes).await?;
+    let answers = batch(&pool, &requests).await?;
     assert_eq!(
         codes(&answers),
         [
@@ -106,10 +108,9 @@ async fn what_cannot_be_done_is_answered_and_changes_nothing() -> Result<()> {
             "unknown_command"
         ]
     );
-    let Answer::Failure { reply_type, fault } = &answers[1] else {
+    let Reaction::Failure { fault } = &answers[1] else {
         panic!("{answers:?}")
     };
-    assert_eq!(reply_type, "inventory.failed");
     assert!(
         fault.message.contains(&item.to_string()),
         "{}",
@@ -125,15 +126,71 @@ async fn what_cannot_be_done_is_answered_and_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Regression: a second saga reserved another product for a confirmed order, and its release gave back the items that
+/// the first saga had sold.
 #[tokio::test]
-async fn of_200_buyers_of_the_last_item_exactly_one_gets_it() -> Result<()> {
+async fn a_compensation_gives_back_nothing_that_another_saga_holds() -> Result<()> {
+    let pool = database().await?;
+    let (item, beside) = (product(&pool, 5).await?, product(&pool, 5).await?);
+    let (order, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let reserve_beside = of_saga(
+        other,
+        "inventory.reserve",
+        json!({"orderId": order, "items": [{"productId": beside, "quantity": 1}]}),
+    );
+    let back = undo(other, "inventory.release", json!({"orderId": order}));
+    let own = reserve(order, &[(item, 2)]);
+    // All in one batch, and then each alone, while the order is pending and when its stock is sold.
+    let answers = batch(&pool, &[own, reserve_beside.clone(), back.clone()]).await?;
+    let other_saga = "order_of_another_saga";
+    assert_eq!(codes(&answers), ["ok", other_saga, other_saga]);
+    for sold in [false, true] {
+        if sold {
+            assert_eq!(codes(&batch(&pool, &[complete(order)]).await?), ["ok"]);
+        }
+        for command in [&reserve_beside, &back] {
+            let answers = batch(&pool, std::slice::from_ref(command)).await?;
+            assert_eq!(codes(&answers), [other_saga]);
+        }
+        let expected = if sold { (3, 0, 2) } else { (3, 2, 0) };
+        assert_eq!(stock(&pool, item).await?, expected);
+    }
+    assert_eq!(stock(&pool, beside).await?, (5, 0, 0));
+    Ok(())
+}
+
+/// The two sagas have no row in common before one of them has written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_concurrent_sagas_of_one_order_holds_the_reservation() -> Result<()> {
+    let pool = database().await?;
+    let (first, second) = (product(&pool, 100).await?, product(&pool, 100).await?);
+    for _ in 0..20 {
+        let order = Uuid::new_v4();
+        let request = |item: Uuid| {
+            [of_saga(
+                Uuid::new_v4(),
+                "inventory.reserve",
+                json!({"orderId": order, "items": [{"productId": item, "quantity": 1}]}),
+            )]
+        };
+        let (one, two) = (request(first), request(second));
+        let (one, two) = tokio::try_join!(batch(&pool, &one), batch(&pool, &two))?;
+        let mut codes = [code(&one[0]), code(&two[0])];
+        codes.sort_unstable();
+        assert_eq!(codes, ["ok", "order_of_another_saga"]);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn exactly_one_of_200_buyers_gets_the_last_item() -> Result<()> {
     let pool = database().await?;
     for _ in 0..5 {
         let item = product(&pool, 1).await?;
         let buyers: Vec<Command> = (0..200)
             .map(|_| reserve(Uuid::new_v4(), &[(item, 1)]))
             .collect();
-        // Two members of the group, each with batches of its own.
+        // Two members of the group, each with its own batches.
         let frames = buyers
             .chunks(100)
             .map(|mine| run_in_batches(&pool, mine, 20));
@@ -149,7 +206,7 @@ async fn of_200_buyers_of_the_last_item_exactly_one_gets_it() -> Result<()> {
     Ok(())
 }
 
-async fn run_in_batches(pool: &PgPool, commands: &[Command], size: usize) -> Result<Vec<Answer>> {
+async fn run_in_batches(pool: &PgPool, commands: &[Command], size: usize) -> Result<Vec<Reaction>> {
     let mut answers = Vec::new();
     for commands in commands.chunks(size) {
         answers.extend(batch(pool, commands).await?);
@@ -157,7 +214,7 @@ async fn run_in_batches(pool: &PgPool, commands: &[Command], size: usize) -> Res
     Ok(answers)
 }
 
-/// A sequence that is the same in every run (xorshift64, Marsaglia 2003).
+/// A generator that gives the same sequence in every run (xorshift64, Marsaglia 2003).
 struct Dice(u64);
 
 impl Dice {
@@ -169,7 +226,7 @@ impl Dice {
     }
 }
 
-/// Every order is reserved, and then completed or released, in a later batch of the same frame.
+/// Reserves every order, and completes or releases it in a later batch of the same caller.
 async fn trade(pool: &PgPool, products: &[Uuid], seed: u64) -> Result<()> {
     const BATCHES: usize = 40;
     let mut dice = Dice(seed);
@@ -237,7 +294,7 @@ async fn concurrent_batches_never_deadlock_and_sums_stay_exact() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_restock_sets_what_is_available_and_leaves_what_orders_hold() -> Result<()> {
+async fn a_restock_sets_the_available_quantity_and_keeps_reservations() -> Result<()> {
     let pool = database().await?;
     let (item, order) = (product(&pool, 3).await?, Uuid::new_v4());
     batch(&pool, &[reserve(order, &[(item, 2)])]).await?;
@@ -247,7 +304,8 @@ async fn a_restock_sets_what_is_available_and_leaves_what_orders_hold() -> Resul
     assert_eq!(stock(&pool, item).await?, (10, 2, 0));
     let restock = store::restock(&mut connection, item, 4, None).await?;
     assert_eq!(restock.product.name.as_deref(), Some("Lamp"));
-    // 3 at first, 9 more when one was left, 6 fewer: what is there now, with the two that the order holds.
+    // Received: 3 at first, 9 more when one was left, then 6 fewer. The sum is the 4 available and the 2 that the order
+    // holds.
     let received: i64 = sqlx::query_scalar("SELECT received FROM stock WHERE product_id = $1")
         .bind(item)
         .fetch_one(&mut *connection)
@@ -264,7 +322,7 @@ async fn a_restock_sets_what_is_available_and_leaves_what_orders_hold() -> Resul
 #[tokio::test]
 async fn no_batch_reads_a_table_from_end_to_end() -> Result<()> {
     let pool = database_as_in_service().await?;
-    // Making an index reads its table.
+    // Creating an index reads its table.
     let made = scans(&pool).await?;
     let mut products = Vec::new();
     for _ in 0..20 {

@@ -1,6 +1,6 @@
-//! The HTTP API, without the shell around it.
+//! Tests the HTTP API without the shell around it.
 
-use crate::frame::{batch, database, product, reserve};
+use crate::fixture::{batch, database, product, reserve};
 use anyhow::Result;
 use axum::{
     Router,
@@ -8,7 +8,7 @@ use axum::{
     http::{Request, StatusCode, header},
 };
 use inventory_svc::http::{App, router};
-use saga_testkit::service::{ask, get};
+use saga_test_support::service::{ask, get};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ async fn a_product_is_made_restocked_and_read() -> Result<()> {
         (&json!(5), &json!(0), &json!(0))
     );
     assert_eq!(made["name"], "Lamp");
-    let (status, set) = put(&app, &path, r#"{"available": 0}"#).await?;
+    let (status, set) = put(&app, &path, r#"{"available": 0.0}"#).await?;
     assert_eq!(
         (status, &set["available"], &set["name"]),
         (StatusCode::OK, &json!(0), &json!("Lamp"))

@@ -1,6 +1,6 @@
-//! The inventory service on a real Postgres.
+//! Tests the inventory service on a real Postgres.
 
-mod frame;
+mod fixture;
 mod handler;
 mod http;
 mod service;

@@ -1,7 +1,8 @@
-//! The service itself, on a real Kafka. The command topic and the group are the service's own, so this is one test.
+//! Tests the whole service on a real Kafka. The command topic and the group have fixed names, so there is only one
+//! test.
 
-use crate::frame::{code_of_reply, release, reserve};
-use anyhow::{Context, Result};
+use crate::fixture::{code_of_reply, release, reserve};
+use anyhow::{Context, Result, ensure};
 use inventory_svc::InventoryService;
 use saga_contracts::topic;
 use saga_core::{
@@ -9,10 +10,10 @@ use saga_core::{
     message::{Command, Direction, Outcome, Reply},
 };
 use saga_service::clock;
-use saga_testkit::{
+use saga_test_support::{
     environment::{TestEnv, until},
     participant::Conversation,
-    service::Running,
+    service::{Running, adopts_group, identity, refuses_another_database},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
@@ -21,14 +22,17 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_mins(1);
 const PARTITIONS: i32 = 2;
 
-async fn start(database: &str, brokers: &str) -> Result<Running> {
-    let overrides = format!(
+fn overrides(database: &str, brokers: &str) -> String {
+    format!(
         "postgres.url = \"{database}\"\nkafka.brokers = \"{brokers}\"\nlog.format = \"human\"\n"
-    );
-    Running::start::<InventoryService>(&overrides).await
+    )
 }
 
-/// Sends the commands and waits for as many replies, by saga.
+async fn start(database: &str, brokers: &str) -> Result<Running> {
+    Running::start::<InventoryService>(&overrides(database, brokers)).await
+}
+
+/// Sends the commands, waits for as many replies, and returns the replies by saga.
 async fn ask_all(log: &mut Conversation, commands: &[Command]) -> Result<BTreeMap<SagaId, Reply>> {
     log.send(commands).await?;
     let mut replies = BTreeMap::new();
@@ -56,11 +60,11 @@ async fn the_service_answers_commands_and_two_of_it_sell_the_last_item_once() ->
     let topics = [topic::INVENTORY_COMMANDS, topic::SAGA_INPUTS];
     env.create_topics(&topics.map(|name| (name, PARTITIONS)))
         .await;
-    env.create_topics(&[(&topic::dead_letters(topic::INVENTORY_COMMANDS), 1)])
+    env.create_topics(&[(&topic::dead_letters_of(topic::INVENTORY_COMMANDS), 1)])
         .await;
     let brokers = env.brokers();
     let first = start(&database, &brokers).await?;
-    let http = saga_testkit::http_client();
+    let http = saga_test_support::http_client();
     until("the service is healthy", PATIENCE, async || {
         http.get(first.url("/health"))
             .send()
@@ -73,9 +77,30 @@ async fn the_service_answers_commands_and_two_of_it_sell_the_last_item_once() ->
     let mut log = Conversation::open(&brokers, topic::INVENTORY_COMMANDS).await?;
     one_saga(&first, &http, &mut log).await?;
     let second = start(&database, &brokers).await?;
+    // A service with an empty database would refuse half of all orders.
+    let empty = env.create_database("inventory_stranger").await;
+    let stranger = overrides(&empty, &brokers);
+    refuses_another_database::<InventoryService>(&stranger, topic::INVENTORY_GROUP, &database)
+        .await?;
     last_item(&first, &http, &mut log).await?;
     second.stop().await?;
-    first.stop().await
+    first.stop().await?;
+    moved(&database, &empty, &brokers, &mut log).await
+}
+
+/// Gives the group to another database on purpose. From then on the former one is refused.
+async fn moved(former: &str, new: &str, brokers: &str, log: &mut Conversation) -> Result<()> {
+    let said = adopts_group::<InventoryService>(&overrides(new, brokers)).await?;
+    for database in [former, new] {
+        let id = identity(database).await?;
+        ensure!(said.contains(&id), "{id} is not in: {said}");
+    }
+    let running = start(new, brokers).await?;
+    let http = saga_test_support::http_client();
+    one_saga(&running, &http, log).await?;
+    let former_one = overrides(former, brokers);
+    refuses_another_database::<InventoryService>(&former_one, topic::INVENTORY_GROUP, new).await?;
+    running.stop().await
 }
 
 async fn restock(running: &Running, http: &reqwest::Client, available: u32) -> Result<Uuid> {
@@ -105,7 +130,7 @@ async fn stock(running: &Running, http: &reqwest::Client, product: Uuid) -> Resu
     ]))
 }
 
-/// Reserve, a duplicate, the compensation, a late duplicate; and a resolve of what never ran.
+/// Sends a reservation, a duplicate, the compensation, a late duplicate, and a resolve of an action that never ran.
 async fn one_saga(running: &Running, http: &reqwest::Client, log: &mut Conversation) -> Result<()> {
     let (product, order) = (restock(running, http, 3).await?, Uuid::new_v4());
     let action = new_saga(reserve(order, &[(product, 2)]));

@@ -1,7 +1,10 @@
-//! `sagactl audit`: does everything add up? Orders, sagas, stock, money and messages, from the databases and the topics
-//! themselves; the services are not asked.
+//! `sagactl audit`: checks that orders, sagas, stock, money and messages are consistent. Reads the databases and the
+//! topics themselves, without the services.
 
-use crate::{Conclusion, Session, failure::Failure};
+use crate::{
+    failure::Failure,
+    session::{Conclusion, Session},
+};
 use chrono::{DateTime, Utc};
 use clap::Args;
 use saga_audit::{AuditError, Journal, Settings, Sources, audit};
@@ -17,7 +20,7 @@ Exit status:
 
 Where to look: --data-dir of a standalone system, or all four databases and the brokers.";
 
-/// Look for anything that was lost, done twice, or left behind.
+/// Look for effects that were lost, done twice, or left behind.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct AuditArguments {
@@ -26,24 +29,24 @@ pub struct AuditArguments {
     /// Only sagas that began at or after this instant, such as 2026-03-01T00:00:00Z.
     #[arg(long, value_name = "TIME")]
     since: Option<DateTime<Utc>>,
-    /// What a client was told and what was put in stock, as JSON lines; see the documentation of `saga-audit`.
+    /// A client's acknowledged orders and received stock, as JSON lines; see the documentation of `saga-audit`.
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Between two looks.
+    /// Time between two reads of the system.
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     interval: u64,
-    /// A saga whose next step was due so long ago stands still.
+    /// Report a saga as stalled if its next step is overdue by this time.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     overdue: u64,
-    /// Everything should have ended: report whatever has not.
+    /// Expect every saga to have ended, and report those that have not.
     #[arg(long)]
     drained: bool,
 }
 
-/// Where the databases and the topics are.
+/// Addresses of the databases and the brokers.
 #[derive(Debug, Args)]
 struct Place {
-    /// Of a system that `cargo run` has started, such as `.saga`.
+    /// Data directory of a system that `cargo run` has started, such as `.saga`.
     #[arg(long, env = "SAGACTL_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[arg(
@@ -74,7 +77,7 @@ struct Place {
         hide_env_values = true
     )]
     payment_db: Option<String>,
-    /// `host:port`, several separated by commas.
+    /// Brokers as `host:port`, separated by commas.
     #[arg(long, env = "SAGACTL_BROKERS", value_name = "HOST:PORT")]
     brokers: Option<String>,
     /// A further property of the Kafka client, such as security.protocol=sasl_plaintext.
@@ -150,12 +153,12 @@ pub async fn run(arguments: AuditArguments, session: &Session) -> Result<Conclus
     })
 }
 
-/// With its causes: "cannot be read" alone helps nobody.
+/// Makes a failure from an error and its causes: "cannot be read" alone does not name the reason.
 fn cannot_look(error: &AuditError) -> Failure {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
-        // Some errors say their causes themselves.
+        // Some errors include their causes in their own text.
         let why = next.to_string();
         if !text.contains(&why) {
             text = format!("{text}: {why}");

@@ -1,4 +1,4 @@
-//! The orchestrator's HTTP API, as far as this tool needs it: typed answers, and problems as [`Failure`]s.
+//! Client of the orchestrator's HTTP API: returns typed answers, and problems as [`Failure`]s.
 
 use crate::failure::{Failure, Problem};
 use reqwest::{
@@ -8,7 +8,7 @@ use reqwest::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::time::Duration;
 
-/// Longer than the orchestrator waits for an action's verdict; a server that is silent for this long is away.
+/// Time limit of a request. Longer than the orchestrator waits for an action's decision.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(base: Url, token: Option<String>) -> Result<Self, Failure> {
-        // `Err` only says that it was installed before.
+        // `Err` means that a provider was installed before.
         let _installed_before = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
@@ -35,7 +35,7 @@ impl Client {
             .await
     }
 
-    /// A query's `None` fields are left out.
+    /// Sends a `GET` with a query. Fields of the query that are `None` are left out.
     pub async fn get_with<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -78,7 +78,7 @@ impl Client {
         read(url, response).await
     }
 
-    /// A base with a path of its own, as behind a gateway, keeps it.
+    /// Appends a path to the base URL. A base may have a path of its own, as behind a gateway.
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base.as_str().trim_end_matches('/'))
     }
@@ -121,7 +121,7 @@ mod tests {
         task::JoinHandle,
     };
 
-    /// Answers one request with this, and returns what was asked.
+    /// Starts a server that answers one request with `answer`, and returns the request.
     async fn server(answer: &'static str) -> (Url, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/gateway/", listener.local_addr().unwrap());
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_problem_is_told_in_its_words_with_what_helps() {
+    async fn a_problem_is_printed_with_its_detail_and_a_hint() {
         let refused = "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/problem+json\r\ncontent-length: 48\r\n\r\n\
                        {\"status\": 401, \"detail\": \"not the right token\"}";
         let (found, _) = get(refused, None).await;
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_orchestrator_is_not_understood() {
+    async fn an_answer_of_another_server_is_unintelligible() {
         for answer in [
             "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>",
             "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n",

@@ -1,40 +1,47 @@
-//! `sagactl conformance`: whether a participant keeps the contract. It needs no orchestrator: this is one.
+//! `sagactl conformance`: checks whether a participant keeps the contract. No orchestrator is needed: the kit takes its
+//! place.
 
-use crate::{Conclusion, Session, failure::Failure, output::Output};
-use clap::Args;
-use saga_messaging::kafka::KafkaConfig;
-use saga_testkit::conformance::{
-    CaseResult, Described, Description, KafkaWire, Kit, Patience, Report, Verdict, shipped,
+use crate::{
+    failure::Failure,
+    output::Output,
+    session::{Conclusion, Session},
 };
+use clap::Args;
+use saga_conformance::{
+    CaseOutcome, CaseResult, Described, Description, KafkaWire, Kit, Patience, Report, shipped,
+};
+use saga_core::json;
+use saga_messaging::kafka::KafkaConfig;
 use serde::Serialize;
 use serde_json::Value;
 use std::{fmt, path::PathBuf, time::Duration};
 
-/// What is tried, and how it is reached.
+/// The participant to check, and how to reach it.
 #[derive(Debug, Args)]
 pub struct ConformanceArguments {
-    /// Its name. `order`, `inventory` and `payment` need nothing else; others a description, or one command.
+    /// Name of the participant. `order`, `inventory` and `payment` need nothing else, others a description or one
+    /// command.
     #[arg(long)]
     participant: String,
-    /// Kafka, as host:port,…
+    /// Kafka brokers, as host:port,…
     #[arg(long, env = "SAGACTL_BROKERS", default_value = "127.0.0.1:9092")]
     brokers: String,
     /// Further properties of the Kafka client, such as security.protocol=ssl.
     #[arg(long = "kafka", value_name = "KEY=VALUE", value_parser = pair)]
     kafka: Vec<(String, String)>,
-    /// What the kit needs to know of it: command types, inputs that succeed, fail and err, how effects are seen.
+    /// Facts about the participant: command types, inputs that succeed, fail and err, how to observe effects.
     #[arg(long, value_name = "FILE")]
     description: Option<PathBuf>,
-    /// Its command topic, if not the description's.
+    /// Command topic of the participant, instead of the description's.
     #[arg(long)]
     topic: Option<String>,
-    /// Its consumer group, if not the description's.
+    /// Consumer group of the participant, instead of the description's.
     #[arg(long)]
     group: Option<String>,
-    /// Where it is asked to reply.
+    /// Topic that the participant replies to.
     #[arg(long, default_value = "saga.inputs")]
     reply_topic: String,
-    /// Instead of a description: one command…
+    /// One command type, instead of a description; needs --input.
     #[arg(
         long,
         value_name = "TYPE",
@@ -42,16 +49,16 @@ pub struct ConformanceArguments {
         conflicts_with = "description"
     )]
     command: Option<String>,
-    /// …with an input that succeeds, as JSON; `$new` in it becomes a new UUID for every saga, `$saga` the saga's id.
+    /// Input of --command that succeeds, as JSON; `$new` in it becomes a new UUID for every saga, `$saga` the saga's id
     #[arg(long, value_name = "FILE", requires = "command")]
     input: Option<PathBuf>,
     /// A variable of the description, such as http=http://127.0.0.1:3003.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
-    /// How long an answer may take.
+    /// Longest wait for an answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     patience: u64,
-    /// Also print what was sent, expected and heard where it was right.
+    /// Also print the messages that were sent, expected and received in the cases that passed.
     #[arg(long)]
     verbose: bool,
 }
@@ -83,7 +90,7 @@ pub async fn run(
     })
 }
 
-/// An error with what caused it: each says a part.
+/// Joins the messages of an error and its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -120,7 +127,7 @@ async fn try_it(
     Ok(report)
 }
 
-/// The description with everything that the command line says over it.
+/// Returns the description, overridden by the options of the command line.
 fn describe(arguments: &ConformanceArguments) -> Result<Description, Failure> {
     let read = |path: &PathBuf| {
         std::fs::read_to_string(path)
@@ -130,13 +137,13 @@ fn describe(arguments: &ConformanceArguments) -> Result<Description, Failure> {
     let mut description = match (&arguments.command, &arguments.input, &arguments.description) {
         (Some(command), Some(input), _) => {
             let text = read(input)?;
-            let input: Value = serde_json::from_str(&text)
+            let input: Value = json::from_slice(text.as_bytes())
                 .map_err(|error| Failure::Usage(format!("{}: {error}", input.display())))?;
             Description::of_command(name, &format!("{name}.commands"), command, input)
         }
-        (_, _, Some(file)) => parse(&read(file)?)?,
+        (_, _, Some(file)) => parse(&file.display().to_string(), &read(file)?)?,
         (_, _, None) => match shipped(name) {
-            Some(text) => parse(text)?,
+            Some(text) => parse(name, text)?,
             None => {
                 return Err(Failure::Usage(format!(
                     "nothing is known of participant '{name}': give --description FILE, or --command and --input"
@@ -156,25 +163,25 @@ fn describe(arguments: &ConformanceArguments) -> Result<Description, Failure> {
     Ok(description)
 }
 
-fn parse(text: &str) -> Result<Description, Failure> {
-    Description::parse(text).map_err(|error| Failure::Usage(error.to_string()))
+fn parse(file: &str, text: &str) -> Result<Description, Failure> {
+    Description::parse(text).map_err(|error| Failure::Usage(format!("{file}: {error}")))
 }
 
-/// A result in one line, as it comes.
+/// The line that is printed as soon as a case has its result.
 struct Line<'a>(&'a CaseResult);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CaseResult { command, case, .. } = self.0;
-        match &self.0.verdict {
-            Verdict::Passed => write!(f, "passed   {command}: {case}"),
-            Verdict::Failed { .. } => write!(f, "FAILED   {command}: {case}"),
-            Verdict::Skipped { why } => write!(f, "skipped  {command}: {case} ({why})"),
+        match &self.0.outcome {
+            CaseOutcome::Passed => write!(f, "passed   {command}: {case}"),
+            CaseOutcome::Failed { .. } => write!(f, "FAILED   {command}: {case}"),
+            CaseOutcome::Skipped { why } => write!(f, "skipped  {command}: {case} ({why})"),
         }
     }
 }
 
-/// The report, as it is printed.
+/// The report, as it is printed at the end.
 #[derive(Serialize)]
 struct Answer {
     conforms: bool,
@@ -188,7 +195,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = &self.report;
         for result in &report.results {
-            let failed = matches!(result.verdict, Verdict::Failed { .. });
+            let failed = matches!(result.outcome, CaseOutcome::Failed { .. });
             if failed || self.verbose {
                 details(f, result)?;
             }
@@ -242,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_goes_over_the_description() {
+    fn the_command_line_overrides_the_description() {
         let description = described(&[
             "--participant",
             "payment",

@@ -1,80 +1,70 @@
-//! `sagactl dlq`: records that could not be processed. See them, put them right, replay or discard them.
+//! `sagactl dlq`: lists records that could not be processed, and corrects, replays or discards them.
 
 mod bulk;
+mod request;
 mod view;
 
-use crate::{Conclusion, Session, failure::Failure, output::Document};
+use crate::{
+    failure::Failure,
+    output::Document,
+    session::{Conclusion, Session},
+};
 use bulk::{Bulk, Deed};
 use clap::{ArgGroup, Args, Subcommand};
+use request::{Query, Request, Selection, path};
 use reqwest::header::HeaderMap;
-use serde::Serialize;
 use std::{collections::BTreeMap, path::PathBuf};
-use uuid::Uuid;
-use view::{Letter, LetterPage, Verdict};
+use view::{DecisionAnswer, Letter, LetterPage};
 
 #[derive(Debug, Subcommand)]
 pub enum DlqCommand {
-    /// Letters that nobody has decided about, by topic, oldest first.
+    /// List letters without a decision, by topic, oldest first.
     List(ListArguments),
-    /// One letter: why it is one, and its record's key, headers and value.
+    /// Show one letter: its reason, and its record's key, headers and value.
     Show {
-        /// Such as saga.inputs.dlq/0/42.
+        /// Id of the letter, such as saga.inputs.dlq/0/42.
         id: String,
     },
-    /// Put records back to where they came from; a letter that was replayed before is left alone.
+    /// Publish records to the topics that they came from; a letter that was replayed before is not replayed again.
     Replay(ReplayArguments),
-    /// Say that records are not needed. Kafka keeps them for as long as it does, and `list --all` shows them.
+    /// Record that letters are not needed. They stay in Kafka until their topic's retention passes, and `list --all`
+    /// shows them.
     Discard(DiscardArguments),
-}
-
-/// Which letters.
-#[derive(Clone, Debug, Default, Args, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Selection {
-    /// Only letters of this topic's records.
-    #[arg(long)]
-    topic: Option<String>,
-    /// Only letters with this reason, such as bad_payload.
-    #[arg(long)]
-    reason: Option<String>,
-    /// Only letters of this saga.
-    #[arg(long)]
-    saga: Option<Uuid>,
 }
 
 #[derive(Debug, Args)]
 pub struct ListArguments {
     #[command(flatten)]
     selection: Selection,
-    /// Also those that were replayed or discarded.
+    /// Also letters that were replayed or discarded.
     #[arg(long)]
     all: bool,
-    /// Where the page before ended.
+    /// Cursor of the next page, as the previous page printed it.
     #[arg(long)]
     cursor: Option<String>,
-    /// Lines of a page, at most 200.
+    /// Number of letters on a page, at most 200.
     #[arg(long, default_value_t = 50)]
     limit: u16,
 }
 
-/// One letter, or all that are selected.
+/// One letter, or all selected letters.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["id", "all"]))]
 struct Which {
-    /// One letter, such as saga.inputs.dlq/0/42.
+    /// Id of one letter, such as saga.inputs.dlq/0/42.
     id: Option<String>,
-    /// All letters that are selected by --topic, --reason and --saga.
+    /// All letters that --topic, --reason and --saga select.
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     selection: Selection,
-    /// Why, for whoever asks later.
+    /// Reason for the audit.
     #[arg(long, value_name = "TEXT")]
     why: String,
-    /// Who decides.
+    /// Name of the person who decides, for the audit.
     #[arg(long, env = "USER", default_value = "sagactl")]
     actor: String,
-    /// Only say what would be done.
+    /// Only report what would be done.
     #[arg(long)]
     dry_run: bool,
 }
@@ -83,10 +73,10 @@ struct Which {
 pub struct ReplayArguments {
     #[command(flatten)]
     which: Which,
-    /// A file with the record's value, put right.
+    /// File with the corrected value of the record.
     #[arg(long, value_name = "FILE", conflicts_with = "all")]
     value: Option<PathBuf>,
-    /// A header put right; may be given several times.
+    /// Corrected header; may be given several times.
     #[arg(long = "header", value_name = "NAME=VALUE", conflicts_with = "all", value_parser = header)]
     headers: Vec<(String, String)>,
 }
@@ -97,54 +87,10 @@ pub struct DiscardArguments {
     which: Which,
 }
 
-/// What is asked about one letter.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Request {
-    reason: String,
-    actor: String,
-    dry_run: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<String, String>,
-}
-
-/// The query of one page.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Query<'a> {
-    topic: Option<&'a str>,
-    reason: Option<&'a str>,
-    saga: Option<Uuid>,
-    all: bool,
-    cursor: Option<String>,
-    limit: usize,
-}
-
 fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         Some(_) | None => Err("must look like NAME=VALUE".to_owned()),
-    }
-}
-
-/// Ids come from people: whatever is no path must not become one.
-fn path(id: &str, below: &str) -> Result<String, Failure> {
-    let parts: Vec<&str> = id.split('/').collect();
-    let plain = |text: &str| {
-        !text.is_empty()
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-    };
-    match parts[..] {
-        [topic, partition, offset] if parts.iter().all(|part| plain(part)) => {
-            Ok(format!("/dead-letters/{topic}/{partition}/{offset}{below}"))
-        }
-        _ => Err(Failure::Usage(format!(
-            "'{id}' is no letter's id, which looks like saga.inputs.dlq/0/42"
-        ))),
     }
 }
 
@@ -164,18 +110,18 @@ pub async fn run(command: DlqCommand, session: &Session) -> Result<Conclusion, F
             let request = Request {
                 value,
                 headers: arguments.headers.into_iter().collect(),
-                ..request(&arguments.which)
+                ..request_of(&arguments.which)
             };
             decide(Deed::Replay, arguments.which, request, session).await
         }
         DlqCommand::Discard(arguments) => {
-            let request = request(&arguments.which);
+            let request = request_of(&arguments.which);
             decide(Deed::Discard, arguments.which, request, session).await
         }
     }
 }
 
-fn request(which: &Which) -> Request {
+fn request_of(which: &Which) -> Request {
     Request {
         reason: which.why.clone(),
         actor: which.actor.clone(),
@@ -190,7 +136,8 @@ fn read(file: &PathBuf) -> Result<String, Failure> {
         .map_err(|error| Failure::Usage(format!("the value file {}: {error}", file.display())))
 }
 
-/// One page, filled: the orchestrator looks at a bounded number of letters a request, and few of them may fit.
+/// Lists one full page. The orchestrator reads a bounded number of letters per request, of which few may match, so
+/// several requests may be needed.
 async fn list(arguments: ListArguments, session: &Session) -> Result<Conclusion, Failure> {
     let mut query = Query {
         topic: arguments.selection.topic.as_deref(),
@@ -223,11 +170,11 @@ async fn decide(
 ) -> Result<Conclusion, Failure> {
     if let Some(id) = &which.id {
         let path = path(id, deed.path())?;
-        let verdict: Document<Verdict> = session
+        let answer: Document<DecisionAnswer> = session
             .client
             .post(&path, HeaderMap::new(), &request)
             .await?;
-        session.output.show(&verdict);
+        session.output.show(&answer);
         return Ok(Conclusion::Good);
     }
     let bulk = Bulk {
@@ -268,19 +215,6 @@ mod tests {
             "discard a.dlq/0/1 --why x --value f",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_id_becomes_a_path_and_nothing_else_does() {
-        assert_eq!(
-            path("saga.inputs.dlq/0/42", "/replay").unwrap(),
-            "/dead-letters/saga.inputs.dlq/0/42/replay"
-        );
-        for bad in [
-            "", "a", "a/0", "a/0/1/2", "a?b/0/1", "/0/1", "a/0/1#", "a//1",
-        ] {
-            assert!(path(bad, "").is_err(), "{bad}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Why a command could not do what was asked, and the exit status that says so.
+//! Failures of commands, with their exit statuses.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
 use thiserror::Error;
 
-/// Exit status of a refusal, and of a look that found something wrong.
+/// Exit status of a refusal, and of a check that found something wrong.
 pub const NEGATIVE: u8 = 1;
 /// Exit status of wrong usage, and of an orchestrator that cannot be reached or used now. Clap uses it too.
 pub const UNUSABLE: u8 = 2;
@@ -19,8 +19,8 @@ pub enum Failure {
     Usage(String),
     #[error("{url} cannot be reached: {}", innermost(.source))]
     Unreachable { url: String, source: reqwest::Error },
-    /// Something answered that is not an orchestrator, or not one of our version.
-    #[error("{url} answered {status} with what sagactl does not understand: {why}")]
+    /// The server is not an orchestrator, or not one of this version.
+    #[error("{url} answered {status} with a body that sagactl does not understand: {why}")]
     Unintelligible {
         url: String,
         status: u16,
@@ -39,7 +39,7 @@ impl Failure {
         }
     }
 
-    /// As a problem document, for programs.
+    /// Returns the failure as a problem document, for programs.
     pub fn problem(&self) -> Problem {
         let kind = match self {
             Self::Answered(problem) => return (**problem).clone(),
@@ -55,28 +55,29 @@ impl Failure {
     }
 }
 
-/// RFC 9457, as the orchestrator writes it.
+/// A problem document (RFC 9457), as the orchestrator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Problem {
     #[serde(rename = "type")]
     pub kind: String,
     pub title: String,
-    /// 0 if no server has answered.
+    /// The HTTP status; 0 if no server has answered.
     pub status: u16,
     pub detail: String,
     #[serde(rename = "retryAfterSeconds", skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u64>,
-    /// What could be done instead.
+    /// The actions that are legal instead.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub legal: Vec<String>,
-    /// Members that only some problems have.
+    /// Other members of the document.
     #[serde(flatten)]
     pub others: Map<String, Value>,
 }
 
 impl Problem {
-    /// Whether the orchestrator understood and will not; anything else is usage, or its being away.
+    /// Returns true if the orchestrator understood the request and refused it. Other statuses mean wrong usage, or that
+    /// the orchestrator is unavailable.
     fn is_refusal(&self) -> bool {
         matches!(self.status, 404 | 409 | 410 | 412)
     }
@@ -98,7 +99,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The last cause says what is the matter; those before it say only that something is.
+/// Returns the text of the innermost cause. It names the reason; the outer errors only say that the request failed.
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_what_is_legal_and_keeps_what_it_does_not_know() {
+    fn a_refusal_names_the_legal_actions_and_keeps_unknown_fields() {
         let problem = json!({"type": "/problems/past-pivot", "title": "Conflict", "status": 409, "detail": "too late",
             "legal": ["retry", "skip"], "floor": 7});
         let failure = answered(problem.clone());

@@ -1,4 +1,4 @@
-//! `sagactl`: what operators do with the orchestrator, from a terminal or a script.
+//! `sagactl`: the operators' command line for the orchestrator, for terminals and scripts.
 //!
 //! ```text
 //!   arguments ─▶ Cli ─▶ one module a subject ─▶ Client ─▶ the orchestrator's HTTP API
@@ -7,17 +7,21 @@
 //!                  Output (human or JSON) and an exit status
 //! ```
 //!
-//! A subject (`saga`, …) is a module of its own with a clap enum and a `run(command, &Session)`. It prints one value
-//! with [`output::Output::show`] and returns a [`Conclusion`]; whatever went wrong is a [`failure::Failure`], which
-//! knows its exit status.
+//! Each subject (`saga`, …) is a module with a clap enum and a function `run(command, &Session)`. The function prints
+//! one value with [`output::Output::show`] and returns a [`Conclusion`]. A command that fails returns a
+//! [`failure::Failure`], which has an exit status.
 
 pub mod audit;
 pub mod client;
 pub mod conformance;
+pub mod definition;
 pub mod dlq;
 pub mod failure;
 pub mod output;
 pub mod saga;
+mod session;
+
+pub use session::{Conclusion, Session};
 
 use clap::{Args, Parser, Subcommand};
 use client::Client;
@@ -32,13 +36,13 @@ Exit status:
   1  the orchestrator refused, or what was looked for is wrong or not there
   2  wrong usage (arguments, token), or the orchestrator cannot be reached or used now";
 
-/// See sagas, act on them, and look after what needs a person.
+/// See sagas, act on them, and handle what needs a person.
 #[derive(Debug, Parser)]
 #[command(name = "sagactl", version, after_help = EXIT_STATUS)]
 pub struct Cli {
     #[command(flatten)]
     connection: Connection,
-    /// How answers are printed.
+    /// Format of answers.
     #[arg(
         long,
         global = true,
@@ -51,10 +55,10 @@ pub struct Cli {
     command: Command,
 }
 
-/// Where the orchestrator is, and what proves that we may change things.
+/// The address of the orchestrator, and the token for changes.
 #[derive(Debug, Args)]
 struct Connection {
-    /// The orchestrator's HTTP address.
+    /// HTTP address of the orchestrator.
     #[arg(
         long,
         global = true,
@@ -62,10 +66,10 @@ struct Connection {
         default_value = "http://127.0.0.1:3001"
     )]
     url: Url,
-    /// Its access token, needed for whatever changes something.
+    /// Access token of the orchestrator, needed for requests that change something.
     #[arg(long, global = true, env = "SAGACTL_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A file with the token, which then shows in no process list.
+    /// File with the access token, so that the token is not visible in process lists.
     #[arg(
         long,
         global = true,
@@ -76,37 +80,25 @@ struct Connection {
     token_file: Option<PathBuf>,
 }
 
-/// One subject a module.
+/// The subjects, one module each.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// See sagas and act on them.
     #[command(subcommand)]
     Saga(saga::SagaCommand),
-    /// Whether everything adds up: orders, sagas, stock, money and messages.
+    /// Check that orders, sagas, stock, money and messages are consistent.
     Audit(audit::AuditArguments),
-    /// Whether a participant keeps the contract, rule by rule, over Kafka; for test environments.
+    /// Check rule by rule, over Kafka, whether a participant keeps the contract; for test environments.
     Conformance(conformance::ConformanceArguments),
-    /// Records that could not be processed.
+    /// Show, withdraw and restore versions of definitions.
+    #[command(subcommand)]
+    Definition(definition::DefinitionCommand),
+    /// List, replay and discard records that could not be processed.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
 }
 
-/// What every subject works with.
-#[derive(Debug)]
-pub struct Session {
-    pub client: Client,
-    pub output: Output,
-}
-
-/// How a command that could do its work came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conclusion {
-    Good,
-    /// It looked, and what it found (and has printed) is wrong.
-    Negative,
-}
-
-/// Runs one command line and prints what comes of it.
+/// Runs one command line, prints its result, and returns the exit status.
 pub async fn run(cli: Cli) -> ExitCode {
     let output = Output::new(cli.output);
     match execute(cli.connection, output, cli.command).await {
@@ -132,6 +124,7 @@ async fn execute(
         Command::Saga(command) => saga::run(command, &session).await,
         Command::Audit(arguments) => audit::run(arguments, &session).await,
         Command::Conformance(arguments) => conformance::run(arguments, &session).await,
+        Command::Definition(command) => definition::run(command, &session).await,
         Command::Dlq(command) => dlq::run(command, &session).await,
     }
 }

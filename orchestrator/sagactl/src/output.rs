@@ -1,4 +1,4 @@
-//! What is printed, and how: words for people, one JSON document for programs.
+//! The output of commands: text for people, one JSON document for programs.
 
 use crate::failure::Failure;
 use clap::ValueEnum;
@@ -33,7 +33,7 @@ impl Output {
         self.format
     }
 
-    /// A command's answer.
+    /// Prints the answer of a command.
     pub fn show(self, answer: &(impl Serialize + Display)) {
         let text = match self.format {
             Format::Human => answer.to_string(),
@@ -42,14 +42,14 @@ impl Output {
         write(&mut io::stdout(), text.trim_end());
     }
 
-    /// Progress, and what a person should know beside the answer. Programs get only the answer.
+    /// Prints progress and remarks for people. With JSON output, only the answer is printed.
     pub fn note(self, text: &str) {
         if self.format == Format::Human {
             write(&mut io::stderr(), text);
         }
     }
 
-    /// What went wrong: for programs a problem document, as their answer.
+    /// Prints a failure, and with JSON output also a problem document as the answer.
     pub fn fail(self, failure: &Failure) {
         write(&mut io::stderr(), &format!("sagactl: {failure}"));
         if self.format == Format::Json {
@@ -62,12 +62,12 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_else(|_| "null".to_owned())
 }
 
-/// A reader that has gone away (`sagactl … | head`) is no failure.
+/// Writes a line. A reader that closed the pipe (`sagactl … | head`) is not a failure.
 fn write(to: &mut impl Write, text: &str) {
     let _reader_gone = writeln!(to, "{text}");
 }
 
-/// An answer of the API: programs get it as it came, people what is known of it.
+/// An answer of the API. Programs get the unchanged JSON, people the fields that sagactl knows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document<T> {
     pub raw: Value,
@@ -94,7 +94,7 @@ impl<T: Display> Display for Document<T> {
     }
 }
 
-/// Rows in columns as wide as their widest cell, the last one as wide as it likes.
+/// Writes rows in columns as wide as their widest cell. The last column is not padded.
 pub fn table(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {

@@ -1,9 +1,13 @@
-//! `sagactl saga`: see sagas, and act on one of them.
+//! `sagactl saga`: shows sagas, and acts on one of them.
 
 mod action;
 mod view;
 
-use crate::{Conclusion, Session, failure::Failure, output::Document};
+use crate::{
+    failure::Failure,
+    output::Document,
+    session::{Conclusion, Session},
+};
 use action::{ActionArguments, ActionList, Asked, ask, json_argument};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -11,65 +15,76 @@ use serde_json::Value;
 use uuid::Uuid;
 use view::{Saga, SagaPage};
 
-/// What is legal depends on where the saga stands: `show` says it, and a refusal names it.
+/// Shows sagas and acts on them. Which actions are legal depends on a saga's state: `show` lists them, and a refusal
+/// names them.
 #[derive(Debug, Subcommand)]
 pub enum SagaCommand {
-    /// Sagas, live and ended, newest first.
+    /// List sagas, live and ended, newest first.
     List(ListArguments),
-    /// One saga: what it waits for and since when, its steps, every attempt, and what may be asked of it.
+    /// Show one saga: what it waits for and since when, its steps, every attempt, and the legal actions.
     Show {
-        /// The saga's id, which is also the order's.
+        /// Id of the saga, which is also the order's id.
         id: Uuid,
     },
-    /// What was asked of a saga: who, when, why, and what became of it.
+    /// List the actions that were requested for a saga: by whom, when, why, and their decisions.
     Actions {
-        /// The saga's id.
+        /// Id of the saga.
         id: Uuid,
     },
-    /// Try again what waits for a person, perhaps with a corrected input.
+    /// Retry the commands that need a person, optionally with a corrected input.
     Retry {
         #[command(flatten)]
         arguments: ActionArguments,
-        /// Only this step's command, instead of everything that is parked.
+        /// Retry only this step's command, instead of everything that is parked.
         #[arg(long)]
         step: Option<String>,
-        /// Send this instead of what the definition makes: JSON, @FILE, or @- for the standard input.
+        /// Send this input instead of the one that the definition makes: JSON, @FILE, or @- for the standard input.
         #[arg(long, value_name = "JSON", requires = "step", value_parser = json_argument)]
         input: Option<Value>,
     },
-    /// Undo it because somebody no longer wants it; with its pivot in flight the outcome decides.
+    /// Compensate the saga because the business cancels it; if its pivot is in flight, the outcome decides.
     Cancel {
         #[command(flatten)]
         arguments: ActionArguments,
     },
-    /// Undo it because an operator says so; with its pivot in flight the outcome decides.
+    /// Compensate the saga because an operator decides so; if its pivot is in flight, the outcome decides.
     Compensate {
         #[command(flatten)]
         arguments: ActionArguments,
     },
-    /// Count a step as done, with a result; its participant is asked first, and if it did it, its own result stands.
+    /// Count a step as done, with a result. Its participant is asked for the outcome first: if the step was done, its
+    /// own result counts. If the participant was asked before without success, the step counts as done at once.
     Complete {
         #[command(flatten)]
         arguments: ActionArguments,
-        /// The step.
+        /// Name of the step.
         #[arg(long)]
         step: String,
-        /// What later steps find as its result: JSON, @FILE, or @- for the standard input.
+        /// Result that later steps use: JSON, @FILE, or @- for the standard input.
         #[arg(long, value_name = "JSON", default_value = "null", value_parser = json_argument)]
         result: Value,
     },
-    /// Go on without a step, whose participant is asked first, or without its compensation.
+    /// Count the pivot as not done, and compensate the saga. Legal only if the pivot's participant was asked for the
+    /// outcome without success. If the pivot was done after all, it stays done.
+    NotDone {
+        #[command(flatten)]
+        arguments: ActionArguments,
+        /// Name of the pivot.
+        #[arg(long)]
+        step: String,
+    },
+    /// Continue without a step, whose participant is asked for the outcome first, or without a step's compensation.
     Skip {
         #[command(flatten)]
         arguments: ActionArguments,
-        /// The step.
+        /// Name of the step.
         #[arg(long)]
         step: String,
-        /// What the step did stays: its compensation is skipped, and the saga ends abandoned.
+        /// Skip the step's compensation: its effect stays, and the saga ends abandoned.
         #[arg(long)]
         compensation: bool,
     },
-    /// End it as it stands: nothing more of it is sent, done or undone.
+    /// End the saga in its current state: no further command is sent for it, and nothing is compensated.
     Abandon {
         #[command(flatten)]
         arguments: ActionArguments,
@@ -79,22 +94,22 @@ pub enum SagaCommand {
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListArguments {
-    /// Only `running`, `compensating`, `parked`, `completed`, `compensated` or `abandoned` ones.
+    /// Only sagas that are `running`, `compensating`, `parked`, `completed`, `compensated` or `abandoned`.
     #[arg(long)]
     status: Option<String>,
-    /// Only those that wait for this participant.
+    /// Only sagas that wait for this participant.
     #[arg(long, value_name = "PARTICIPANT")]
     waiting_on: Option<String>,
-    /// Only those with this business key.
+    /// Only sagas with this business key.
     #[arg(long, value_name = "KEY")]
     business_key: Option<String>,
-    /// Only those of this definition.
+    /// Only sagas of this definition.
     #[arg(long)]
     definition: Option<String>,
-    /// Where the page before ended.
+    /// Cursor of the next page, as the previous page printed it.
     #[arg(long)]
     cursor: Option<Uuid>,
-    /// Lines of a page, at most 200.
+    /// Number of sagas on a page, at most 200.
     #[arg(long)]
     limit: Option<u16>,
 }
@@ -118,6 +133,10 @@ pub async fn run(command: SagaCommand, session: &Session) -> Result<Conclusion, 
         } => {
             let asked = Asked::of_step("complete", &step, "complete");
             (arguments, asked.with("result", result))
+        }
+        SagaCommand::NotDone { arguments, step } => {
+            let asked = Asked::of_step("not-done", &step, "count as not done");
+            (arguments, asked)
         }
         SagaCommand::Skip {
             arguments,

@@ -1,4 +1,4 @@
-//! How long what has ended is remembered: a number of days, or `off`.
+//! How long ended sagas are kept: a number of days, or `off`.
 
 use chrono::TimeDelta;
 use serde::{
@@ -8,20 +8,20 @@ use serde::{
 use std::fmt;
 
 const OFF: &str = "off";
-/// What a number of days must not be above: a hundred years.
+/// The largest number of days: a hundred years.
 const DAYS_MAX: u32 = 36_525;
 
-/// `retention_days`.
+/// The value of `retention_days`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetentionDays {
-    /// At least one.
+    /// A number of days, at least one.
     Days(u32),
-    /// Nothing is ever forgotten: history and the participants' inboxes grow for ever.
+    /// Keeps everything: history and the participants' inboxes grow without bound.
     Off,
 }
 
 impl RetentionDays {
-    /// `None`: for ever.
+    /// Returns the retention time, or `None` if everything is kept.
     pub fn time(self) -> Option<TimeDelta> {
         match self {
             Self::Days(days) => Some(TimeDelta::days(i64::from(days))),
@@ -71,7 +71,7 @@ impl Visitor<'_> for DaysOrOff {
         RetentionDays::checked(days)
     }
 
-    /// Also what the environment says, which knows no numbers.
+    /// Reads `off`, or a number given as text: environment variables have no number type.
     fn visit_str<E: Error>(self, text: &str) -> Result<RetentionDays, E> {
         if text == OFF {
             return Ok(RetentionDays::Off);

@@ -1,20 +1,24 @@
-//! Dead letters, for people: what stands in the dead-letter topics, and what is decided about it.
+//! Dead letters: lists the records of the dead-letter topics, and carries out what people decide about them.
 //!
 //! ```text
-//!  <topic>.dlq ──Scan──▶ Desk: list, find ──▶ HTTP, sagactl
+//!  <topic>.dlq ──TopicReader──▶ DeadLetters: list, find ──▶ HTTP, sagactl
 //!       │                  │ replay ─▶ the record, to where it came from
 //!       │                  │ discard
 //!       │                  ▼
 //!       │           dead_letter (who, when, why)
-//!       └──────▶ Census: open letters by topic and reason, for the alarm
+//!       └──────▶ OpenLetterGauge: open letters by topic and reason, for the alarm
 //! ```
 //!
-//! Letters cannot be removed from Kafka; a letter is *open* until it has a row in the table. Replaying one twice does
-//! nothing the second time, and says so: the row is written first, in a transaction that ends behind the record's
-//! acknowledgment. A crash between the two leaves the letter open and its record in the log; replaying it again is a
-//! duplicate that its consumer knows by its id.
+//! Letters cannot be removed from Kafka. A letter is *open* until it has a row in the table `dead_letter`. A second
+//! replay of a letter does nothing, and its answer says so: the row is written first, in a transaction that commits
+//! after the record's acknowledgment. A crash between acknowledgment and commit leaves the letter open and its record
+//! in the log; a second replay is then a duplicate, which the consumer recognizes by its id.
 
-pub mod census;
-pub mod desk;
+mod correction;
+pub mod open_count;
+pub mod service;
 
-pub use desk::{Desk, Filter, Found, LetterError, Page, Verdict, Wish};
+pub use service::{
+    DeadLetters, DecisionOutcome, Filter, LetterDecisionRequest, LetterError, LetterWithDecision,
+    Page,
+};

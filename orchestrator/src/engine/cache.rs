@@ -1,9 +1,9 @@
-//! Live sagas as this process wrote them last. A saga that nobody else has moved since need not be read again: its owner
-//! decides from memory, and its version is compared when it is written.
+//! A cache of live sagas, as this process last wrote them. A saga that no other process has changed since need not be
+//! read again: its owner decides from memory, and the saga's version is compared when it is written.
 //!
-//! An entry is taken out when a batch begins with it, and put back, newer, when the batch has committed. So whatever
-//! fails, and a commit whose answer is lost above all, leaves nothing here that could be wrong; and a batch that failed
-//! because something was wrong here reads when it is run again.
+//! A batch takes the entries of its sagas out when it begins, and puts newer entries back when it has committed. If
+//! anything fails, and above all if the answer to a commit is lost, no entry remains that could be wrong. A batch that
+//! failed because of a wrong entry reads the table when it is retried.
 
 use super::saga_store::{LiveRow, Loaded, Plan, SagaRow};
 use hashlink::LruCache;
@@ -16,10 +16,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Several times what moves at once on one machine at its limit; some 10 KiB each. What waits for longer is read again.
+/// The number of sagas in the cache: several times as many as change at once on one machine at its limit. An entry
+/// takes some 10 KiB. Sagas that wait for longer are evicted, and read again.
 const CAPACITY: usize = 10_000;
 
-/// Shared by the batches of a process.
+/// The cache of live sagas, shared by the batches of a process.
 #[derive(Clone)]
 pub struct Cache(Arc<Mutex<LruCache<SagaId, LiveRow>>>);
 
@@ -34,7 +35,8 @@ impl Cache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Others may move all of them from here on. What has been taken out is not known here any more in any case.
+    /// Removes every entry, because other processes may change these sagas from now on. Entries that a batch has taken
+    /// out are no longer in the cache anyway.
     pub fn forget(&self) {
         if mutant::on(Mutant::TrustMemory) {
             return;
@@ -42,17 +44,17 @@ impl Cache {
         self.rows().clear();
     }
 
-    /// What a batch with these sagas need not read, and what it must.
-    pub fn split(&self, sagas: &[SagaId]) -> Known {
+    /// Separates a batch's sagas into those that are cached, which it takes out, and those that must be read.
+    pub fn split(&self, sagas: &[SagaId]) -> Cached {
         let rows = self.take(sagas);
         let is_unknown = |id: &&SagaId| !rows.contains_key(id);
-        Known {
+        Cached {
             unknown: sagas.iter().filter(is_unknown).copied().collect(),
             rows,
         }
     }
 
-    /// What is known of these sagas, for one batch.
+    /// Takes the cached rows of these sagas out of the cache, for one batch.
     pub fn take(&self, sagas: &[SagaId]) -> HashMap<SagaId, LiveRow> {
         let mut rows = self.rows();
         sagas
@@ -61,7 +63,7 @@ impl Cache {
             .collect()
     }
 
-    /// A plan has been committed.
+    /// Stores the rows that a committed plan has written, and removes the sagas that it has ended.
     pub fn put(&self, plan: &Plan) {
         let mut rows = self.rows();
         for row in plan.starts.iter().chain(&plan.updates) {
@@ -73,39 +75,40 @@ impl Cache {
     }
 }
 
-/// What one batch knows of its sagas.
-pub struct Known {
+/// The cached rows of one batch, and the sagas that it must read.
+pub struct Cached {
     rows: HashMap<SagaId, LiveRow>,
-    /// To be read, in the order that was asked for.
+    /// The sagas that must be read, in the order in which they were requested.
     pub unknown: Vec<SagaId>,
 }
 
-impl Known {
-    pub fn unread(&self) -> Unread {
-        Unread::of(&self.rows)
+impl Cached {
+    pub fn unread(&self) -> AssumedVersions {
+        AssumedVersions::of(&self.rows)
     }
 
-    /// Puts it beside what was read, in id order.
+    /// Adds the cached rows to the rows that were read, in id order.
     pub fn join(self, loaded: &mut Loaded) {
         loaded.live.extend(self.rows.into_values());
         loaded.live.sort_unstable_by_key(|row| row.instance.id);
     }
 }
 
-/// What a batch takes for granted: sagas that it did not read, and the versions that it decides from.
+/// The sagas that a batch did not read, with the versions that it decides from.
 ///
-/// Those that it writes are compared as they are written. One that it leaves alone, since its input seemed to be an old
-/// one, must be looked at all the same: had a rival moved it, the input may be the very one that it waits for.
+/// Sagas that the batch writes are compared when they are written. A saga that the batch does not write, because its
+/// input seemed to be old, must be compared all the same: if a rival has changed the saga, the input may be the one
+/// that the saga now waits for.
 #[derive(Debug, Default)]
-pub struct Unread(BTreeMap<SagaId, i64>);
+pub struct AssumedVersions(BTreeMap<SagaId, i64>);
 
-impl Unread {
+impl AssumedVersions {
     pub fn of(known: &HashMap<SagaId, LiveRow>) -> Self {
         Self(known.iter().map(|(id, row)| (*id, row.version)).collect())
     }
 
-    /// What the plan does not write, in id order.
-    pub fn left_alone(mut self, plan: &Plan) -> BTreeMap<SagaId, i64> {
+    /// Returns the versions of the sagas that the plan does not write, in id order.
+    pub fn unmodified(mut self, plan: &Plan) -> BTreeMap<SagaId, i64> {
         if mutant::on(Mutant::TrustMemory) {
             return BTreeMap::new();
         }
@@ -116,7 +119,7 @@ impl Unread {
     }
 }
 
-/// As it stands in the table now.
+/// Returns a row as the table holds it after the commit.
 fn written(row: &SagaRow) -> LiveRow {
     LiveRow {
         instance: row.instance.clone(),
@@ -132,8 +135,8 @@ mod tests {
         definition::SagaDefinition,
         ids::Timestamp,
         instance::Position,
-        message::{StartSaga, Trace},
-        transition::{self, Outbound},
+        message::{PayloadLimit, StartSaga, Trace},
+        transition::{self, CommandContext},
     };
     use serde_json::Value;
     use uuid::Uuid;
@@ -167,13 +170,16 @@ steps:
         let position = Position {
             partition: 0,
             offset: 0,
+            at_ms: 0,
         };
-        let outbound = Outbound {
+        let command_context = CommandContext {
             reply_topic: "saga.inputs".to_owned(),
             floor: None,
+            payload_limit: PayloadLimit::NONE,
         };
         let at = Timestamp::default();
-        let instance = transition::start(&definition, &start, 0, at, position, &outbound).saga;
+        let instance =
+            transition::start(&definition, &start, 0, at, position, &command_context).saga;
         SagaRow {
             version: 0,
             start_hash: Vec::new(),
@@ -181,6 +187,7 @@ steps:
             next_due: None,
             queued: Vec::new(),
             last_error: None,
+            has_key_to_itself: false,
             instance,
         }
     }
@@ -193,7 +200,7 @@ steps:
     }
 
     #[test]
-    fn what_was_committed_is_known_to_one_batch_and_then_to_none_until_it_commits() {
+    fn a_committed_saga_is_taken_from_the_cache_by_one_batch_until_that_batch_commits() {
         let cache = Cache::default();
         cache.put(&started(1));
         let known = cache.take(&[saga(1), saga(2)]);
@@ -212,7 +219,7 @@ steps:
     }
 
     #[test]
-    fn what_has_ended_is_forgotten_even_if_it_began_in_the_same_batch() {
+    fn an_ended_saga_leaves_the_cache_even_if_it_began_in_the_same_batch() {
         let cache = Cache::default();
         let mut plan = started(1);
         plan.ends = vec![SagaRow {
@@ -224,12 +231,12 @@ steps:
     }
 
     #[test]
-    fn what_is_known_and_not_written_is_left_to_be_looked_at() {
+    fn versions_of_unmodified_sagas_are_returned_for_checking() {
         let cache = Cache::default();
         for number in 1..=3 {
             cache.put(&started(number));
         }
-        let unread = Unread::of(&cache.take(&[saga(1), saga(2), saga(3), saga(4)]));
+        let unread = AssumedVersions::of(&cache.take(&[saga(1), saga(2), saga(3), saga(4)]));
         let row = |number| SagaRow {
             version: 1,
             ..a_start(saga(number))
@@ -240,7 +247,7 @@ steps:
             ends: vec![row(3)],
             ..Plan::default()
         };
-        assert_eq!(unread.left_alone(&plan), BTreeMap::from([(saga(2), 1)]));
+        assert_eq!(unread.unmodified(&plan), BTreeMap::from([(saga(2), 1)]));
     }
 
     #[test]

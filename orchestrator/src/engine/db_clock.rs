@@ -1,4 +1,5 @@
-//! The database's clock between two looks at it: due times are compared with the clock that they were made by.
+//! The database's clock, extrapolated between two readings. Due times are compared with the clock from which they were
+//! computed. A process has two clocks, which must stay separate.
 
 use saga_core::ids::Timestamp;
 use std::{
@@ -7,36 +8,56 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// For so long after a look the clock is told instead of read.
-pub const TOLD_FOR: Duration = Duration::from_secs(1);
+/// The time after a reading for which the store's clock is extrapolated instead of read.
+pub const CLOCK_CACHE_TTL: Duration = Duration::from_secs(1);
 
-/// Two of them are in a process, and must not be one. The store's is set by what the database says and tells batches that
-/// have nothing to read; the timers' and the API's is set by each batch, with what that was told, too.
+/// The clock of the store's batches. Only readings of the database set it, so that extrapolations cannot feed on
+/// themselves. It serves batches that have nothing to read.
 #[derive(Debug, Default)]
-pub struct DbClock {
+pub struct StoreClock(Extrapolation);
+
+impl StoreClock {
+    pub fn set(&self, now: Timestamp) {
+        self.0.set(now);
+    }
+
+    /// Returns the extrapolated time, or `None` if the database must be read again.
+    pub fn now(&self) -> Option<Timestamp> {
+        let (at, age) = self.0.last()?;
+        (age < CLOCK_CACHE_TTL).then(|| at + age)
+    }
+}
+
+/// The clock that the timers, upkeep and the API share. Every batch sets it, possibly to an extrapolated time, so it
+/// must never set the [`StoreClock`].
+#[derive(Debug, Default)]
+pub struct SharedClock(Extrapolation);
+
+impl SharedClock {
+    pub fn set(&self, now: Timestamp) {
+        self.0.set(now);
+    }
+
+    /// Returns the extrapolated time, or `None` if the database has never been read.
+    pub fn now(&self) -> Option<Timestamp> {
+        self.0.last().map(|(at, age)| at + age)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Extrapolation {
     last: Mutex<Option<(Timestamp, Instant)>>,
 }
 
-impl DbClock {
-    /// What the database said just now.
-    pub fn set(&self, now: Timestamp) {
+impl Extrapolation {
+    fn set(&self, now: Timestamp) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
     }
 
-    /// `None` until the database was asked once.
-    pub fn now(&self) -> Option<Timestamp> {
-        self.last().map(|(at, seen)| at + seen.elapsed())
-    }
-
-    /// `None` if the database was last asked longer than `age` ago.
-    pub fn now_if_asked_within(&self, age: Duration) -> Option<Timestamp> {
-        let (at, seen) = self.last()?;
-        let since = seen.elapsed();
-        (since < age).then(|| at + since)
-    }
-
-    fn last(&self) -> Option<(Timestamp, Instant)> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the last reading and its age.
+    fn last(&self) -> Option<(Timestamp, Duration)> {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map(|(at, read)| (at, read.elapsed()))
     }
 }
 
@@ -46,15 +67,16 @@ mod tests {
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
-    async fn the_clock_is_told_until_it_is_to_be_read_again() {
-        let clock = DbClock::default();
-        assert_eq!(clock.now_if_asked_within(TOLD_FOR), None);
+    async fn both_clocks_are_extrapolated_and_the_stores_must_be_read_again_after_a_while() {
+        let (store, shared) = (StoreClock::default(), SharedClock::default());
+        assert_eq!((store.now(), shared.now()), (None, None));
         let at = Timestamp::UNIX_EPOCH;
-        clock.set(at);
-        advance(TOLD_FOR / 2).await;
-        assert_eq!(clock.now_if_asked_within(TOLD_FOR), Some(at + TOLD_FOR / 2));
-        advance(TOLD_FOR / 2).await;
-        assert_eq!(clock.now_if_asked_within(TOLD_FOR), None);
-        assert_eq!(clock.now(), Some(at + TOLD_FOR));
+        store.set(at);
+        shared.set(at);
+        advance(CLOCK_CACHE_TTL / 2).await;
+        assert_eq!(store.now(), Some(at + CLOCK_CACHE_TTL / 2));
+        advance(CLOCK_CACHE_TTL / 2).await;
+        assert_eq!(store.now(), None);
+        assert_eq!(shared.now(), Some(at + CLOCK_CACHE_TTL));
     }
 }

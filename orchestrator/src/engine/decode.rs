@@ -1,31 +1,31 @@
-//! From records to inputs, with everything checked that would otherwise fail inside the transaction.
+//! Decodes records into inputs, and checks everything that would otherwise fail inside the transaction.
 
 use saga_core::{
     ids::SagaId,
     instance::Position,
-    message::{Fault, IncomingRecord, Input, Outcome},
+    message::{Fault, IncomingRecord, Input, Outcome, StartSaga, header},
 };
 use saga_messaging::dead_letter::reason;
 use serde_json::{Value, json};
 
-/// An input that can be decided.
+/// An input that was decoded and checked.
 #[derive(Clone, Debug)]
-pub struct Arrived {
-    /// Of its record in the batch.
+pub struct ReceivedInput {
+    /// The index of the input's record in the batch.
     pub index: usize,
     pub position: Position,
-    /// The record's time, 0 if the broker keeps none.
-    pub record_at_ms: i64,
+    /// True for a start that was sent again (header `saga-start`).
+    pub again: bool,
     pub input: Input,
 }
 
-impl Arrived {
+impl ReceivedInput {
     pub fn saga_id(&self) -> SagaId {
         self.input.saga_id()
     }
 }
 
-/// A record for the dead-letter topic, with the reason that programs filter by and one for people.
+/// A record for the dead-letter topic, with a reason that programs filter by and a detail that people read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     pub index: usize,
@@ -33,28 +33,30 @@ pub struct Rejected {
     pub detail: String,
 }
 
-/// Longest text that a saga's row and its events carry for one fault, actor, reason or key, in characters. Larger
-/// ones come from foreign participants and would be repeated in every event.
+/// The longest text of a fault or of an action's reason that a saga's row and its events carry, in characters. Longer
+/// texts come from foreign participants, and would be repeated in every event.
 pub const MAX_TEXT_CHARS: usize = 2_000;
-/// Longest code, key, name or correlation id, in characters.
+/// The longest code, key, name or correlation id, in characters.
 pub const MAX_NAME_CHARS: usize = 200;
-/// Deepest nesting of an input or a result. The saga's row nests it deeper, and what is deeper than the parser's limit
-/// of 128 could be written but never read again; a definition nests it deeper too, and participants take 64 levels.
+/// The deepest nesting of an input or a result, in levels. A saga's row nests the value deeper, and a row that is
+/// deeper than the parser's limit of 128 could be written but never read again. A definition nests values deeper too,
+/// and participants accept 64 levels.
 pub const MAX_DEPTH: usize = 48;
 
-/// Decodes every record, in order.
-pub fn decode(records: &[IncomingRecord]) -> (Vec<Arrived>, Vec<Rejected>) {
+/// Decodes every record, in order. Returns the inputs, and the records to dead-letter.
+pub fn decode(records: &[IncomingRecord]) -> (Vec<ReceivedInput>, Vec<Rejected>) {
     let mut arrived = Vec::with_capacity(records.len());
     let mut rejected = Vec::new();
     for (index, record) in records.iter().enumerate() {
         match decode_one(record) {
-            Ok(input) => arrived.push(Arrived {
+            Ok(input) => arrived.push(ReceivedInput {
                 index,
                 position: Position {
                     partition: record.partition,
                     offset: record.offset,
+                    at_ms: record.timestamp_ms,
                 },
-                record_at_ms: record.timestamp_ms,
+                again: is_again(record),
                 input,
             }),
             Err((reason, detail)) => rejected.push(Rejected {
@@ -67,13 +69,19 @@ pub fn decode(records: &[IncomingRecord]) -> (Vec<Arrived>, Vec<Rejected>) {
     (arrived, rejected)
 }
 
+/// Returns whether a start was sent again. Every other value of the header is ignored: a newer starter may send values
+/// that this release does not know.
+fn is_again(record: &IncomingRecord) -> bool {
+    matches!(record.header(header::START), Ok(Some(StartSaga::AGAIN)))
+}
+
 fn decode_one(record: &IncomingRecord) -> Result<Input, (&'static str, String)> {
     let mut input = Input::decode(record).map_err(|error| (error.reason(), error.to_string()))?;
     tidy(&mut input)?;
     Ok(input)
 }
 
-/// Bounds what the row would carry along, and refuses what `jsonb` and `text` cannot hold.
+/// Truncates texts that the saga's row would carry, and rejects values that `jsonb` and `text` cannot hold.
 fn tidy(input: &mut Input) -> Result<(), (&'static str, String)> {
     match input {
         Input::Start(start) => {
@@ -157,7 +165,7 @@ fn text_has_nul(text: &str) -> bool {
     text.contains('\0')
 }
 
-/// Whether a row can hold a value, and give it back.
+/// Checks that a row can hold a value and that the value can be read again.
 pub fn check_value(value: &Value) -> Result<(), (&'static str, String)> {
     refuse_nul(has_nul(value))?;
     if depth(value) > MAX_DEPTH {
@@ -169,7 +177,7 @@ pub fn check_value(value: &Value) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-/// Whether any string or key in a value contains U+0000. The parser's limit bounds how deep this goes.
+/// Returns whether any string or key in a value contains U+0000. The parser's limit bounds the depth of the recursion.
 fn has_nul(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => false,

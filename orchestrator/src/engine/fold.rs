@@ -1,278 +1,260 @@
-//! The decisions of one batch, without I/O: every input of every saga, folded in log order onto what was loaded.
+//! Decides one batch of inputs, without I/O.
 //!
-//! An input whose partition and offset stand in the saga's log is a *redelivery*: its events are sent again, and once a
-//! saga a batch the commands now in flight. Content decides whether any other one applies (`saga_core::transition`); one
-//! that does not is a plain duplicate and yields nothing, so that duplicates cannot breed others.
+//! [`fold`] gets the rows that were loaded for a batch, and returns everything that results from the batch: the rows to
+//! write, the commands and events to publish, the records to dead-letter, and the changes for the timers.
+//!
+//! An input whose position (partition, offset and record time) is in its saga's log is a *redelivery*: the events of
+//! that input are sent again, and so are, once per saga and batch, the commands that are in flight now. For any other
+//! input of a known saga, its content decides whether it applies (`saga_core::transition`). An input that does not
+//! apply is a plain duplicate and sends nothing, so that duplicates do not cause further duplicates.
 
 use super::{
-    decode::{Arrived, Rejected},
-    saga_store::{ActionRow, Loaded, Plan},
-    settings::EngineSettings,
-    work::{Stood, Work},
+    decode::{ReceivedInput, Rejected},
+    fold_error::FoldError,
+    outcome::{BatchOutcome, Context, Disposition, kind_of, start_hash},
+    saga::{SagaFold, StoredAs},
+    saga_store::{ActionRow, BusinessKeyOf, Loaded, Plan},
 };
-use crate::registry::Registry;
+use crate::registry::Choice;
 use saga_core::{
-    definition::DefinitionHash,
+    definition::{BusinessKey, SagaDefinition},
     ids::{SagaId, Timestamp},
-    instance::{ActionVerdict, ArmedTimer, Position},
-    message::{
-        Direction, DuePart, Input, OperatorAction, OutgoingRecord, Reply, StartSaga, TimerDue,
-        TimerKind,
-    },
+    instance::{ActionVerdict, Position},
+    message::{Input, OperatorAction, Reply, StartSaga, TimerDue},
     mutant::{self, Mutant},
-    transition::{self, EventBody, Outbound, SagaEvent},
+    transition,
 };
 use saga_messaging::dead_letter::reason;
-use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashSet};
-use thiserror::Error;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 use uuid::Uuid;
 
-/// How far an id may lie ahead of the database's clock: participants allow as much.
+/// The time in milliseconds by which an id may be ahead of the database's clock: 24 hours. Participants allow the same.
 const AHEAD_LIMIT_MS: i64 = 24 * 3_600 * 1_000;
 
-/// A saga is pinned to a definition that nobody holds.
-#[derive(Debug, Error)]
-#[error("no definition with hash {} is registered", .0.0)]
-pub struct MissingDefinition(pub DefinitionHash);
-
-/// What the decisions depend on, beside the inputs and the rows.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    pub registry: &'a Registry,
-    pub settings: &'a EngineSettings,
-    pub outbound: &'a Outbound,
-    /// Offsets of `saga.inputs` known to be committed, by partition: log entries below them may be dropped.
-    pub committed: &'a BTreeMap<i32, i64>,
-}
-
-/// What became of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Fate {
-    Applied,
-    Redelivered,
-    Duplicate,
-    /// Its step has moved on, or its saga is over or unknown.
-    Stale,
-    DeadLettered,
-}
-
-impl Fate {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Redelivered => "redelivered",
-            Self::Duplicate => "duplicate",
-            Self::Stale => "stale",
-            Self::DeadLettered => "dead_lettered",
-        }
-    }
-}
-
-/// The word for an input in metrics.
-pub fn kind_of(input: &Input) -> &'static str {
-    match input {
-        Input::Start(_) => "start",
-        Input::Reply(_) => "reply",
-        Input::Timer(_) => "timer",
-        Input::Operator(_) => "action",
-    }
-}
-
-/// How long a step's command took from being sent to its answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepTime {
-    pub definition: String,
-    pub step: String,
-    pub direction: Direction,
-    pub milliseconds: i64,
-}
-
-/// What the timers must know of a saga that a batch touched.
-#[derive(Clone, Debug)]
-pub struct Touched {
-    pub id: SagaId,
-    pub home_partition: i32,
-    /// Empty once it has ended.
-    pub timers: Vec<ArmedTimer>,
-    /// Commands of the batch: where they stand is known once they are acknowledged.
-    pub sent: Vec<DuePart>,
-    /// Timers that the batch decided: they are no longer outstanding.
-    pub handled: Vec<(TimerKind, Option<DuePart>)>,
-    pub ended: bool,
-}
-
-/// Everything a batch comes to.
-#[derive(Debug, Default)]
-pub struct Folded {
-    pub plan: Plan,
-    /// Commands first, then events; those of one saga in order.
-    pub outputs: Vec<OutgoingRecord>,
-    pub rejected: Vec<Rejected>,
-    pub touched: Vec<Touched>,
-    pub fates: BTreeMap<(&'static str, Fate), u64>,
-    pub step_times: Vec<StepTime>,
-    pub transitions: u64,
-}
-
-/// Folds a batch.
+/// Applies the inputs of a batch to the loaded rows, one by one and in log order. Fails if the batch cannot be decided
+/// as a whole. There are four cases, one for each kind of input:
+///
+/// - A *start* creates its saga and sends the first commands. Its record is dead-lettered if the saga exists with other
+///   content, if the id is outside of the accepted window, if the definition is unknown or withdrawn, if the input does
+///   not fit the definition's schema, or if another saga holds the business key.
+/// - A *reply* applies a participant's answer to its saga. A reply to an unknown saga is ignored.
+/// - A *timer* that fell due is applied in the same way, and is no longer outstanding.
+/// - An *operator's action* is decided once per action id and always audited. An action is refused if its saga is
+///   unknown, has ended, or is at another version than the action expects.
 pub fn fold(
     context: Context<'_>,
-    arrived: Vec<Arrived>,
+    inputs: Vec<ReceivedInput>,
     loaded: Loaded,
-) -> Result<Folded, MissingDefinition> {
-    let mut folding = Folding::new(context, loaded)?;
-    for input in arrived {
-        folding.take(input);
+) -> Result<BatchOutcome, FoldError> {
+    let mut batch = BatchFold::new(context, loaded)?;
+    for received in inputs {
+        let ReceivedInput {
+            index,
+            position,
+            again,
+            input,
+        } = received;
+        let kind = kind_of(&input);
+        let disposition = match input {
+            Input::Start(start) => batch.start(index, position, again, &start)?,
+            Input::Reply(reply) => batch.reply(position, reply),
+            Input::Timer(timer) => batch.timer(position, timer),
+            Input::Operator(action) => batch.action(position, action),
+        };
+        *batch
+            .outcome
+            .dispositions
+            .entry((kind, disposition))
+            .or_default() += 1;
     }
-    Ok(folding.finish())
+    Ok(batch.finish())
 }
 
-/// SHA-256 of what makes two starts the same.
-pub fn start_hash(start: &StartSaga) -> Vec<u8> {
-    let mut hash = Sha256::new();
-    let parts = [
-        start.definition.as_str(),
-        start.start_type.as_str(),
-        start.business_key.as_deref().unwrap_or_default(),
-        &start.input.to_string(),
-    ];
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part.as_bytes());
-    }
-    hash.finalize().to_vec()
-}
+/// The reason and the detail of a dead letter.
+type Refusal = (&'static str, String);
+/// The definition that a new saga takes, or why its start is dead-lettered.
+type Admission = Result<Arc<SagaDefinition>, Refusal>;
 
-struct Folding<'a> {
+struct BatchFold<'a> {
     context: Context<'a>,
     now: Timestamp,
-    /// The later of what the store says and the floor that commands carry: no saga that is older is started.
+    /// The later of the store's `starts_from` and the floor that commands carry. No saga that is older is started.
     starts_from: Option<Timestamp>,
     decided: HashSet<Uuid>,
-    sagas: BTreeMap<SagaId, Work>,
-    folded: Folded,
+    /// The sagas that hold a unique business key, by that key.
+    holders: BTreeMap<BusinessKeyOf, SagaId>,
+    sagas: BTreeMap<SagaId, SagaFold>,
+    outcome: BatchOutcome,
 }
 
-impl<'a> Folding<'a> {
-    fn new(context: Context<'a>, loaded: Loaded) -> Result<Self, MissingDefinition> {
+impl<'a> BatchFold<'a> {
+    fn new(context: Context<'a>, loaded: Loaded) -> Result<Self, FoldError> {
         let Loaded {
             now,
             starts_from,
+            generation: _,
+            holders,
             live,
             ended,
             decided,
         } = loaded;
         let live = live.into_iter().map(|row| {
-            let stood = Stood::Live {
+            let stored_as = StoredAs::Live {
                 version: row.version,
             };
-            (stood, row.instance, row.start_hash)
+            (stored_as, row.instance, row.start_hash)
         });
         let ended = ended
             .into_iter()
-            .map(|row| (Stood::History, row.instance, row.start_hash));
+            .map(|row| (StoredAs::History, row.instance, row.start_hash));
         let mut sagas = BTreeMap::new();
-        for (stood, instance, start_hash) in live.chain(ended) {
+        for (stored_as, instance, start_hash) in live.chain(ended) {
             let hash = &instance.definition_hash;
             let definition = context
                 .registry
                 .by_hash(hash)
-                .ok_or_else(|| MissingDefinition(hash.clone()))?;
+                .ok_or_else(|| FoldError::MissingDefinition(hash.clone()))?;
             sagas.insert(
                 instance.id,
-                Work::new(stood, instance, definition, start_hash),
+                SagaFold::new(stored_as, instance, definition, start_hash),
             );
         }
         Ok(Self {
             context,
             now,
-            starts_from: starts_from.max(context.outbound.floor),
+            starts_from: starts_from.max(context.command_context.floor),
             decided,
+            holders,
             sagas,
-            folded: Folded::default(),
+            outcome: BatchOutcome {
+                plan: Plan {
+                    generation: context.current.generation,
+                    ..Plan::default()
+                },
+                ..BatchOutcome::default()
+            },
         })
     }
 
-    fn take(&mut self, arrived: Arrived) {
-        let kind = kind_of(&arrived.input);
-        let Arrived {
-            index,
-            position,
-            record_at_ms,
-            input,
-        } = arrived;
-        let fate = match input {
-            Input::Start(start) => self.start(index, position, record_at_ms, &start),
-            Input::Reply(reply) => self.reply(position, reply),
-            Input::Timer(timer) => self.timer(position, timer),
-            Input::Operator(action) => self.action(position, action),
-        };
-        *self.folded.fates.entry((kind, fate)).or_default() += 1;
-    }
-
+    /// `again` says that the start was sent again together with a cancel, so its saga may have been under way before.
     fn start(
         &mut self,
         index: usize,
         position: Position,
-        record_at_ms: i64,
+        again: bool,
         start: &StartSaga,
-    ) -> Fate {
+    ) -> Result<Disposition, FoldError> {
         let hash = start_hash(start);
-        if let Some(work) = self.sagas.get_mut(&start.saga_id) {
-            if work.start_hash == hash {
-                return work.again(&self.context, position);
+        if let Some(saga) = self.sagas.get_mut(&start.saga_id) {
+            if saga.start_hash == hash {
+                return Ok(saga.on_not_applied(&self.context, position));
             }
             let detail = format!("saga {} was started with other content", start.saga_id);
-            return self.reject(index, reason::ID_CONFLICT, detail);
+            return Ok(self.reject(index, (reason::ID_CONFLICT, detail)));
         }
-        if let Err((reason, detail)) = self.check_id(start.saga_id, record_at_ms) {
-            return self.reject(index, reason, detail);
-        }
-        let Some(definition) = self.context.registry.latest(&start.definition) else {
-            let detail = format!("no definition '{}' is registered", start.definition);
-            return self.reject(index, reason::UNKNOWN_DEFINITION, detail);
+        let definition = match self.admit(start, again)? {
+            Ok(definition) => definition,
+            Err(refusal) => return Ok(self.reject(index, refusal)),
         };
-        let outbound = self.context.outbound;
-        let made = transition::start(
+        let begin = if again {
+            transition::recover
+        } else {
+            transition::start
+        };
+        let made = begin(
             &definition,
             start,
             position.partition,
             self.now,
             position,
-            outbound,
+            self.context.command_context,
         );
-        let mut work = Work::new(Stood::Nowhere, made.saga.clone(), definition, hash);
-        work.apply(&self.context, made, self.now);
-        self.sagas.insert(start.saga_id, work);
-        self.folded.transitions += 1;
-        Fate::Applied
+        let mut saga = SagaFold::new(StoredAs::New, made.saga.clone(), definition, hash);
+        saga.apply(&self.context, made, self.now);
+        self.sagas.insert(start.saga_id, saga);
+        self.outcome.transitions += 1;
+        Ok(Disposition::Applied)
     }
 
-    /// Ids are UUIDv7, not ahead of their record's time, and not of a time that retention has forgotten.
+    /// Checks whether a new saga may start, and claims its business key. Returns the definition that the saga takes, or
+    /// why the start is dead-lettered.
+    fn admit(&mut self, start: &StartSaga, again: bool) -> Result<Admission, FoldError> {
+        if let Err(refusal) = self.check_id(start.saga_id) {
+            return Ok(Err(refusal));
+        }
+        let definition = match self.context.current.choose(&start.definition) {
+            Some(Choice::Runs(definition)) => Arc::clone(definition),
+            // A saga that was under way and whose state is lost continues, even if its definition is withdrawn.
+            Some(Choice::Withdrawn {
+                last: Some(definition),
+                ..
+            }) if again => Arc::clone(definition),
+            Some(Choice::Withdrawn { why, .. }) => {
+                return Ok(Err((reason::DEFINITION_WITHDRAWN, why.clone())));
+            }
+            Some(Choice::Unreadable(why)) => return Err(FoldError::Unreadable(why.clone())),
+            None => {
+                let detail = format!("no definition '{}' is registered", start.definition);
+                return Ok(Err((reason::UNKNOWN_DEFINITION, detail)));
+            }
+        };
+        if let Err(misfit) = definition.check_input(&start.input) {
+            return Ok(Err((reason::BAD_PAYLOAD, misfit.to_string())));
+        }
+        if let Some(detail) = self.claim_key(&definition, start)? {
+            return Ok(Err((reason::BUSINESS_KEY_TAKEN, detail)));
+        }
+        Ok(Ok(definition))
+    }
+
+    /// Claims the saga's business key if its definition demands that live sagas have unique keys. Returns the reason
+    /// for rejecting the start if another saga holds the key. Fails if that saga ends in this batch.
+    fn claim_key(
+        &mut self,
+        definition: &SagaDefinition,
+        start: &StartSaga,
+    ) -> Result<Option<String>, FoldError> {
+        let (BusinessKey::Unique, Some(key)) = (definition.business_key, &start.business_key)
+        else {
+            return Ok(None);
+        };
+        let key = (start.definition.clone(), key.clone());
+        let Some(holder) = self.holders.get(&key) else {
+            self.holders.insert(key, start.saga_id);
+            return Ok(None);
+        };
+        let ends = |saga: &SagaFold| saga.instance.status.is_ended();
+        if self.sagas.get(holder).is_some_and(ends) {
+            return Err(FoldError::KeyNotFreeYet(*holder));
+        }
+        let (name, key) = key;
+        Ok(Some(format!(
+            "saga {holder} of '{name}' is live with the business key '{key}'"
+        )))
+    }
+
+    /// Checks that an id is a UUIDv7, is at most a day ahead of the database's clock, and is not of a time that
+    /// retention has forgotten.
     ///
-    /// How far behind its record's time an id is does not matter: a start that was accepted stands in its starter's
-    /// outbox for as long as Kafka is away, and is not refused for that. All that is above the floor is remembered, so
-    /// a start that is not new is always known again. (To send it with the time of its acceptance would be no way out:
-    /// the topic's retention goes by the same time, and would delete it unread.)
-    fn check_id(&self, id: SagaId, record_at_ms: i64) -> Result<(), (&'static str, String)> {
-        let settings = self.context.settings;
+    /// The distance between an id and its record's time does not matter, and neither does the time by which an id is
+    /// behind the clock. An accepted start stays in its starter's outbox while Kafka is unavailable or refuses the
+    /// starter's clock, and must not be rejected because of that. Every saga above the floor is remembered, so a start
+    /// that is not new is always recognized. (Sending the start with the time of its acceptance would not help: the
+    /// topic's retention uses the same time and would delete the record unread.) Ids ahead of the clock are limited
+    /// because history has partitions only for a limited time ahead.
+    fn check_id(&self, id: SagaId) -> Result<(), Refusal> {
         let Some(created_ms) = id.created_at_ms() else {
             return Err((reason::ID_OUT_OF_WINDOW, format!("{id} is not a UUIDv7")));
         };
-        let record_ms = if record_at_ms > 0 {
-            record_at_ms
-        } else {
-            self.now.timestamp_millis()
-        };
-        // A record's time is its producer's, whose clock may be anything; history only reaches so far ahead of ours.
-        let latest = record_ms
-            .saturating_add(settings.id_window_after_ms)
-            .min(self.now.timestamp_millis() + AHEAD_LIMIT_MS);
-        if created_ms > latest {
+        let ahead_ms = created_ms - self.now.timestamp_millis();
+        if ahead_ms > AHEAD_LIMIT_MS {
             let detail = format!(
-                "{id} says that it was made {} s after its record",
-                (created_ms - record_ms) / 1_000
+                "{id} says that it was made {} s ahead of the database's clock: the clock of whoever made it is wrong, \
+                 or the database's",
+                ahead_ms / 1_000
             );
             return Err((reason::ID_OUT_OF_WINDOW, detail));
         }
@@ -288,101 +270,81 @@ impl<'a> Folding<'a> {
         }
     }
 
-    fn reject(&mut self, index: usize, reason: &'static str, detail: String) -> Fate {
-        self.folded.rejected.push(Rejected {
+    fn reject(&mut self, index: usize, (reason, detail): Refusal) -> Disposition {
+        self.outcome.rejected.push(Rejected {
             index,
             reason,
             detail,
         });
-        Fate::DeadLettered
+        Disposition::DeadLettered
     }
 
-    fn reply(&mut self, position: Position, reply: Reply) -> Fate {
-        let Some(work) = self.sagas.get_mut(&reply.saga_id) else {
-            return Fate::Stale;
+    fn reply(&mut self, position: Position, reply: Reply) -> Disposition {
+        let Some(saga) = self.sagas.get_mut(&reply.saga_id) else {
+            return Disposition::Stale;
         };
-        if mutant::on(Mutant::ForgetLaterInBatch) && work.changed {
-            return Fate::Stale;
+        if mutant::on(Mutant::ForgetLaterInBatch) && saga.changed {
+            return Disposition::Stale;
         }
-        let time = work.step_time(&reply, self.now);
-        let body = EventBody::CommandReplied(reply);
-        let (fate, _) = work.decide(
-            &self.context,
-            SagaEvent {
-                at: self.now,
-                position,
-                body,
-            },
-        );
-        if fate == Fate::Applied {
-            self.folded.transitions += 1;
-            self.folded.step_times.extend(time);
+        let time = saga.step_time(&reply, self.now);
+        let (disposition, _) = saga.decide(&self.context, self.now, position, Input::Reply(reply));
+        if disposition == Disposition::Applied {
+            self.outcome.transitions += 1;
+            self.outcome.step_times.extend(time);
         }
-        fate
+        disposition
     }
 
-    fn timer(&mut self, position: Position, timer: TimerDue) -> Fate {
-        let Some(work) = self.sagas.get_mut(&timer.saga_id) else {
-            return Fate::Stale;
+    fn timer(&mut self, position: Position, timer: TimerDue) -> Disposition {
+        let Some(saga) = self.sagas.get_mut(&timer.saga_id) else {
+            return Disposition::Stale;
         };
-        work.handled.push((timer.kind, timer.part.clone()));
-        let body = EventBody::TimerFired(timer);
-        let (fate, _) = work.decide(
-            &self.context,
-            SagaEvent {
-                at: self.now,
-                position,
-                body,
-            },
-        );
-        self.folded.transitions += u64::from(fate == Fate::Applied);
-        fate
+        saga.handled.push((timer.kind, timer.part.clone()));
+        let (disposition, _) = saga.decide(&self.context, self.now, position, Input::Timer(timer));
+        self.outcome.transitions += u64::from(disposition == Disposition::Applied);
+        disposition
     }
 
-    /// Decided once, whatever arrives how often, and always with an audit row, also when there is no saga to ask.
-    fn action(&mut self, position: Position, action: OperatorAction) -> Fate {
+    /// Decides an operator's action once per action id, however often the action arrives. Always writes an audit row,
+    /// even if the saga is unknown.
+    fn action(&mut self, position: Position, action: OperatorAction) -> Disposition {
         let first = self.decided.insert(action.action_id);
-        let Some(work) = self.sagas.get_mut(&action.saga_id) else {
+        let Some(saga) = self.sagas.get_mut(&action.saga_id) else {
             if first {
                 let message = format!("no saga {} is known", action.saga_id);
                 let verdict = refused("unknown_saga", message, Vec::new());
                 self.audit(action, verdict, None, None);
             }
-            return Fate::Stale;
+            return Disposition::Stale;
         };
         if !first {
-            return work.again(&self.context, position);
+            return saga.on_not_applied(&self.context, position);
         }
-        let before = work.instance.status.as_str();
-        if work.instance.status.is_ended() {
-            let verdict = transition::verdict_after_end(&work.instance.status);
+        let before = saga.instance.status.as_str();
+        if saga.instance.status.is_ended() {
+            let verdict = transition::verdict_after_end(&saga.instance.status);
             self.audit(action, verdict, Some(before), Some(before));
-            return Fate::Stale;
+            return Disposition::Stale;
         }
         if let Some(expected) = action.if_version
-            && expected != work.instance.sequence
+            && expected != saga.instance.sequence
         {
             let message = format!(
                 "the saga is at version {}, not at {expected}",
-                work.instance.sequence
+                saga.instance.sequence
             );
-            let verdict = refused("version_changed", message, work.legal());
+            let verdict = refused("version_changed", message, saga.legal());
             self.audit(action, verdict, Some(before), Some(before));
-            return Fate::Stale;
+            return Disposition::Stale;
         }
-        let body = EventBody::ActionAsked(action.clone());
-        let event = SagaEvent {
-            at: self.now,
-            position,
-            body,
-        };
-        let (fate, verdict) = work.decide(&self.context, event);
-        let after = work.instance.status.as_str();
+        let input = Input::Operator(action.clone());
+        let (disposition, verdict) = saga.decide(&self.context, self.now, position, input);
+        let after = saga.instance.status.as_str();
         if let Some(verdict) = verdict {
             self.audit(action, verdict, Some(before), Some(after));
         }
-        self.folded.transitions += u64::from(fate == Fate::Applied);
-        fate
+        self.outcome.transitions += u64::from(disposition == Disposition::Applied);
+        disposition
     }
 
     fn audit(
@@ -392,7 +354,7 @@ impl<'a> Folding<'a> {
         status_before: Option<&'static str>,
         status_after: Option<&'static str>,
     ) {
-        self.folded.plan.actions.push(ActionRow {
+        self.outcome.plan.actions.push(ActionRow {
             action,
             verdict,
             decided_at: self.now,
@@ -401,25 +363,17 @@ impl<'a> Folding<'a> {
         });
     }
 
-    fn finish(mut self) -> Folded {
+    fn finish(mut self) -> BatchOutcome {
         let mut events = Vec::new();
-        for (id, mut work) in std::mem::take(&mut self.sagas) {
-            work.send_in_flight(&self.context);
-            self.folded.outputs.append(&mut work.commands);
-            events.append(&mut work.events);
-            if work.concerns_timers() {
-                self.folded.touched.push(work.touched(id));
-            }
-            self.folded.plan.settled.append(&mut work.settled);
-            work.plan(&mut self.folded.plan);
+        for (_, mut saga) in std::mem::take(&mut self.sagas) {
+            saga.resend_in_flight(&self.context);
+            saga.finish(&mut self.outcome, &mut events);
         }
-        self.folded.outputs.append(&mut events);
-        self.folded
-            .plan
-            .actions
-            .sort_by_key(|row| row.action.action_id);
-        self.folded.plan.settled.sort_by_key(|row| row.action_id);
-        self.folded
+        self.outcome.outputs.append(&mut events);
+        let plan = &mut self.outcome.plan;
+        plan.actions.sort_by_key(|row| row.action.action_id);
+        plan.settled.sort_by_key(|row| row.action_id);
+        self.outcome
     }
 }
 

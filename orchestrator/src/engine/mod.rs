@@ -5,43 +5,43 @@
 //!    └─ bad ─▶ dead letters                                                        └─▶ timers in memory
 //! ```
 //!
-//! Everything that decides is in [`fold`] and in `saga_core`; the store and the log are behind narrow traits, so that
-//! the same engine runs on Postgres and Kafka and in a simulation. Correctness rests on the row's version, compared
-//! when it is written; that a partition has one owner is an optimization.
+//! All decisions are made in [`fold`] and in `saga_core`. The store and the log are behind narrow traits, so that the
+//! same engine runs on Postgres and Kafka and in the simulator. Correctness rests on the version of a saga's row, which
+//! is compared when the row is written. That a partition has only one owner is an optimization.
 
 pub mod cache;
 pub mod db_clock;
 pub mod decode;
 pub mod fold;
-pub mod oversize;
-pub mod resend;
+pub mod fold_error;
+pub mod outcome;
+pub(crate) mod saga;
 pub mod saga_store;
 pub mod settings;
 pub mod shared;
+pub mod timer_driver;
 pub mod timers;
-mod work;
 
-use crate::telemetry;
+use crate::{registry::Current, telemetry};
 use async_trait::async_trait;
 use decode::{Rejected, decode};
-use fold::{Context, Fate, Folded, MissingDefinition, fold};
+use fold::fold;
+use outcome::{BatchOutcome, Context, Disposition, Output};
 use saga_core::{
-    definition::DefinitionHash,
     ids::{SagaId, Timestamp},
-    message::{DuePart, IncomingRecord, Input, OutgoingRecord, header},
+    message::{CommandRef, IncomingRecord, Input, OutgoingRecord},
     mutant::{self, Mutant},
-    transition::Outbound,
 };
 use saga_messaging::{
+    consumer::{BatchError, Processor},
     crash_point::CrashPoint,
     dead_letter::{dead_letter, reason},
     log::{Delivered, TopicPartition},
-    rule::{BatchError, Processor},
 };
-use saga_store::{Loaded, SagaBatch, SagaStore};
+use saga_store::{BusinessKeyOf, Loaded, SagaBatch, SagaStore};
 use shared::Shared;
 use std::{collections::BTreeSet, sync::Arc};
-use timers::verdict::Place;
+use timers::pick_up_status::CommandLocation;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -50,17 +50,27 @@ use uuid::Uuid;
 pub struct Engine<S> {
     store: S,
     shared: Arc<Shared>,
+    /// The command that each output of the last batch sends, until the log has acknowledged the outputs.
+    unacknowledged: Vec<Option<(SagaId, CommandRef)>>,
 }
 
 impl<S: SagaStore> Engine<S> {
     pub fn new(store: S, shared: Arc<Shared>) -> Self {
-        Self { store, shared }
+        Self {
+            store,
+            shared,
+            unacknowledged: Vec::new(),
+        }
     }
 
-    /// Reads what is not known, decides, compares and writes; everything or nothing. Also a plan without changes is
-    /// compared.
-    async fn transact(&self, arrived: Vec<decode::Arrived>) -> Result<Folded, BatchError> {
-        let ids: BTreeSet<SagaId> = arrived.iter().map(decode::Arrived::saga_id).collect();
+    /// Runs one batch: reads the rows that are not cached, decides, compares versions and writes the plan, all or
+    /// nothing. A plan without changes is committed too, because the commit also compares the versions of sagas that
+    /// the plan does not write.
+    async fn transact(
+        &self,
+        arrived: Vec<decode::ReceivedInput>,
+    ) -> Result<BatchOutcome, BatchError> {
+        let ids: BTreeSet<SagaId> = arrived.iter().map(decode::ReceivedInput::saga_id).collect();
         let ids: Vec<SagaId> = ids.into_iter().collect();
         let actions: Vec<Uuid> = arrived
             .iter()
@@ -70,52 +80,56 @@ impl<S: SagaStore> Engine<S> {
             })
             .collect();
         let mut batch = self.store.begin().await?;
-        let loaded = batch.load(&ids, &actions).await?;
+        let loaded = batch.load(&ids, &actions, &keys_of(&arrived)).await?;
         CrashPoint::EngineAfterLoad.pass();
         self.shared.clock.set(loaded.now);
-        self.hold_definitions(&mut batch, &loaded).await?;
-        let outbound = Outbound {
-            reply_topic: self.shared.settings.inputs_topic.clone(),
-            floor: self.shared.floor(),
-        };
+        let current = self.definitions(&arrived, &loaded).await?;
+        let command_context = self.shared.command_context();
         let committed = self.shared.committed();
         let context = Context {
             registry: &self.shared.registry,
+            current: &current,
             settings: &self.shared.settings,
-            outbound: &outbound,
+            command_context: &command_context,
             committed: &committed,
         };
-        let folded = fold(context, arrived, loaded).map_err(missing)?;
+        let outcome = fold(context, arrived, loaded)?;
         CrashPoint::EngineBeforeCommit.pass();
-        batch.commit(&folded.plan).await?;
+        batch.commit(&outcome.plan).await?;
         CrashPoint::EngineAfterCommit.pass();
-        Ok(folded)
+        Ok(outcome)
     }
 
-    /// Another orchestrator may have registered what a saga is pinned to.
-    async fn hold_definitions(
+    /// Returns the definitions that new sagas take, at the generation that was read together with the rows. Reads the
+    /// catalog again if the batch has a start and the generation has changed, or if a loaded saga is pinned to a
+    /// definition that the registry lacks: another orchestrator may have registered it.
+    async fn definitions(
         &self,
-        batch: &mut S::Batch,
+        arrived: &[decode::ReceivedInput],
         loaded: &Loaded,
-    ) -> Result<(), BatchError> {
+    ) -> Result<Arc<Current>, BatchError> {
+        let registry = &self.shared.registry;
+        let current = registry.current();
+        let starts = arrived
+            .iter()
+            .any(|arrived| matches!(arrived.input, Input::Start(_)));
+        let outdated = starts
+            && loaded
+                .generation
+                .is_some_and(|generation| generation != current.generation)
+            && !mutant::on(Mutant::TrustDefinitions);
         let live = loaded.live.iter().map(|row| &row.instance);
         let ended = loaded.ended.iter().map(|row| &row.instance);
-        let unknown: BTreeSet<&DefinitionHash> = live
+        let lacks_one = live
             .chain(ended)
-            .map(|instance| &instance.definition_hash)
-            .filter(|hash| self.shared.registry.by_hash(hash).is_none())
-            .collect();
-        for hash in unknown {
-            let definition = batch
-                .definition(hash)
-                .await?
-                .ok_or_else(|| missing(MissingDefinition(hash.clone())))?;
-            self.shared.hold(definition);
+            .any(|instance| registry.by_hash(&instance.definition_hash).is_none());
+        if outdated || lacks_one {
+            return Ok(self.shared.learn(self.store.catalog().await?));
         }
-        Ok(())
+        Ok(current)
     }
 
-    fn dead_letters(records: &[IncomingRecord], rejected: &[Rejected]) -> Vec<OutgoingRecord> {
+    fn dead_letters(records: &[IncomingRecord], rejected: &[Rejected]) -> Vec<Output> {
         if mutant::on(Mutant::DropBadRecords) {
             return Vec::new();
         }
@@ -131,7 +145,7 @@ impl<S: SagaStore> Engine<S> {
                     detail = bad.detail,
                     "an input is dead-lettered"
                 );
-                dead_letter(record, bad.reason, &bad.detail)
+                Output::of(dead_letter(record, bad.reason, &bad.detail))
             })
             .collect()
     }
@@ -143,11 +157,11 @@ impl<S: SagaStore> Engine<S> {
             .unwrap_or_else(saga_service::clock::now)
     }
 
-    /// Behind the commit: memory follows the table.
-    fn remember(&self, records: &[IncomingRecord], folded: &mut Folded) {
+    /// Updates the timers from a committed batch. Runs after the commit, so that memory follows the table.
+    fn remember(&self, records: &[IncomingRecord], outcome: &mut BatchOutcome) {
         let mut timers = self.shared.timers();
-        for touched in folded.touched.drain(..) {
-            timers.touched(touched);
+        for changed in outcome.changed.drain(..) {
+            timers.changed(changed);
         }
         for record in records {
             timers.read_to(record.partition, record.offset + 1);
@@ -155,8 +169,15 @@ impl<S: SagaStore> Engine<S> {
     }
 }
 
-fn missing(error: MissingDefinition) -> BatchError {
-    BatchError::Data(Box::new(error))
+/// Returns the business keys of the starts, each with its definition's name.
+fn keys_of(arrived: &[decode::ReceivedInput]) -> BTreeSet<BusinessKeyOf> {
+    arrived
+        .iter()
+        .filter_map(|arrived| match &arrived.input {
+            Input::Start(start) => Some((start.definition.clone(), start.business_key.clone()?)),
+            Input::Reply(_) | Input::Timer(_) | Input::Operator(_) => None,
+        })
+        .collect()
 }
 
 #[async_trait]
@@ -165,31 +186,37 @@ impl<S: SagaStore> Processor for Engine<S> {
         &mut self,
         records: &[IncomingRecord],
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
+        self.unacknowledged.clear();
         let began = Instant::now();
         let (arrived, rejected) = decode(records);
         let undecodable = rejected.len() as u64;
         let mut outputs = Self::dead_letters(records, &rejected);
-        let mut folded = if arrived.is_empty() {
-            Folded::default()
+        let mut outcome = if arrived.is_empty() {
+            BatchOutcome::default()
         } else {
             self.transact(arrived).await?
         };
-        outputs.extend(Self::dead_letters(records, &folded.rejected));
-        outputs.append(&mut folded.outputs);
-        self.remember(records, &mut folded);
+        outputs.extend(Self::dead_letters(records, &outcome.rejected));
+        outputs.append(&mut outcome.outputs);
+        self.remember(records, &mut outcome);
         if undecodable > 0 {
-            folded
-                .fates
-                .insert(("undecodable", Fate::DeadLettered), undecodable);
+            outcome
+                .dispositions
+                .insert(("undecodable", Disposition::DeadLettered), undecodable);
         }
-        telemetry::batch(records.len(), began.elapsed(), &folded);
-        telemetry::tell(&folded);
+        telemetry::batch(records.len(), began.elapsed(), &outcome);
+        telemetry::log_transitions(&outcome);
         debug!(
             records = records.len(),
             outputs = outputs.len(),
             duration_ms = began.elapsed().as_millis() as u64,
             "a batch is committed"
         );
+        let records_and_commands = outputs
+            .into_iter()
+            .map(|output| (output.record, output.command));
+        let (outputs, commands) = records_and_commands.unzip();
+        self.unacknowledged = commands;
         Ok(outputs)
     }
 
@@ -199,6 +226,7 @@ impl<S: SagaStore> Processor for Engine<S> {
         why: &BatchError,
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
         telemetry::rejected();
+        self.unacknowledged.clear();
         let detail = std::error::Error::source(why)
             .map_or_else(|| why.to_string(), |source| format!("{why}: {source}"));
         self.shared
@@ -211,15 +239,12 @@ impl<S: SagaStore> Processor for Engine<S> {
         )])
     }
 
-    fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]) {
+    fn published(&mut self, _outputs: &[OutgoingRecord], delivered: &[Delivered]) {
         let known_at = self.now();
-        let participants = &self.shared.settings.participants;
         let mut timers = self.shared.timers();
-        for (record, at) in outputs.iter().zip(delivered) {
-            if participants.is_command_topic(&record.topic)
-                && let Some((saga, part)) = command_of(record)
-            {
-                let place = Place::At {
+        for (command, at) in self.unacknowledged.drain(..).zip(delivered) {
+            if let Some((saga, part)) = command {
+                let place = CommandLocation::At {
                     partition: at.partition,
                     offset: at.offset,
                     known_at,
@@ -230,7 +255,7 @@ impl<S: SagaStore> Processor for Engine<S> {
     }
 
     async fn assigned(&mut self, partitions: &[TopicPartition]) -> Result<(), BatchError> {
-        info!(?partitions, "took partitions over");
+        info!(?partitions, "partitions assigned");
         let mut timers = self.shared.timers();
         timers.assign(partitions.iter().map(|taken| taken.partition));
         telemetry::partitions_owned(timers.owned().len());
@@ -238,26 +263,12 @@ impl<S: SagaStore> Processor for Engine<S> {
     }
 
     fn revoked(&mut self, partitions: &[TopicPartition]) {
-        info!(?partitions, "gave partitions up");
+        info!(?partitions, "partitions revoked");
         self.store.forget();
         let mut timers = self.shared.timers();
         timers.revoke(partitions.iter().map(|given| given.partition));
         telemetry::partitions_owned(timers.owned().len());
     }
-}
-
-/// Which command a record is, by its headers.
-fn command_of(record: &OutgoingRecord) -> Option<(SagaId, DuePart)> {
-    let text = |name: &str| {
-        let value = record.headers.get(name)?;
-        std::str::from_utf8(value).ok()
-    };
-    let part = DuePart {
-        step: text(header::STEP)?.to_owned(),
-        direction: text(header::DIRECTION)?.parse().ok()?,
-        attempt: text(header::ATTEMPT)?.parse().ok()?,
-    };
-    Some((text(header::SAGA_ID)?.parse().ok()?, part))
 }
 
 #[cfg(test)]

@@ -1,56 +1,82 @@
-//! What the engine is told: topics, participants, limits.
+//! The engine's settings: topics, participants and limits.
 
-use saga_core::definition::SagaDefinition;
+use saga_core::message::PayloadLimit;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
 
-/// Where a participant is reached, and whose offsets tell what it has picked up.
+/// A participant's command topic, and the consumer group whose offsets show which commands it has picked up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Participant {
-    /// Its command topic.
+    /// The participant's command topic.
     pub topic: String,
-    /// Its consumer group.
+    /// The participant's consumer group.
     pub group: String,
 }
 
-/// Everyone who can be sent commands, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// All participants that commands can be sent to, by name: those that this process is configured with and, for all
+/// other names, those that other processes have registered. Because of this, a definition that a newer process has
+/// registered runs here too.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Participants(pub BTreeMap<String, Participant>);
+pub struct Participants {
+    pub configured: BTreeMap<String, Participant>,
+    /// The registered participants, shared by all clones.
+    #[serde(skip)]
+    registered: Arc<RwLock<BTreeMap<String, Participant>>>,
+}
 
-impl Participants {
-    pub fn get(&self, name: &str) -> Option<&Participant> {
-        self.0.get(name)
-    }
-
-    /// A participant's topic. One that a pinned definition names and the configuration no longer does is reached
-    /// under the conventional name, so that its sagas can end.
-    pub fn topic(&self, name: &str) -> String {
-        self.get(name).map_or_else(
-            || format!("{name}.commands"),
-            |participant| participant.topic.clone(),
-        )
-    }
-
-    /// The first participant of a definition that nobody configured.
-    pub fn first_unknown(&self, definition: &SagaDefinition) -> Option<String> {
-        definition
-            .participants()
-            .into_iter()
-            .find(|name| self.get(name).is_none())
-            .map(str::to_owned)
-    }
-
-    pub fn is_command_topic(&self, topic: &str) -> bool {
-        self.0
-            .values()
-            .any(|participant| participant.topic == topic)
-            || topic.ends_with(".commands")
+impl From<BTreeMap<String, Participant>> for Participants {
+    fn from(configured: BTreeMap<String, Participant>) -> Self {
+        Self {
+            configured,
+            registered: Arc::default(),
+        }
     }
 }
 
-/// Fixed for the life of the process.
+impl Participants {
+    pub fn get(&self, name: &str) -> Option<Participant> {
+        let configured = self.configured.get(name).cloned();
+        configured.or_else(|| self.registered().get(name).cloned())
+    }
+
+    /// Replaces the participants that are known to be registered.
+    pub fn register(&self, registered: BTreeMap<String, Participant>) {
+        let mut held = self
+            .registered
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *held = registered;
+    }
+
+    fn registered(&self) -> RwLockReadGuard<'_, BTreeMap<String, Participant>> {
+        self.registered
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns every participant once. The configuration takes precedence over what is registered.
+    pub fn all(&self) -> BTreeMap<String, Participant> {
+        let mut all = self.registered().clone();
+        all.extend(self.configured.clone());
+        all
+    }
+
+    /// Returns a participant's command topic. A participant that is neither configured nor registered has the
+    /// conventional topic `<name>.commands`.
+    pub fn topic(&self, name: &str) -> String {
+        self.get(name).map_or_else(
+            || format!("{name}.commands"),
+            |participant| participant.topic,
+        )
+    }
+}
+
+/// Settings that are fixed for the life of the process.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
     pub inputs_topic: String,
@@ -58,8 +84,5 @@ pub struct EngineSettings {
     /// `ce_source` of everything the orchestrator sends.
     pub source: String,
     pub participants: Participants,
-    /// Ids of starts are made at most this long after their record's time.
-    pub id_window_after_ms: i64,
-    /// Largest record that the broker takes.
-    pub message_limit_bytes: usize,
+    pub payload_limit: PayloadLimit,
 }

@@ -1,40 +1,41 @@
-//! What the engine, the timers, the upkeep and the API share in one process.
+//! State that the engine, the timers, upkeep and the API share in one process.
 
 use super::{
-    db_clock::DbClock,
+    db_clock::SharedClock,
     settings::EngineSettings,
     timers::{
-        offsets::Offsets,
+        offsets::OffsetReader,
+        pick_up_status::{CommandLocation, pick_up_status},
         queue::TimerQueue,
-        verdict::{Place, verdict},
     },
 };
-use crate::registry::Registry;
+use crate::registry::{Catalog, Choice, Current, Registry};
 use saga_core::{
-    definition::SagaDefinition,
     ids::{SagaId, Timestamp},
-    message::{DuePart, Verdict},
+    message::{CommandRef, PickUpStatus},
+    transition::CommandContext,
 };
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 pub struct Shared {
     pub settings: EngineSettings,
     pub registry: Registry,
-    pub clock: Arc<DbClock>,
+    pub clock: Arc<SharedClock>,
     timers: Mutex<TimerQueue>,
     floor: Mutex<Option<Timestamp>>,
     committed: Mutex<Arc<BTreeMap<i32, i64>>>,
 }
 
 impl Shared {
-    pub fn new(settings: EngineSettings, registry: Registry) -> Self {
+    /// Creates the state with an empty registry, which [`Shared::learn`] fills.
+    pub fn new(settings: EngineSettings) -> Self {
         Self {
             settings,
-            registry,
+            registry: Registry::default(),
             clock: Arc::default(),
             timers: Mutex::default(),
             floor: Mutex::default(),
@@ -42,40 +43,69 @@ impl Shared {
         }
     }
 
-    /// Holds a registered definition. One with a participant that is not configured starts nothing new: its commands
-    /// would have nowhere to go.
-    pub fn hold(&self, definition: SagaDefinition) -> Arc<SagaDefinition> {
-        let unknown = self.settings.participants.first_unknown(&definition);
-        match unknown {
-            None => self.registry.insert(definition),
-            Some(participant) => {
-                warn!(
+    /// Takes over what is registered, and returns the definitions that new sagas take. Logs every definition of which
+    /// new sagas take another version from now on, and every definition of which no new saga starts any more.
+    pub fn learn(&self, catalog: Catalog) -> Arc<Current> {
+        let before = self.registry.current();
+        let current = self.registry.learn(&catalog);
+        self.settings.participants.register(catalog.participants);
+        if before.generation < 0 {
+            // The process logs more than this when it starts.
+            return current;
+        }
+        for definition in current.running() {
+            let unchanged = before
+                .running()
+                .any(|running| running.hash == definition.hash);
+            if !unchanged {
+                info!(
                     definition = definition.name,
                     version = definition.version,
-                    participant,
-                    "a registered definition starts nothing, since its participant is not configured"
+                    generation = current.generation,
+                    "new sagas take this version from here on"
                 );
-                self.registry.insert_pinned(definition)
             }
         }
+        for definition in before.running() {
+            if let Some(Choice::Withdrawn { why, .. } | Choice::Unreadable(why)) =
+                current.choose(&definition.name)
+            {
+                warn!(
+                    definition = definition.name,
+                    generation = current.generation,
+                    why,
+                    "no new saga starts here"
+                );
+            }
+        }
+        current
     }
 
     pub fn timers(&self) -> MutexGuard<'_, TimerQueue> {
         lock(&self.timers)
     }
 
-    /// No saga that began before this may have an effect any more.
+    /// Returns the floor, a low-water mark: no saga that began before it may have an effect any more.
     pub fn floor(&self) -> Option<Timestamp> {
         *lock(&self.floor)
     }
 
-    /// A floor only ever rises.
+    /// Returns what commands that are sent now have in common.
+    pub fn command_context(&self) -> CommandContext {
+        CommandContext {
+            reply_topic: self.settings.inputs_topic.clone(),
+            floor: self.floor(),
+            payload_limit: self.settings.payload_limit,
+        }
+    }
+
+    /// Raises the floor. A lower value is ignored, because a floor never falls.
     pub fn raise_floor(&self, floor: Timestamp) {
         let mut held = lock(&self.floor);
         *held = Some(held.map_or(floor, |held| held.max(floor)));
     }
 
-    /// Offsets of `saga.inputs` that the orchestrators have committed, by partition.
+    /// Returns the offsets of `saga.inputs` that the orchestrators have committed, by partition.
     pub fn committed(&self) -> Arc<BTreeMap<i32, i64>> {
         Arc::clone(&lock(&self.committed))
     }
@@ -84,16 +114,16 @@ impl Shared {
         *lock(&self.committed) = Arc::new(committed);
     }
 
-    /// Whether a command in flight was picked up, as far as this process can tell right now. `None` if another one
-    /// owns the saga, or nothing is known yet.
-    pub async fn verdict(
+    /// Returns whether a command in flight was picked up, as far as this process can tell now. `None` if another
+    /// process owns the saga, or if nothing is known yet.
+    pub async fn pick_up_status(
         &self,
-        offsets: &Offsets,
+        offsets: &OffsetReader,
         saga: SagaId,
-        part: &DuePart,
+        part: &CommandRef,
         participant: &str,
-    ) -> Option<Verdict> {
-        let place: Option<Place> = self.timers().place(saga, part)?;
+    ) -> Option<PickUpStatus> {
+        let place: Option<CommandLocation> = self.timers().place(saga, part)?;
         let configured = self.settings.participants.get(participant)?;
         let seen = offsets.seen(&configured.topic, &configured.group).await?;
         let ends = {
@@ -104,7 +134,7 @@ impl Shared {
         };
         match (place, ends) {
             (None, None) => None,
-            (place, ends) => verdict(place, &ends.unwrap_or_default(), Some(&seen)),
+            (place, ends) => pick_up_status(place, &ends.unwrap_or_default(), Some(&seen)),
         }
     }
 }

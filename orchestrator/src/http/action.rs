@@ -1,18 +1,17 @@
-//! `POST /sagas/{id}/<action>`: asked for over the log, behind everything that was there first.
+//! `POST /sagas/{id}/<action>`: an operator's action, which is sent over the log, after all earlier inputs.
 //!
-//! [`actions`] is the table of endpoints. Whether an action is legal is decided where it is applied, by
-//! `saga_core::transition`; here only the request is checked, and the verdict waited for.
+//! [`actions`] is the table of endpoints. Here only the request is checked, and the decision waited for:
+//! `saga_core::transition` decides whether the action is legal when it is applied.
 
 use super::{
     ApiState,
     error::{ApiError, ApiResult},
-    model::{ActionRequest, ActionView, CompleteRequest, RetryRequest, SkipRequest},
+    model::{
+        ActionRequest, ActionView, CompleteRequest, NotDoneRequest, RetryRequest, SkipRequest,
+    },
 };
 use crate::{
-    engine::{
-        decode::{MAX_NAME_CHARS, MAX_TEXT_CHARS, check_value},
-        oversize,
-    },
+    engine::decode::{MAX_NAME_CHARS, MAX_TEXT_CHARS, check_value},
     store::{self, DecidedAction, listing},
 };
 use axum::{
@@ -34,19 +33,19 @@ use tokio::time::Instant;
 use tracing::info;
 use uuid::Uuid;
 
-/// How long an answer waits for the verdict before it says "undecided".
+/// The longest wait for the decision. After it, the response says "undecided".
 const VERDICT_WAIT: Duration = Duration::from_secs(2);
-/// Between two looks for the verdict.
+/// Time between two reads of the decision.
 const VERDICT_POLL: Duration = Duration::from_millis(25);
 
-/// What is asked for, once the request's own shape is read.
+/// The requested action, once the request's shape is read.
 struct Asked {
     kind: ActionKind,
     actor: Option<String>,
     reason: String,
 }
 
-/// One endpoint an action: its function, its URL, its body, and the action that this body means.
+/// Defines one endpoint per action: its function, its URL, its request body, and the action that the body stands for.
 macro_rules! actions {
     ($($(#[$($doc:tt)*])* $name:ident $url:tt $body:ident => $kind:expr;)*) => {$(
         $(#[$($doc)*])*
@@ -79,33 +78,40 @@ macro_rules! actions {
 }
 
 actions! {
-    /// A parked saga tries again what waits for a person, perhaps with a corrected input.
+    /// Retries the command for which a parked saga needs a person, optionally with a corrected input.
     retry "/sagas/{id}/retry" RetryRequest => |request| ActionKind::Retry {
         step: request.step,
         input: request.input,
     };
 
-    /// Undoes the saga if its pivot is not done, because somebody no longer wants it. With the pivot in flight its outcome
-    /// decides: `pending`.
+    /// Compensates the saga if its pivot is not done, because the business cancels it. If the pivot is in flight, the
+    /// decision is `pending` and depends on the pivot's outcome.
     cancel "/sagas/{id}/cancel" ActionRequest => |_request| ActionKind::Cancel;
 
-    /// Undoes the saga if its pivot is not done, because an operator says so; otherwise as `cancel`.
+    /// Compensates the saga if its pivot is not done, because an operator decides so. Otherwise works as `cancel`.
     compensate "/sagas/{id}/compensate" ActionRequest => |_request| ActionKind::Compensate;
 
-    /// Counts a step as done, with a result. Its participant is asked first: if it was done after all, its own result
-    /// stands.
+    /// Counts a step as done, with a result. The step's participant is asked for the outcome first: if the step was
+    /// done, its own result counts. If the participant was asked before without success, the step counts as done at
+    /// once, with a warning.
     complete "/sagas/{id}/complete" CompleteRequest => |request| ActionKind::Complete {
         step: request.step,
         result: request.result,
     };
 
-    /// Goes on without a step, or without a step's compensation; the saga then ends `abandoned`.
+    /// Counts the pivot as not done, and compensates the saga. Legal only if the pivot's participant was asked for the
+    /// outcome without success. Gives a warning: if the pivot was done after all, it stays done.
+    not_done "/sagas/{id}/not-done" NotDoneRequest => |request| ActionKind::NotDone {
+        step: request.step,
+    };
+
+    /// Continues without a step, or without a step's compensation. The saga then ends as `abandoned`.
     skip "/sagas/{id}/skip" SkipRequest => |request| ActionKind::Skip {
         step: request.step,
         compensation: request.compensation,
     };
 
-    /// Ends the saga as it stands: nothing more of it is sent, done or undone.
+    /// Ends the saga in its current state: no further command is sent for it, and nothing is compensated.
     abandon "/sagas/{id}/abandon" ActionRequest => |_request| ActionKind::Abandon;
 }
 
@@ -155,7 +161,7 @@ async fn produce(state: &ApiState, action: &OperatorAction, home: i32) -> ApiRes
         .now()
         .unwrap_or_else(saga_service::clock::now);
     let record = action.encode(&settings.inputs_topic, Some(home), &settings.source, at);
-    if !oversize::fits(record.payload.len(), settings.message_limit_bytes) {
+    if !settings.payload_limit.fits(record.payload.len()) {
         let given = field_of_given(&action.kind);
         return Err(ApiError::field(given, "is larger than a message may be"));
     }
@@ -168,13 +174,7 @@ async fn produce(state: &ApiState, action: &OperatorAction, home: i32) -> ApiRes
 }
 
 fn check(asked: &Asked) -> ApiResult<()> {
-    let reason = asked.reason.trim();
-    if reason.is_empty() || reason.chars().count() > MAX_TEXT_CHARS {
-        return Err(ApiError::field(
-            "/reason",
-            format!("must have 1 to {MAX_TEXT_CHARS} characters"),
-        ));
-    }
+    check_reason(&asked.reason)?;
     check_name("/actor", asked.actor.as_deref())?;
     check_name("/step", asked.kind.step())?;
     if let ActionKind::Retry {
@@ -190,7 +190,19 @@ fn check(asked: &Asked) -> ApiResult<()> {
     }
 }
 
-fn check_name(field: &str, name: Option<&str>) -> ApiResult<()> {
+/// Checks the reason of a request, which is kept for the audit.
+pub fn check_reason(reason: &str) -> ApiResult<()> {
+    if reason.trim().is_empty() || reason.chars().count() > MAX_TEXT_CHARS {
+        return Err(ApiError::field(
+            "/reason",
+            format!("must have 1 to {MAX_TEXT_CHARS} characters"),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks an optional name, such as an actor's.
+pub fn check_name(field: &str, name: Option<&str>) -> ApiResult<()> {
     let Some(name) = name else { return Ok(()) };
     if name.trim().is_empty() || name.chars().count() > MAX_NAME_CHARS {
         let message = format!("must have 1 to {MAX_NAME_CHARS} characters");
@@ -205,12 +217,13 @@ fn field_of_given(kind: &ActionKind) -> &'static str {
         ActionKind::Complete { .. } => "/result",
         ActionKind::Cancel
         | ActionKind::Compensate
+        | ActionKind::NotDone { .. }
         | ActionKind::Skip { .. }
         | ActionKind::Abandon => "/reason",
     }
 }
 
-/// `If-Match: "<version>"`, as the `ETag` of the saga said.
+/// Reads `If-Match: "<version>"`; the version is that of the saga's `ETag`.
 fn if_match(headers: &HeaderMap) -> ApiResult<Option<u64>> {
     let Some(value) = headers.get(header::IF_MATCH) else {
         return Ok(None);
@@ -235,7 +248,7 @@ fn refuse_ended(instance: &SagaInstance) -> ApiResult<()> {
             message,
             legal,
         } => Err(ApiError::refused(&code, message, legal)),
-        ActionVerdict::Accepted | ActionVerdict::Pending => Ok(()),
+        ActionVerdict::Accepted { .. } | ActionVerdict::Pending => Ok(()),
     }
 }
 
@@ -291,7 +304,7 @@ fn undecided(asked: OperatorAction) -> ActionView {
     }
 }
 
-/// From its audit row.
+/// Makes the view of an action from its audit row.
 pub fn decided(row: DecidedAction) -> ActionView {
     ActionView {
         id: row.id,

@@ -7,30 +7,30 @@ use axum::{
 use saga_service::http::{FieldError, Problem};
 use tracing::error;
 
-/// What a handler answers instead.
+/// The error response of a handler.
 #[derive(Debug)]
 pub struct ApiError(pub Problem);
 
 pub type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
-    /// `code` in snake case, as in audit rows, becomes the problem's type.
+    /// Makes an error from a code. The code is in snake case, as in audit rows, and becomes the problem's type.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         Self(Problem::new(status, detail).with_type(&code.replace('_', "-")))
     }
 
-    /// What the saga's state does not allow, with what it does.
+    /// Makes the error for an action that the saga's state does not allow, with the actions that are legal.
     pub fn refused(code: &str, message: String, legal: Vec<String>) -> Self {
         let Self(problem) = Self::new(StatusCode::CONFLICT, code, message);
         Self(problem.with_legal(legal))
     }
 
-    /// One field of the request is wrong.
+    /// Makes the error for a wrong field of the request.
     pub fn field(field: &str, message: impl Into<String>) -> Self {
         Self(Problem::invalid(vec![FieldError::new(field, message)]))
     }
 
-    /// One parameter of the query is wrong.
+    /// Makes the error for a wrong parameter of the query.
     pub fn parameter(name: &str, message: impl Into<String>) -> Self {
         Self(Problem::invalid_parameter(FieldError::new(name, message)))
     }
@@ -43,7 +43,7 @@ impl ApiError {
         )
     }
 
-    /// Something that the request needs is away.
+    /// Logs that a dependency of the request is unavailable, and makes the error for it.
     pub fn unavailable(what: &str, source: &(dyn std::error::Error + 'static)) -> Self {
         error!(error = source, "{what}");
         Self::busy(what, 1)

@@ -1,15 +1,15 @@
-//! `POST /sagas`: accepted means durable. Requests that come together share one transaction.
+//! `POST /sagas`: a start is accepted only when it is durable. Concurrent requests share a transaction
+//! (see [`start_batcher`](super::start_batcher)).
 
 use super::{
-    ApiState,
+    ApiState, definitions,
     error::{ApiError, ApiResult},
     model::{StartAccepted, StartRequest},
 };
 use crate::{
     engine::{
         decode::{MAX_NAME_CHARS, check_value},
-        fold::start_hash,
-        oversize,
+        outcome::start_hash,
     },
     store::intake::{self, Accepted, Intake, IntakeError},
 };
@@ -20,40 +20,25 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use saga_core::{
+    definition::BusinessKey,
     ids::SagaId,
-    message::{StartSaga, Trace},
+    message::{OutgoingRecord, StartSaga, Trace},
 };
-use saga_messaging::{
-    batcher::{Batcher, BatcherError, BatcherSettings},
-    kafka::home_partition,
-    outbox::{Outbox, Relay},
+use saga_messaging::{batcher::BatcherError, kafka::home_partition};
+use saga_postgres::clock::Clock;
+use saga_service::{
+    clock,
+    http::{Problem, RequestContext, ValidJson},
 };
-use saga_service::http::{Problem, RequestContext, ValidJson};
-use sqlx::PgPool;
 use std::sync::Arc;
 
-/// `ce_type` of a start that came over this API.
+/// `ce_type` of a start that was requested over this API.
 const START_TYPE: &str = "saga.start";
-/// What a client that is pushed back waits.
+/// The most tries to submit a start. A start is decided again if definitions were registered or withdrawn meanwhile.
+/// People do that, so it does not happen every second.
+const GENERATIONS: usize = 3;
+/// `Retry-After` of a response that pushes back.
 const RETRY_AFTER_SECONDS: u64 = 2;
-
-pub type StartBatcher = Batcher<Intake, Accepted, Arc<IntakeError>>;
-
-/// Accepts what arrives together in one transaction, and publishes after it.
-pub fn start_batcher(pool: PgPool, outbox: Outbox, relay: Relay) -> StartBatcher {
-    Batcher::start("saga_starts", BatcherSettings::default(), move |batch| {
-        let (pool, outbox, relay) = (pool.clone(), outbox.clone(), relay.clone());
-        async move {
-            let (answers, staged) = intake::accept(&pool, &outbox, batch)
-                .await
-                .map_err(Arc::new)?;
-            if let Some(staged) = staged {
-                relay.publish_soon(staged);
-            }
-            Ok(answers)
-        }
-    })
-}
 
 /// Starts a saga of any definition. The same `Idempotency-Key` and body give the same answer for 24 hours.
 #[utoipa::path(
@@ -61,8 +46,9 @@ pub fn start_batcher(pool: PgPool, outbox: Outbox, relay: Relay) -> StartBatcher
     params(("idempotency-key" = Option<String>, Header, description = "At most 200 characters")),
     responses(
         (status = 202, description = "Accepted: the saga starts", body = StartAccepted, headers(("location" = String, description = "The saga"))),
+        (status = 409, description = "The definition is withdrawn (`definition-withdrawn`), or a live saga has the business key to itself (`business-key-taken`)", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is wrong, or the key came with another body", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too much is waiting", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too much is waiting, or the clocks differ too much (`clock-skew`)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn start(
@@ -71,11 +57,12 @@ pub async fn start(
     headers: HeaderMap,
     ValidJson(request): ValidJson<StartRequest>,
 ) -> ApiResult<Response> {
-    check(&state, &request)?;
+    check(&request)?;
+    clock::check_fit(Clock::of_process())?;
     let key = idempotency_key(&headers)?;
     push_back(&state).await?;
     let start = StartSaga {
-        saga_id: SagaId(saga_service::clock::new_id()),
+        saga_id: SagaId(clock::new_id()),
         start_type: START_TYPE.to_owned(),
         definition: request.definition,
         business_key: request.business_key,
@@ -85,13 +72,23 @@ pub async fn start(
             traceparent: Some(context.traceparent),
         },
     };
-    let intake = Intake {
-        saga: start.saga_id,
-        idempotency: key.map(|key| (key, start_hash(&start))),
-        record: record(&state, &start).await?,
-    };
-    match state.starts.submit(intake).await {
+    let record = record(&state, &start).await?;
+    let idempotency = key.map(|key| (key, start_hash(&start)));
+    match submit(&state, &start, idempotency, record).await? {
         Ok(Accepted::Saga(id)) => Ok(accepted(id, start)),
+        Ok(Accepted::KeyTaken(holder)) => Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "business_key_taken",
+            format!(
+                "saga {holder} of '{}' is live with the business key '{}'",
+                start.definition,
+                start.business_key.unwrap_or_default()
+            ),
+        )),
+        Ok(Accepted::OutOfDate) => Err(ApiError::busy(
+            "definitions are being registered or withdrawn",
+            RETRY_AFTER_SECONDS,
+        )),
         Ok(Accepted::OtherContent) => Err(ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency_key_reused",
@@ -125,13 +122,48 @@ fn accepted(id: SagaId, start: StartSaga) -> Response {
         .into_response()
 }
 
-fn check(state: &ApiState, request: &StartRequest) -> ApiResult<()> {
-    if state.shared.registry.latest(&request.definition).is_none() {
-        return Err(ApiError::field(
-            "/definition",
-            "no definition of this name is registered",
-        ));
+/// Submits the start, decided by the definitions that are registered now. A start that was accepted under the same
+/// idempotency key before gets the earlier response, even if its definition was withdrawn since.
+async fn submit(
+    state: &ApiState,
+    start: &StartSaga,
+    idempotency: Option<(String, Vec<u8>)>,
+    record: OutgoingRecord,
+) -> ApiResult<Result<Accepted, BatcherError<Arc<IntakeError>>>> {
+    let mut answer = Ok(Accepted::OutOfDate);
+    for _ in 0..GENERATIONS {
+        let (current, definition) = match definitions::choose(state, &start.definition).await {
+            Ok(chosen) => chosen,
+            Err(refused) => {
+                let earlier = intake::earlier(state.store.reporting(), idempotency.as_ref());
+                return earlier.await?.map(Ok).ok_or(refused);
+            }
+        };
+        if let Err(misfit) = definition.check_input(&start.input) {
+            let field = format!("/input{}", misfit.pointer);
+            return Err(ApiError::field(&field, misfit.why));
+        }
+        let own_key = match definition.business_key {
+            BusinessKey::Unique => start.business_key.clone(),
+            BusinessKey::Any => None,
+        };
+        let intake = Intake {
+            saga: start.saga_id,
+            idempotency: idempotency.clone(),
+            generation: current.generation,
+            own_key: own_key.map(|key| (start.definition.clone(), key)),
+            record: record.clone(),
+        };
+        answer = state.starts.submit(intake).await;
+        if !matches!(answer, Ok(Accepted::OutOfDate)) {
+            break;
+        }
+        definitions::learn(state).await?;
     }
+    Ok(answer)
+}
+
+fn check(request: &StartRequest) -> ApiResult<()> {
     if !request.input.is_object() {
         return Err(ApiError::field("/input", "must be a JSON object"));
     }
@@ -161,7 +193,7 @@ fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<String>> {
     }
 }
 
-/// A flood of starts would make every saga pay the backlog once a step.
+/// Refuses the start if the backlog is too large: each saga would wait for the backlog once per step.
 async fn push_back(state: &ApiState) -> ApiResult<()> {
     let inputs = state
         .offsets
@@ -179,10 +211,7 @@ async fn push_back(state: &ApiState) -> ApiResult<()> {
     Ok(())
 }
 
-async fn record(
-    state: &ApiState,
-    start: &StartSaga,
-) -> ApiResult<saga_core::message::OutgoingRecord> {
+async fn record(state: &ApiState, start: &StartSaga) -> ApiResult<OutgoingRecord> {
     let settings = &state.shared.settings;
     let partitions = state
         .writer
@@ -190,9 +219,9 @@ async fn record(
         .await
         .map_err(|error| ApiError::unavailable("the log cannot be asked now", &error))?;
     let home = home_partition(&start.saga_id.to_string(), partitions);
-    let at = saga_service::clock::now();
+    let at = clock::now();
     let record = start.encode(&settings.inputs_topic, home, &settings.source, at);
-    if !oversize::fits(record.payload.len(), settings.message_limit_bytes) {
+    if !settings.payload_limit.fits(record.payload.len()) {
         return Err(ApiError::field("/input", "is larger than a message may be"));
     }
     Ok(record)

@@ -1,37 +1,28 @@
-//! `GET /events`: every state change of every saga, as it happens.
+//! The feed of live events, from the events topic to the clients of `GET /events`.
 //!
-//! The topic is read only while somebody listens: ten events a saga are a tenth of the orchestrator's work.
+//! The topic is read only while a client listens: reading ten events per saga is a tenth of the orchestrator's work.
 
-use super::ApiState;
 use crate::telemetry;
-use axum::{
-    extract::State,
-    response::{
-        IntoResponse,
-        sse::{Event, KeepAlive, Sse},
-    },
+use futures_util::StreamExt;
+use saga_core::{
+    instance::LifecycleMessage,
+    message::{IncomingRecord, header},
 };
-use futures_util::{Stream, StreamExt};
-use saga_core::message::{IncomingRecord, LifecycleMessage, header};
 use saga_messaging::kafka::{KafkaConfig, Tail};
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, broadcast, watch};
-use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// Events that a slow page may fall behind before it is told that it missed some: a few seconds of a busy system.
+/// Events by which a slow client may fall behind before it gets an event `lagged`: a few seconds of a busy system.
 const WAITING_EVENTS: usize = 4_096;
-/// Between two tries to follow the topic.
+/// Time between two attempts to read the topic.
 const RETRY: Duration = Duration::from_secs(2);
-/// Between two looks whether anybody listens still.
+/// Time between two checks whether any client still listens.
 const LISTENERS_EVERY: Duration = Duration::from_secs(30);
-/// Without Kafka a stream begins all the same, and has nothing to say yet.
+/// The longest wait for the topic when a stream is opened. Without Kafka, the stream begins without events.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
-/// An idle stream says that it lives, so that proxies keep it.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// One event.
+/// One lifecycle event, as it is sent to clients.
 #[derive(Debug)]
 pub struct LiveEvent {
     pub id: String,
@@ -39,8 +30,8 @@ pub struct LiveEvent {
 }
 
 impl LiveEvent {
-    /// `None` of a record that somebody else put there: it stands in the topic for whoever looks for it, and no page
-    /// gets to see it. A line break in an id would end the stream of every page.
+    /// Returns the event of a record, or `None` if the record is not a lifecycle event, because another program wrote
+    /// it. Clients do not get such a record. A line break in an id would end the stream of every client.
     fn of(record: &IncomingRecord) -> Option<Self> {
         let id = record.required(header::CE_ID).ok()?;
         let event: LifecycleMessage = record.json().ok()?;
@@ -54,17 +45,17 @@ impl LiveEvent {
     }
 }
 
-/// Where pages listen.
+/// The channel from the events topic to the clients.
 #[derive(Clone, Debug)]
 pub struct LiveEvents {
     sender: broadcast::Sender<Arc<LiveEvent>>,
-    /// Called by whoever begins to listen.
+    /// Notified by each client that begins to listen.
     wanted: Arc<Notify>,
-    /// Whether the topic is being read.
+    /// True while the topic is read.
     open: watch::Sender<bool>,
 }
 
-/// Why the topic is not read any more.
+/// The reason why the topic is not read any more.
 enum Ended {
     NobodyListens,
     Failed,
@@ -81,7 +72,7 @@ impl Default for LiveEvents {
 }
 
 impl LiveEvents {
-    /// Follows the topic for those who listen until `stopping`, whatever happens to the broker.
+    /// Reads the topic while clients listen, until `stopping`. Retries after errors of the broker.
     pub async fn follow(self, kafka: KafkaConfig, topic: String, stopping: CancellationToken) {
         let following = async {
             loop {
@@ -99,7 +90,7 @@ impl LiveEvents {
         }
     }
 
-    /// Returns while somebody listens.
+    /// Waits until a client listens.
     async fn listeners(&self) {
         while self.sender.receiver_count() == 0 {
             self.wanted.notified().await;
@@ -112,7 +103,7 @@ impl LiveEvents {
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
-                    "live events have to wait"
+                    "the events topic cannot be read: live events are delayed"
                 );
                 return Ended::Failed;
             }
@@ -122,11 +113,12 @@ impl LiveEvents {
         loop {
             tokio::select! {
                 record = tail.next() => match record {
-                    Some(record) => self.tell(&record),
+                    Some(record) => self.broadcast(&record),
                     None => return Ended::Failed,
                 },
                 _ = looks.tick() => {
-                    // In this order, so that whoever begins to listen meanwhile is seen here, or waits.
+                    // The flag is reset before the count is read: a client that begins to listen meanwhile is counted
+                    // here, or waits for the flag.
                     self.open.send_replace(false);
                     if self.sender.receiver_count() == 0 {
                         return Ended::NobodyListens;
@@ -137,7 +129,7 @@ impl LiveEvents {
         }
     }
 
-    fn tell(&self, record: &IncomingRecord) {
+    fn broadcast(&self, record: &IncomingRecord) {
         if self.sender.receiver_count() == 0 {
             return;
         }
@@ -146,16 +138,20 @@ impl LiveEvents {
             debug!(
                 messaging.kafka.partition = record.partition,
                 messaging.kafka.offset = record.offset,
-                "a record of the events' topic is no event of ours"
+                "a record of the events topic is not a lifecycle event"
             );
             return;
         };
-        // The last page may just have gone.
+        // The send fails if the last client has just disconnected.
         let _listeners = self.sender.send(Arc::new(event));
     }
 
-    /// Whatever is acknowledged after this returned is heard, unless Kafka is away. A shutdown waits for nobody to begin.
-    async fn listen(&self, stopping: &CancellationToken) -> broadcast::Receiver<Arc<LiveEvent>> {
+    /// Returns a receiver that gets every event acknowledged from now on, unless Kafka is unavailable. A shutdown ends
+    /// the wait.
+    pub async fn listen(
+        &self,
+        stopping: &CancellationToken,
+    ) -> broadcast::Receiver<Arc<LiveEvent>> {
         let receiver = self.sender.subscribe();
         self.wanted.notify_one();
         let mut open = self.open.subscribe();
@@ -163,36 +159,11 @@ impl LiveEvents {
             _opened = open.wait_for(|open| *open) => {}
             () = stopping.cancelled() => {}
             () = tokio::time::sleep(OPEN_LIMIT) => {
-                debug!("a stream of events begins while the topic cannot be read");
+                debug!("a stream of events starts although the topic cannot be read");
             }
         }
         receiver
     }
-}
-
-/// Lifecycle events from now on, as server-sent events; the data is the record's value. A client that falls behind
-/// gets an event `lagged` with the number it missed.
-#[utoipa::path(
-    get, path = "/events", operation_id = "live_events", tag = "events",
-    responses((status = 200, description = "A stream without end", body = LifecycleMessage, content_type = "text/event-stream"))
-)]
-pub async fn events(State(state): State<ApiState>) -> impl IntoResponse {
-    let receiver = state.live.listen(&state.stopping).await;
-    let stream = stream(receiver).take_until(state.stopping.cancelled_owned());
-    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-}
-
-fn stream(
-    receiver: broadcast::Receiver<Arc<LiveEvent>>,
-) -> impl Stream<Item = Result<Event, Infallible>> {
-    BroadcastStream::new(receiver).map(|received| {
-        Ok(match received {
-            Ok(event) => Event::default().id(&event.id).data(&event.json),
-            Err(BroadcastStreamRecvError::Lagged(missed)) => Event::default()
-                .event("lagged")
-                .data(format!("{{\"missed\":{missed}}}")),
-        })
-    })
 }
 
 #[cfg(test)]
@@ -245,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_of_ours_is_shown_to_nobody() {
+    fn foreign_records_are_no_live_events() {
         let foreign = |payload: &[u8]| IncomingRecord {
             payload: Some(payload.to_vec()),
             ..record()

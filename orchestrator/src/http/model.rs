@@ -1,4 +1,4 @@
-//! What the API says, as JSON. Keys are camelCase, instants RFC 3339 in UTC.
+//! JSON types of the API. Keys are camelCase, instants RFC 3339 in UTC.
 
 use chrono::{DateTime, Utc};
 use saga_core::instance::LifecycleEvent;
@@ -7,21 +7,22 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-/// `POST /sagas`.
+/// Body of `POST /sagas`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StartRequest {
-    /// Name of a registered definition; its highest version is taken.
+    /// Name of a registered definition. Its highest version that is not withdrawn is used.
     pub definition: String,
-    /// What people call it, such as an order number; at most 200 characters.
+    /// The business's name for the saga, such as an order number; at most 200 characters.
     #[serde(default)]
     pub business_key: Option<String>,
-    /// A JSON object, which the definition's steps refer to.
+    /// A JSON object, to which the definition's steps refer. It must match the schema that the definition may declare
+    /// (`document.input.schema` of `GET /definitions/{name}`), and have no integer beyond 64 bits.
     #[schema(value_type = Object)]
     pub input: Value,
 }
 
-/// The start is durable; the saga begins as soon as its start is read.
+/// The start is durable; the saga begins when the orchestrator consumes its start.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StartAccepted {
@@ -30,34 +31,34 @@ pub struct StartAccepted {
     pub business_key: Option<String>,
 }
 
-/// `POST /sagas/{id}/cancel`, `/compensate` and `/abandon`.
+/// Body of `POST /sagas/{id}/cancel`, `/compensate` and `/abandon`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActionRequest {
-    /// For the audit and for the saga's cause; 1 to 2000 characters.
+    /// Reason for the audit and for the saga's cause; 1 to 2000 characters.
     pub reason: String,
-    /// Who asks; `http` if left out.
+    /// Name of the person who asks; `http` if left out.
     #[serde(default)]
     pub actor: Option<String>,
 }
 
-/// `POST /sagas/{id}/retry`.
+/// Body of `POST /sagas/{id}/retry`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetryRequest {
     pub reason: String,
     #[serde(default)]
     pub actor: Option<String>,
-    /// Only this step's command; if left out, whatever of the saga waits for a person.
+    /// Retries only this step's command. If left out, every command that needs a person is retried.
     #[serde(default)]
     pub step: Option<String>,
-    /// Sent instead of what the definition makes, from this attempt on; needs `step`.
+    /// Sent instead of the input that the definition makes, from this attempt on. Requires `step`.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     pub input: Option<Value>,
 }
 
-/// `POST /sagas/{id}/complete`.
+/// Body of `POST /sagas/{id}/complete`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CompleteRequest {
@@ -65,13 +66,24 @@ pub struct CompleteRequest {
     #[serde(default)]
     pub actor: Option<String>,
     pub step: String,
-    /// What later steps find as the step's result; `null` if left out.
+    /// Used by later steps as the step's result; `null` if left out.
     #[serde(default)]
     #[schema(value_type = Option<Value>)]
     pub result: Value,
 }
 
-/// `POST /sagas/{id}/skip`.
+/// Body of `POST /sagas/{id}/not-done`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NotDoneRequest {
+    pub reason: String,
+    #[serde(default)]
+    pub actor: Option<String>,
+    /// Name of the saga's pivot.
+    pub step: String,
+}
+
+/// Body of `POST /sagas/{id}/skip`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SkipRequest {
@@ -79,34 +91,34 @@ pub struct SkipRequest {
     #[serde(default)]
     pub actor: Option<String>,
     pub step: String,
-    /// The step's compensation is skipped, while the saga goes back.
+    /// Skips the step's compensation, while the saga is compensating.
     #[serde(default)]
     pub compensation: bool,
 }
 
-/// An operator's action and what became of it.
+/// An operator's action and its decision.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActionView {
     pub id: Uuid,
     pub saga_id: Uuid,
-    /// `retry`, `cancel`, `compensate`, `complete`, `skip` or `abandon`.
+    /// `retry`, `cancel`, `compensate`, `complete`, `not_done`, `skip` or `abandon`.
     pub action: String,
-    /// Of an action on one step.
+    /// The step, if the action is on one step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// The corrected input of a retry, or the result of a complete.
+    /// The corrected input of a `retry`, or the result of a `complete`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub given: Option<Value>,
-    /// `accepted`, `pending` (an outcome is being asked for, which decides), `refused`, or `undecided` (asked for, not yet
-    /// read).
+    /// `accepted`, `pending` (an outcome is being asked for, and decides), `refused`, or `undecided` (requested, but
+    /// not consumed yet).
     pub decision: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Of a refused one: what could have been asked for instead.
+    /// The actions that are legal instead, if this one was refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub legal: Vec<String>,
     pub actor: String,
@@ -130,9 +142,9 @@ pub struct ListQuery {
     pub waiting_on: Option<String>,
     pub business_key: Option<String>,
     pub definition: Option<String>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     pub cursor: Option<Uuid>,
-    /// 1 to 200, 50 if left out.
+    /// Number of sagas on the page: 1 to 200, 50 if left out.
     pub limit: Option<i64>,
 }
 
@@ -141,12 +153,12 @@ pub struct ListQuery {
 #[serde(rename_all = "camelCase")]
 pub struct SagaPage {
     pub sagas: Vec<SagaSummary>,
-    /// Ask with it for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<Uuid>,
 }
 
-/// One line of a listing.
+/// One saga of a listing.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SagaSummary {
@@ -160,14 +172,14 @@ pub struct SagaSummary {
     pub started_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<DateTime<Utc>>,
-    /// Of a live saga.
+    /// The reason why a live saga waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_on: Option<WaitingView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
-/// Why a saga is not moving.
+/// The reason why a saga waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitingView {
@@ -180,14 +192,14 @@ pub struct WaitingView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
     pub since: DateTime<Utc>,
-    /// When it moves by itself.
+    /// The time when the saga continues by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_at: Option<DateTime<Utc>>,
-    /// In plain words.
+    /// A sentence that describes the wait.
     pub text: String,
 }
 
-/// A fault or a cause: a code for programs, a message for people.
+/// A fault or a cause, with a code for programs and a message for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FaultView {
@@ -197,7 +209,7 @@ pub struct FaultView {
     pub message: String,
 }
 
-/// One saga, whole.
+/// One saga with all its steps.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SagaView {
@@ -207,19 +219,19 @@ pub struct SagaView {
     pub definition_hash: String,
     /// `running`, `compensating`, `parked`, `completed`, `compensated` or `abandoned`.
     pub status: String,
-    /// Why a person is needed.
+    /// The reason why the saga needs a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parked: Option<FaultView>,
-    /// Why an operator abandoned it, or skipped one of its compensations.
+    /// The reason why an operator abandoned the saga, or skipped one of its compensations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abandoned: Option<String>,
-    /// What made it turn round: the first failure, the deadline, or an operator.
+    /// The reason why the saga compensates: the first failure, the deadline, or an operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<FaultView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub business_key: Option<String>,
     pub correlation_id: String,
-    /// Rises with every event; the `ETag`, and what `If-Match` compares.
+    /// Rises with every event. It is the `ETag`, and is compared with `If-Match`.
     pub version: u64,
     pub home_partition: i32,
     pub started_at: DateTime<Utc>,
@@ -228,7 +240,7 @@ pub struct SagaView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<DateTime<Utc>>,
     pub waiting_on: WaitingView,
-    /// What may be asked of it now, the mildest first; anything else would be refused.
+    /// The actions that are legal now, the mildest first. Any other action would be refused.
     pub legal_actions: Vec<LegalActionView>,
     #[schema(value_type = Object)]
     pub input: Value,
@@ -239,14 +251,14 @@ pub struct SagaView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LegalActionView {
-    /// Also the last segment of its URL.
+    /// Name of the action, and the last segment of its URL.
     pub action: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Of a skip: it is the step's compensation that would be skipped.
+    /// True for a skip that skips the step's compensation.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub compensation: bool,
-    /// It would be decided only once an outcome is known, which is asked for first.
+    /// True if the decision is made only once an outcome is known, which is asked for first.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
 }
@@ -262,15 +274,15 @@ pub struct StepView {
     /// `waiting`, `running`, `resolving`, `succeeded`, `failed`, `not_done`, `unknown`, `compensating`, `compensated`,
     /// `compensation_skipped` or `skipped`.
     pub state: String,
-    /// Done by whoever started the saga; it has no forward attempts.
+    /// True if the starter of the saga has done this step. It then has no forward attempts.
     pub done_by_starter: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub result: Option<Value>,
-    /// Why it failed or is being retried.
+    /// The reason why the step failed or is being retried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<FaultView>,
-    /// Every command sent for it, oldest first.
+    /// Every command that was sent for the step, oldest first.
     pub attempts: Vec<AttemptView>,
 }
 
@@ -283,7 +295,7 @@ pub struct AttemptView {
     pub attempt: u32,
     pub command: String,
     pub sent_at: DateTime<Utc>,
-    /// When it was seen that its participant had not consumed it yet.
+    /// The time when the orchestrator saw that the participant had not consumed the command yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -307,7 +319,7 @@ pub struct Timeline {
     pub events: Vec<LifecycleEvent>,
 }
 
-/// The actions asked for of a saga, newest first.
+/// The actions that were requested for a saga, newest first.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActionList {
@@ -323,12 +335,68 @@ pub struct DefinitionView {
     pub hash: String,
     pub deadline_ms: u64,
     pub steps: Vec<DefinitionStepView>,
-    /// As it was registered.
+    /// The definition as it was registered.
     #[schema(value_type = Object)]
     pub document: Value,
+    /// The version that new sagas take; left out if every version is withdrawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u32>,
     /// All registered versions, newest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub versions: Vec<u32>,
+    pub versions: Vec<VersionView>,
+}
+
+/// A registered version of a definition.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionView {
+    pub version: u32,
+    pub hash: String,
+    pub registered_at: DateTime<Utc>,
+    /// The withdrawal: new sagas do not take this version, and live sagas continue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<WithdrawnView>,
+}
+
+/// The withdrawal of a version: by whom, when and why.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WithdrawnView {
+    pub at: DateTime<Utc>,
+    pub actor: String,
+    pub reason: String,
+}
+
+/// Body of `POST /definitions/{name}/withdraw` and `/restore`.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DefinitionActionRequest {
+    /// The version to change; every version if left out.
+    #[serde(default)]
+    pub version: Option<u32>,
+    /// Reason for the audit, and for clients whose starts are refused; 1 to 2000 characters.
+    pub reason: String,
+    /// Name of the person who asks; `http` if left out.
+    #[serde(default)]
+    pub actor: Option<String>,
+}
+
+/// A withdrawal or restoration of a version.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DefinitionActionView {
+    pub version: u32,
+    /// `withdrawn` or `restored`.
+    pub action: String,
+    pub actor: String,
+    pub reason: String,
+    pub at: DateTime<Utc>,
+}
+
+/// The withdrawals and restorations of a definition's versions, newest first.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DefinitionActionList {
+    pub actions: Vec<DefinitionActionView>,
 }
 
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -341,7 +409,7 @@ pub struct DefinitionStepView {
     pub command: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compensation: Option<String>,
-    /// Names of the steps it waits for.
+    /// Names of the steps that this step waits for.
     pub after: Vec<String>,
 }
 
@@ -356,7 +424,8 @@ pub struct DefinitionList {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DefinitionQuery {
-    /// The highest if left out.
+    /// The version to return. If left out, the version that new sagas take, or the highest if every version is
+    /// withdrawn.
     pub version: Option<u32>,
 }
 
@@ -369,25 +438,26 @@ pub struct Overview {
     pub live: Vec<StatusCount>,
     /// Sagas begun in the last hour that have ended, by status; the newest 100,000 are counted.
     pub ended: Vec<StatusCount>,
-    /// Live sagas by whom they wait for.
+    /// Live sagas by the participant that they wait for.
     pub waiting: Vec<WaitingCount>,
-    /// Records that the groups have not consumed yet; `null` while offsets cannot be read.
+    /// Records that the consumer groups have not consumed yet; `null` while offsets cannot be read.
     pub lags: Vec<Lag>,
     pub retention: RetentionView,
 }
 
-/// What is forgotten, and what keeps more from being forgotten.
+/// The state of retention: how far history reaches back, and which sagas hold it back.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetentionView {
-    /// Sagas that began before it have ended, and are forgotten a partition at a time; participants refuse their commands.
+    /// All sagas that began before this time have ended. Their history is dropped a partition at a time, and
+    /// participants refuse their commands.
     pub floor: DateTime<Utc>,
-    /// Sagas that began before it are not started any more.
+    /// Starts of sagas that began before this time are refused.
     pub starts_from: DateTime<Utc>,
-    /// Live sagas that began before `startsFrom`, 10,000 at most: the floor cannot pass them until they end or are
+    /// Live sagas that began before `startsFrom`, 10,000 at most. The floor cannot pass them until they end or are
     /// abandoned.
     pub overaged: i64,
-    /// The oldest ten of them.
+    /// The oldest ten of the overaged sagas.
     pub oldest_overaged: Vec<Uuid>,
 }
 

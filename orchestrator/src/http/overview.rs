@@ -9,23 +9,17 @@ use crate::store::{floor, history::least_id, listing};
 use axum::{Json, extract::State};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
-use std::{sync::Arc, time::Duration};
-use tokio::{sync::Mutex, time::Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// How far back ended sagas are counted.
+/// The time before now in which ended sagas are counted.
 const ENDED_WINDOW: TimeDelta = TimeDelta::hours(1);
-/// And how many of them at most: a busy system ends millions in that time.
+/// The most ended sagas that are counted: a busy system ends millions within an hour.
 const ENDED_LIMIT: i64 = 100_000;
-/// Counting reads the whole live table, and pages ask several times a second.
+/// The time for which an overview is cached. Counting reads the whole live table, and pages ask several times a second.
 const CACHE_TIME: Duration = Duration::from_secs(1);
 
-/// The last overview. Clones share it.
-#[derive(Clone, Default)]
-pub struct OverviewCache {
-    last: Arc<Mutex<Option<(Instant, Overview)>>>,
-}
-
-/// Counts by status, by whom sagas wait for, and lags.
+/// Returns the number of sagas by status, the number of waiting sagas by participant, and the lags.
 #[utoipa::path(
     get, path = "/overview", operation_id = "overview", tag = "overview",
     responses((status = 200, description = "At most a moment old", body = Overview))
@@ -34,9 +28,9 @@ pub async fn get(State(state): State<ApiState>) -> ApiResult<Json<Overview>> {
     load(&state).await.map(Json)
 }
 
-/// Also what the page shows.
+/// Returns the overview for the API and for the page.
 pub async fn load(state: &ApiState) -> ApiResult<Overview> {
-    // Held while counting: whoever asks meanwhile gets the same answer.
+    // The lock is held while counting, so that concurrent requests share one count.
     let mut last = state.overview.last.lock().await;
     if let Some((at, overview)) = last.as_ref()
         && at.elapsed() < CACHE_TIME
@@ -92,11 +86,8 @@ async fn retention(state: &ApiState) -> ApiResult<RetentionView> {
 async fn lags(state: &ApiState) -> Vec<Lag> {
     let settings = &state.shared.settings;
     let own = (settings.inputs_topic.clone(), state.group.to_owned());
-    let participants = settings
-        .participants
-        .0
-        .values()
-        .map(|participant| (participant.topic.clone(), participant.group.clone()));
+    let participants = settings.participants.all().into_values();
+    let participants = participants.map(|participant| (participant.topic, participant.group));
     let looks = std::iter::once(own)
         .chain(participants)
         .map(|(topic, group)| async move {

@@ -1,15 +1,15 @@
-//! `GET /sagas` and what is below it.
+//! `GET /sagas` and the endpoints below it.
 
 use super::{
     ApiState,
     action::decided,
+    definitions::learn,
     error::{ApiError, ApiResult},
     model::{ActionList, ListQuery, SagaPage, SagaView, Timeline, WaitingView},
     view,
 };
 use crate::store::{
     self,
-    definition::by_hash,
     listing::{self, Filter, Found},
 };
 use axum::{
@@ -18,13 +18,13 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use saga_core::{definition::SagaDefinition, ids::SagaId, message::Verdict};
+use saga_core::{definition::SagaDefinition, ids::SagaId, message::PickUpStatus};
 use saga_service::http::{Problem, ValidPath, ValidQuery};
 use std::sync::Arc;
 use uuid::Uuid;
 
 const DEFAULT_LIMIT: i64 = 50;
-/// Longest page; more is a report.
+/// The most sagas on a page.
 const MAX_LIMIT: i64 = 200;
 const STATUSES: [&str; 6] = [
     "running",
@@ -35,7 +35,7 @@ const STATUSES: [&str; 6] = [
     "abandoned",
 ];
 
-/// Sagas, live and ended, newest first.
+/// Lists sagas, live and ended, newest first.
 #[utoipa::path(
     get, path = "/sagas", operation_id = "list_sagas", tag = "sagas", params(ListQuery),
     responses(
@@ -50,7 +50,7 @@ pub async fn list(
     page(&state, query).await.map(Json)
 }
 
-/// Also what the page shows.
+/// Returns a page of sagas for the API and for the page at `/`.
 pub async fn page(state: &ApiState, query: ListQuery) -> ApiResult<SagaPage> {
     if let Some(status) = &query.status
         && !STATUSES.contains(&status.as_str())
@@ -88,7 +88,7 @@ pub async fn page(state: &ApiState, query: ListQuery) -> ApiResult<SagaPage> {
     })
 }
 
-/// One saga with every step and attempt, and in plain words why it is not moving.
+/// Returns one saga with every step and attempt, and a sentence that says why it waits.
 #[utoipa::path(
     get, path = "/sagas/{id}", operation_id = "get_saga", tag = "sagas", params(("id" = Uuid, Path)),
     responses(
@@ -107,7 +107,8 @@ pub async fn get(
     Ok(([(header::ETAG, etag)], Json(saga)).into_response())
 }
 
-/// A row learns that its command is queued when the command's timer falls due. Somebody who asks is told at once.
+/// Replaces a wait for a reply by the command's current state. A row learns that its command is queued only when the
+/// command's timer falls due; a client that asks gets the state now.
 async fn right_now(
     state: &ApiState,
     definition: &SagaDefinition,
@@ -121,17 +122,21 @@ async fn right_now(
     let id = found.instance.id;
     match state
         .shared
-        .verdict(&state.offsets, id, &part, participant)
+        .pick_up_status(&state.offsets, id, &part, participant)
         .await
     {
-        Some(Verdict::Queued) => view::queued(waiting, participant, sent_at),
-        Some(Verdict::PickedUp | Verdict::Unanswered | Verdict::Gone | Verdict::Unknown) | None => {
-            waiting
-        }
+        Some(PickUpStatus::Queued) => view::queued(waiting, participant, sent_at),
+        Some(
+            PickUpStatus::PickedUp
+            | PickUpStatus::Unanswered
+            | PickUpStatus::Gone
+            | PickUpStatus::Unknown,
+        )
+        | None => waiting,
     }
 }
 
-/// The log of a saga, as it went to `saga.events`.
+/// Returns the log of a saga, as it was published to `saga.events`.
 #[utoipa::path(
     get, path = "/sagas/{id}/events", operation_id = "saga_events", tag = "sagas", params(("id" = Uuid, Path)),
     responses(
@@ -152,7 +157,7 @@ pub async fn events(
     }))
 }
 
-/// What people asked of a saga, and what became of it.
+/// Returns the actions that people requested for a saga, and their decisions.
 #[utoipa::path(
     get, path = "/sagas/{id}/actions", operation_id = "saga_actions", tag = "sagas", params(("id" = Uuid, Path)),
     responses((status = 200, description = "From first to last", body = ActionList))
@@ -167,7 +172,7 @@ pub async fn actions(
     }))
 }
 
-/// A saga and the definition that it is pinned to.
+/// Returns a saga and the definition that it is pinned to.
 pub async fn find(state: &ApiState, id: Uuid) -> ApiResult<(Arc<SagaDefinition>, Found)> {
     let found = listing::find(state.store.reporting(), SagaId(id))
         .await?
@@ -176,11 +181,10 @@ pub async fn find(state: &ApiState, id: Uuid) -> ApiResult<(Arc<SagaDefinition>,
     if let Some(definition) = state.shared.registry.by_hash(hash) {
         return Ok((definition, found));
     }
-    // Another orchestrator registered it after our start.
-    let mut connection = state.store.reporting().acquire().await?;
-    let definition = by_hash(&mut connection, hash)
-        .await
-        .map_err(|error| ApiError::unavailable("the saga's definition cannot be read", &error))?
-        .ok_or_else(|| ApiError::busy("the saga's definition is not registered", 5))?;
-    Ok((state.shared.hold(definition), found))
+    // Another orchestrator may have registered the definition after this process started.
+    learn(state).await?;
+    let definition = state.shared.registry.by_hash(hash);
+    let definition = definition
+        .ok_or_else(|| ApiError::busy("the saga's definition cannot be read by this release", 5))?;
+    Ok((definition, found))
 }

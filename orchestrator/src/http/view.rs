@@ -1,4 +1,4 @@
-//! From a saga's state and log to what people read.
+//! Makes the API's views from a saga's state and log.
 
 use super::model::{
     AttemptView, FaultView, LegalActionView, SagaSummary, SagaView, StepView, WaitingView,
@@ -11,28 +11,19 @@ use saga_core::{
         Cause, Delivery, LifecycleEvent, LifecycleKind, PickUp, SagaInstance, SagaStatus,
         StepInstance, StepState, WaitingOn,
     },
-    message::{Direction, DuePart, Fault},
+    message::{CommandRef, Direction, Fault},
     transition::{self, LegalAction},
 };
 
-/// One saga, whole.
+/// Makes the view of one saga with all its steps.
 pub fn saga(definition: &SagaDefinition, found: &Found) -> SagaView {
     let instance = &found.instance;
-    let parked = match &instance.status {
-        SagaStatus::Parked { step, reason, .. } => Some(fault_of(Some(step), reason)),
-        SagaStatus::Running
-        | SagaStatus::Compensating
-        | SagaStatus::Completed
-        | SagaStatus::Compensated
-        | SagaStatus::Abandoned { .. } => None,
-    };
-    let abandoned = match &instance.status {
-        SagaStatus::Abandoned { reason } => Some(reason.clone()),
-        SagaStatus::Running
-        | SagaStatus::Compensating
-        | SagaStatus::Parked { .. }
-        | SagaStatus::Completed
-        | SagaStatus::Compensated => None,
+    let parked = instance.status.parked();
+    let parked = parked.map(|(step, reason)| fault_of(Some(step), reason));
+    let abandoned = if let SagaStatus::Abandoned { reason } = &instance.status {
+        Some(reason.clone())
+    } else {
+        None
     };
     let steps = definition.steps.iter().zip(&instance.steps);
     SagaView {
@@ -73,17 +64,17 @@ fn legal(action: LegalAction) -> LegalActionView {
     }
 }
 
-/// The events of a saga, oldest first.
+/// Returns the events of a saga, oldest first.
 pub fn events(instance: &SagaInstance) -> impl Iterator<Item = &LifecycleEvent> {
     instance.log.iter().flat_map(|entry| &entry.events)
 }
 
-/// A command whose row does not say yet whether it was picked up, and which a saga seems to wait for.
+/// Returns the command that the saga waits for, if its row does not say yet whether the command was picked up.
 pub fn unseen<'a>(
     definition: &'a SagaDefinition,
     instance: &SagaInstance,
     waiting: &WaitingView,
-) -> Option<(DuePart, &'a str, DateTime<Utc>)> {
+) -> Option<(CommandRef, &'a str, DateTime<Utc>)> {
     let name = waiting
         .step
         .as_deref()
@@ -99,7 +90,7 @@ pub fn unseen<'a>(
                 ..
             },
         ) => {
-            let part = DuePart {
+            let part = CommandRef {
                 step: name.to_owned(),
                 direction,
                 attempt: *attempt,
@@ -118,10 +109,10 @@ pub fn unseen<'a>(
     }
 }
 
-/// The same wait, now that the group is known not to have consumed the command.
+/// Changes a wait for a reply into a wait for the pick-up, once the participant's group is known not to have consumed
+/// the command.
 pub fn queued(mut waiting: WaitingView, participant: &str, sent_at: DateTime<Utc>) -> WaitingView {
     "queued".clone_into(&mut waiting.kind);
-    waiting.since = sent_at;
     waiting.text = format!("not picked up by {participant}, since {}", seconds(sent_at));
     waiting
 }
@@ -138,7 +129,7 @@ pub fn waiting(on: WaitingOn) -> WaitingView {
     }
 }
 
-/// A line of a listing, from its columns alone.
+/// Makes a line of a listing from its columns alone.
 pub fn summary(line: SagaLine) -> SagaSummary {
     let waiting_on = match (&line.waiting_kind, line.waiting_since) {
         (Some(kind), Some(since)) => Some(WaitingView {
@@ -194,9 +185,9 @@ fn seconds(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-fn fault_of(step: Option<&String>, fault: &Fault) -> FaultView {
+fn fault_of(step: Option<&str>, fault: &Fault) -> FaultView {
     FaultView {
-        step: step.cloned(),
+        step: step.map(str::to_owned),
         code: fault.code.clone(),
         message: fault.message.clone(),
     }
@@ -210,7 +201,7 @@ fn cause(cause: &Cause) -> FaultView {
     }
 }
 
-/// The word for a kind, as in definitions.
+/// Returns the word for a kind of step, as in definitions.
 pub fn kind(kind: StepKind) -> &'static str {
     match kind {
         StepKind::Compensatable => "compensatable",
@@ -249,25 +240,14 @@ fn state_word(state: &StepState) -> &'static str {
 }
 
 fn state_fault(state: &StepState) -> Option<&Fault> {
-    match state {
-        StepState::Failed { fault } => Some(fault),
-        StepState::Running(delivery)
-        | StepState::Resolving(delivery)
-        | StepState::Compensating(delivery) => match delivery {
-            Delivery::BackingOff { fault, .. } | Delivery::UsedUp { fault, .. } => Some(fault),
-            Delivery::InFlight { .. } => None,
-        },
-        StepState::Waiting
-        | StepState::Succeeded
-        | StepState::NotDone
-        | StepState::Unknown
-        | StepState::Compensated
-        | StepState::CompensationSkipped { .. }
-        | StepState::Skipped => None,
+    if let StepState::Failed { fault } = state {
+        Some(fault)
+    } else {
+        state.delivery()?.1.fault()
     }
 }
 
-/// Every command sent for a step, derived from the log.
+/// Returns every command that was sent for a step, derived from the log.
 fn attempts(step: &str, instance: &SagaInstance) -> Vec<AttemptView> {
     let mut attempts: Vec<AttemptView> = Vec::new();
     for event in events(instance) {
@@ -280,10 +260,7 @@ fn note(attempts: &mut Vec<AttemptView>, step: &str, event: &LifecycleEvent) {
     let at = event.at;
     match &event.kind {
         LifecycleKind::CommandSent { part, command, .. } if part.step == step => {
-            // Sent again with the id it had: the same attempt.
-            if find(attempts, part).is_none() {
-                attempts.push(sent(part, command, at));
-            }
+            note_sent(attempts, part, command, at);
         }
         LifecycleKind::CommandQueued { part } if part.step == step => {
             with(attempts, part, |attempt| attempt.queued_at = Some(at));
@@ -297,22 +274,22 @@ fn note(attempts: &mut Vec<AttemptView>, step: &str, event: &LifecycleEvent) {
             with(attempts, part, |attempt| attempt.end(at, "success", None));
         }
         LifecycleKind::StepFailed { part, fault } if part.step == step => {
-            with(attempts, part, |attempt| {
-                attempt.end(at, "failure", Some(fault));
-            });
+            with(attempts, part, |one| one.end(at, "failure", Some(fault)));
         }
         LifecycleKind::StepErrored {
             part,
             fault,
             retry_at,
         } if part.step == step => {
-            with(attempts, part, |attempt| {
-                attempt.end(at, "error", Some(fault));
-                attempt.retry_at = *retry_at;
+            let fault = Some(fault);
+            with(attempts, part, |one| {
+                one.retry(at, "error", fault, *retry_at);
             });
         }
-        LifecycleKind::StepTimedOut { part } if part.step == step => {
-            with(attempts, part, |attempt| attempt.end(at, "timed_out", None));
+        LifecycleKind::StepTimedOut { part, retry_at } if part.step == step => {
+            with(attempts, part, |one| {
+                one.retry(at, "timed_out", None, *retry_at);
+            });
         }
         LifecycleKind::StepCompensated { step: name } if name == step => {
             last(attempts, Direction::Compensation, |attempt| {
@@ -325,6 +302,7 @@ fn note(attempts: &mut Vec<AttemptView>, step: &str, event: &LifecycleEvent) {
             });
         }
         LifecycleKind::Started
+        | LifecycleKind::Recovered
         | LifecycleKind::CommandSent { .. }
         | LifecycleKind::CommandQueued { .. }
         | LifecycleKind::CommandPickedUp { .. }
@@ -350,7 +328,14 @@ fn note(attempts: &mut Vec<AttemptView>, step: &str, event: &LifecycleEvent) {
     }
 }
 
-fn sent(part: &DuePart, command: &str, at: DateTime<Utc>) -> AttemptView {
+/// Adds a command that was sent. A command that is sent again with the same id belongs to the same attempt.
+fn note_sent(attempts: &mut Vec<AttemptView>, part: &CommandRef, command: &str, at: DateTime<Utc>) {
+    if find(attempts, part).is_none() {
+        attempts.push(sent(part, command, at));
+    }
+}
+
+fn sent(part: &CommandRef, command: &str, at: DateTime<Utc>) -> AttemptView {
     AttemptView {
         direction: part.direction.as_str().to_owned(),
         attempt: part.attempt,
@@ -365,13 +350,13 @@ fn sent(part: &DuePart, command: &str, at: DateTime<Utc>) -> AttemptView {
     }
 }
 
-fn find<'a>(attempts: &'a mut [AttemptView], part: &DuePart) -> Option<&'a mut AttemptView> {
+fn find<'a>(attempts: &'a mut [AttemptView], part: &CommandRef) -> Option<&'a mut AttemptView> {
     attempts.iter_mut().rev().find(|attempt| {
         attempt.attempt == part.attempt && attempt.direction == part.direction.as_str()
     })
 }
 
-fn with(attempts: &mut [AttemptView], part: &DuePart, change: impl FnOnce(&mut AttemptView)) {
+fn with(attempts: &mut [AttemptView], part: &CommandRef, change: impl FnOnce(&mut AttemptView)) {
     if let Some(attempt) = find(attempts, part) {
         change(attempt);
     }
@@ -392,5 +377,17 @@ impl AttemptView {
         self.ended_at = Some(at);
         self.outcome = Some(outcome.to_owned());
         self.fault = fault.map(|fault| fault_of(None, fault));
+    }
+
+    /// Ends the attempt. The next attempt follows at `retry_at`, if the policy has one left.
+    fn retry(
+        &mut self,
+        at: DateTime<Utc>,
+        outcome: &str,
+        fault: Option<&Fault>,
+        retry_at: Option<DateTime<Utc>>,
+    ) {
+        self.end(at, outcome, fault);
+        self.retry_at = retry_at;
     }
 }

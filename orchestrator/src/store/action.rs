@@ -1,15 +1,15 @@
-//! The audit of what people asked for.
+//! The audit table of operators' actions.
 
 use crate::engine::saga_store::{ActionRow, SettledRow};
 use chrono::{DateTime, Utc};
 use saga_core::{ids::SagaId, instance::ActionVerdict};
 use serde_json::Value;
-use sqlx::{FromRow, PgConnection, PgPool, types::Json};
+use sqlx::{PgConnection, PgPool, types::Json};
 use std::collections::HashSet;
 use uuid::Uuid;
 
-/// An action that was decided.
-#[derive(Clone, Debug, FromRow)]
+/// An action, and the decision about it.
+#[derive(Clone, Debug)]
 pub struct DecidedAction {
     pub id: Uuid,
     pub saga_id: Uuid,
@@ -28,6 +28,11 @@ pub struct DecidedAction {
     pub status_after: Option<String>,
 }
 
+saga_postgres::from_row!(
+    DecidedAction: id, saga_id, action, step, given, actor, reason, decided_at, decision, code,
+    message, legal, status_before, status_after
+);
+
 pub const DECIDED: &str = "SELECT id FROM operator_action WHERE id = ANY($1::uuid[])";
 
 pub(super) async fn decided(
@@ -41,8 +46,8 @@ pub(super) async fn decided(
     Ok(ids.into_iter().collect())
 }
 
-/// The first verdict stands: of rivals that decide the same action, the second writes nothing at all, and finds it
-/// decided when it looks again.
+/// Inserts the audit rows of a batch. The first verdict counts: if rivals decide the same action, the transaction of
+/// the second fails and writes nothing, and its next try finds the action decided.
 const INSERT: &str = "WITH decided AS (
 INSERT INTO operator_action (
   id, saga_id, action, step, given, actor, reason, if_version, decided_at, decision, code, message, legal, status_before,
@@ -103,14 +108,14 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// A row that is not pending any more stays as it is.
+/// Writes the final verdicts of pending actions. A row that is no longer pending stays as it is.
 pub const SETTLE: &str = "UPDATE operator_action a SET
   decision = u.decision, code = u.code, message = u.message, decided_at = u.decided_at, status_after = u.status_after
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
   AS u(id, decision, code, message, decided_at, status_after)
 WHERE a.id = ANY(ARRAY[u.id]) AND a.decision = 'pending'";
 
-/// What became of actions that were pending.
+/// Writes the verdicts on actions that were pending.
 pub(super) async fn settle(
     connection: &mut PgConnection,
     rows: &[SettledRow],
@@ -136,7 +141,7 @@ pub(super) async fn settle(
 
 fn decision(verdict: &ActionVerdict) -> &'static str {
     match verdict {
-        ActionVerdict::Accepted => "accepted",
+        ActionVerdict::Accepted { .. } => "accepted",
         ActionVerdict::Pending => "pending",
         ActionVerdict::Refused { .. } => "refused",
     }
@@ -145,37 +150,39 @@ fn decision(verdict: &ActionVerdict) -> &'static str {
 fn code(verdict: &ActionVerdict) -> Option<&str> {
     match verdict {
         ActionVerdict::Refused { code, .. } => Some(code),
-        ActionVerdict::Accepted | ActionVerdict::Pending => None,
+        ActionVerdict::Accepted { .. } | ActionVerdict::Pending => None,
     }
 }
 
+/// Returns the reason for a refusal, or the warning about a risk that the operator takes with an accepted action.
 fn message(verdict: &ActionVerdict) -> Option<&str> {
     match verdict {
         ActionVerdict::Refused { message, .. } => Some(message),
-        ActionVerdict::Accepted | ActionVerdict::Pending => None,
+        ActionVerdict::Accepted { warning } => warning.as_deref(),
+        ActionVerdict::Pending => None,
     }
 }
 
 fn legal(verdict: &ActionVerdict) -> &[String] {
     match verdict {
         ActionVerdict::Refused { legal, .. } => legal,
-        ActionVerdict::Accepted | ActionVerdict::Pending => &[],
+        ActionVerdict::Accepted { .. } | ActionVerdict::Pending => &[],
     }
 }
 
 const BY_ID: &str = "SELECT id, saga_id, action, step, given, actor, reason, decided_at, decision, code, message, legal,
   status_before, status_after FROM operator_action WHERE id = $1";
 
-/// The verdict, once there is one.
+/// Returns an action and its verdict, once there is one.
 pub async fn action(pool: &PgPool, id: Uuid) -> Result<Option<DecidedAction>, sqlx::Error> {
     sqlx::query_as(BY_ID).bind(id).fetch_optional(pool).await
 }
 
-/// More than anybody asks of one saga.
+/// Reads the actions of one saga. The limit is more than operators ever request for one saga.
 const BY_SAGA: &str = "SELECT id, saga_id, action, step, given, actor, reason, decided_at, decision, code, message, legal,
   status_before, status_after FROM operator_action WHERE saga_id = $1 ORDER BY decided_at DESC, id LIMIT 100";
 
-/// What was asked of a saga, newest first.
+/// Returns the actions that were requested for a saga, newest first.
 pub async fn actions_of(pool: &PgPool, saga: SagaId) -> Result<Vec<DecidedAction>, sqlx::Error> {
     sqlx::query_as(BY_SAGA).bind(saga.0).fetch_all(pool).await
 }

@@ -5,35 +5,31 @@
 //!  READ  ─▶ the others, clock, floor ─────┴▶ decide ─▶ START, CHANGE: versions and floor compared, all or nothing
 //! ```
 //!
-//! What does not come out as planned is an error within its statement (`rows_as_planned`, SQLSTATE 40001), so that a
-//! statement alone is a transaction: a batch whose sagas are known, and of which none starts, is one round trip.
+//! A statement whose counts differ from the plan fails by itself (`rows_as_planned`, SQLSTATE 40001), so that a single
+//! statement is a whole transaction. A batch whose sagas are cached, and in which none starts, therefore takes one
+//! round trip.
 
-use super::{PgStore, action, definition};
+use super::{PgStore, action};
 use crate::engine::{
-    cache::Unread,
-    db_clock::TOLD_FOR,
-    saga_store::{EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow},
+    cache::AssumedVersions,
+    saga_store::{BusinessKeyOf, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow},
 };
 use async_trait::async_trait;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use saga_core::{
-    definition::{DefinitionHash, SagaDefinition},
-    ids::SagaId,
-    instance::SagaInstance,
-};
-use saga_messaging::rule::BatchError;
+use saga_core::{ids::SagaId, instance::SagaInstance};
+use saga_messaging::consumer::BatchError;
 use serde::Serialize;
 use sqlx::{Connection, PgConnection, Postgres, pool::PoolConnection, types::Json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use uuid::Uuid;
 
-/// As the tables keep instants.
+/// The precision with which the tables store times.
 const MILLISECOND: TimeDelta = TimeDelta::milliseconds(1);
 
 pub struct PgBatch {
     store: PgStore,
     connection: Option<PoolConnection<Postgres>>,
-    unread: Unread,
+    unread: AssumedVersions,
 }
 
 impl PgBatch {
@@ -41,11 +37,11 @@ impl PgBatch {
         Self {
             store,
             connection: None,
-            unread: Unread::default(),
+            unread: AssumedVersions::default(),
         }
     }
 
-    /// Only taken when there is something to ask.
+    /// Returns the batch's connection. It is taken from the pool only when there is a statement to run.
     async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -54,23 +50,29 @@ impl PgBatch {
         Ok(self.connection.insert(connection))
     }
 
-    /// What is read; what is known is not. The actions first: one that is decided in between stands in its saga's state.
-    async fn read(&mut self, sagas: &[Uuid], actions: &[Uuid]) -> Result<Loaded, sqlx::Error> {
+    /// Reads only sagas that are not cached. Actions are read first: if one is decided between the two statements, the
+    /// saga's state already shows it.
+    async fn read(
+        &mut self,
+        sagas: &[Uuid],
+        actions: &[Uuid],
+        keys: &BTreeSet<BusinessKeyOf>,
+    ) -> Result<Loaded, sqlx::Error> {
         let connection = self.connection().await?;
         let decided = if actions.is_empty() {
             HashSet::new()
         } else {
             action::decided(connection, actions).await?
         };
-        let loaded = read(connection, sagas).await?;
+        let loaded = read(connection, sagas, keys).await?;
         Ok(Loaded { decided, ..loaded })
     }
 
     async fn write(&mut self, plan: &Plan) -> Result<(), BatchError> {
-        let left_alone = std::mem::take(&mut self.unread).left_alone(plan);
+        let unmodified = std::mem::take(&mut self.unread).unmodified(plan);
         let changes = Changes {
             plan,
-            left_alone: &left_alone,
+            unmodified: &unmodified,
         };
         if plan.starts.is_empty() && plan.actions.is_empty() && plan.settled.is_empty() {
             if !changes.is_empty() {
@@ -79,7 +81,7 @@ impl PgBatch {
             return Ok(());
         }
         let mut tx = self.connection().await?.begin().await?;
-        start(&mut tx, &plan.starts).await?;
+        start(&mut tx, plan).await?;
         if !changes.is_empty() {
             changes.write(&mut tx).await?;
         }
@@ -92,33 +94,29 @@ impl PgBatch {
 
 #[async_trait]
 impl SagaBatch for PgBatch {
-    async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
+    async fn load(
+        &mut self,
+        sagas: &[SagaId],
+        actions: &[Uuid],
+        keys: &BTreeSet<BusinessKeyOf>,
+    ) -> Result<Loaded, BatchError> {
         let known = self.store.cache.split(sagas);
         self.unread = known.unread();
-        let told = self.store.clock.now_if_asked_within(TOLD_FOR);
-        let mut loaded = match told.and_then(|now| now.duration_trunc(MILLISECOND).ok()) {
+        let extrapolated = self.store.clock.now();
+        let mut loaded = match extrapolated.and_then(|now| now.duration_trunc(MILLISECOND).ok()) {
             Some(now) if known.unknown.is_empty() && actions.is_empty() => Loaded {
                 now,
                 ..Loaded::default()
             },
             Some(_) | None => {
                 let unknown: Vec<Uuid> = known.unknown.iter().map(|id| id.0).collect();
-                let loaded = self.read(&unknown, actions).await?;
+                let loaded = self.read(&unknown, actions, keys).await?;
                 self.store.clock.set(loaded.now);
                 loaded
             }
         };
         known.join(&mut loaded);
         Ok(loaded)
-    }
-
-    async fn definition(
-        &mut self,
-        hash: &DefinitionHash,
-    ) -> Result<Option<SagaDefinition>, BatchError> {
-        definition::by_hash(self.connection().await?, hash)
-            .await
-            .map_err(|error| BatchError::Retry(Box::new(error)))
     }
 
     async fn commit(mut self, plan: &Plan) -> Result<(), BatchError> {
@@ -131,38 +129,69 @@ impl SagaBatch for PgBatch {
     }
 }
 
-/// The clock behind the rows: whoever wrote them read it earlier. One snapshot, so that a saga that is just ending is
-/// found on one side.
+/// Reads a batch's sagas, with the clock, the floor of starts and the generation of the definitions. The clock is read
+/// after the rows, so it is later than the readings of the processes that wrote them. The statement uses one snapshot,
+/// so that a saga that is just ending is found in exactly one of the tables. The requested sagas are followed by those
+/// that hold one of the requested business keys. Each key has a subquery of its own, whose order only its index has: a
+/// plain join would compare every key with every saga if the table was nearly empty at its last ANALYZE.
 pub const READ: &str = "SELECT date_trunc('milliseconds', clock_timestamp()) AS at,
-  (SELECT starts_from_ms FROM floor WHERE singleton) AS starts_from, r.id, r.version, r.start_hash, r.state
+  (SELECT starts_from_ms FROM floor WHERE singleton) AS starts_from,
+  (SELECT generation FROM definition_generation WHERE singleton) AS generation,
+  r.id, r.version, r.start_hash, r.state, r.definition, r.business_key
 FROM (SELECT 1) AS once LEFT JOIN (
-  SELECT s.id, s.version, s.start_hash, s.state FROM saga s WHERE s.id = ANY($1::uuid[])
+  SELECT s.id, s.version, s.start_hash, s.state, NULL AS definition, NULL AS business_key
+  FROM saga s WHERE s.id = ANY($1::uuid[])
   UNION ALL
-  SELECT h.id, NULL, h.start_hash, h.state FROM saga_history h WHERE h.id = ANY($1::uuid[]) AND h.id BETWEEN $2 AND $3
+  SELECT h.id, NULL, h.start_hash, h.state, NULL, NULL
+  FROM saga_history h WHERE h.id = ANY($1::uuid[]) AND h.id BETWEEN $2 AND $3
+  UNION ALL
+  SELECT k.id, NULL, NULL, NULL, u.definition, u.business_key
+  FROM unnest($4::text[], $5::text[]) AS u(definition, business_key)
+  CROSS JOIN LATERAL (
+    SELECT id FROM saga
+    WHERE saga.definition || '/' || saga.business_key = ANY(ARRAY[u.definition || '/' || u.business_key]) AND unique_key
+    ORDER BY saga.definition || '/' || saga.business_key LIMIT 1) AS k
 ) AS r ON true";
 
-/// `version` is of a live one.
+/// The columns of [`READ`]. `version` is set for live sagas only.
 type ReadColumns = (
     DateTime<Utc>,
+    i64,
     i64,
     Option<Uuid>,
     Option<i64>,
     Option<Vec<u8>>,
     Option<Json<SagaInstance>>,
+    Option<String>,
+    Option<String>,
 );
 
-/// `ids` in order.
-async fn read(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Loaded, sqlx::Error> {
+/// Runs [`READ`]. `ids` must be in order.
+async fn read(
+    connection: &mut PgConnection,
+    ids: &[Uuid],
+    keys: &BTreeSet<BusinessKeyOf>,
+) -> Result<Loaded, sqlx::Error> {
+    let (definitions, keys): (Vec<&str>, Vec<&str>) = keys
+        .iter()
+        .map(|(definition, key)| (definition.as_str(), key.as_str()))
+        .unzip();
     let rows: Vec<ReadColumns> = sqlx::query_as(READ)
         .bind(ids)
         .bind(ids.first())
         .bind(ids.last())
+        .bind(definitions)
+        .bind(keys)
         .fetch_all(connection)
         .await?;
     let mut loaded = Loaded::default();
-    for (at, starts_from_ms, _, version, start_hash, state) in rows {
+    for (at, starts_from_ms, generation, id, version, start_hash, state, definition, key) in rows {
         loaded.now = loaded.now.max(at);
         loaded.starts_from = DateTime::from_timestamp_millis(starts_from_ms);
+        loaded.generation = Some(generation);
+        if let (Some(id), Some(definition), Some(key)) = (id, definition, key) {
+            loaded.holders.insert((definition, key), SagaId(id));
+        }
         let (Some(start_hash), Some(Json(instance))) = (start_hash, state) else {
             continue;
         };
@@ -181,25 +210,31 @@ async fn read(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Loaded, sql
     Ok(loaded)
 }
 
-/// None at all if one of them is below the floor by now.
+/// Inserts the sagas that start. Fails and inserts none of them if one is live already or is now below the floor of
+/// starts, if another saga holds the business key of one, or if the definition table is at another generation than the
+/// one from which the versions were chosen.
 pub const START: &str = "WITH started AS (
 INSERT INTO saga (
   id, version, home_partition, definition, definition_version, definition_hash, status, waiting_kind, waiting_on,
-  waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state, queued)
+  waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state, queued,
+  unique_key)
 SELECT id, 1, home_partition, definition, definition_version, definition_hash, status, waiting_kind, waiting_on,
   waiting_since, attempt, next_due, last_error, business_key, correlation_id, start_hash, started_at, state::json,
-  queued::json
+  queued::json, unique_key
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::integer[], $7::timestamptz[],
   $8::text[], $9::text[], $10::text[], $11::integer[], $12::text[], $13::integer[], $14::text[], $15::text[],
-  $16::text[], $17::bytea[], $18::timestamptz[])
+  $16::text[], $17::bytea[], $18::timestamptz[], $19::boolean[])
   AS u(id, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, state, queued,
-  home_partition, definition, definition_version, definition_hash, business_key, correlation_id, start_hash, started_at)
-WHERE (SELECT starts_from_ms FROM floor WHERE singleton) <= $19
-ORDER BY id ON CONFLICT (id) DO NOTHING RETURNING 1
+  home_partition, definition, definition_version, definition_hash, business_key, correlation_id, start_hash, started_at,
+  unique_key)
+WHERE (SELECT starts_from_ms FROM floor WHERE singleton) <= $20
+  AND (SELECT generation FROM definition_generation WHERE singleton) = $21
+ORDER BY id ON CONFLICT DO NOTHING RETURNING 1
 )
 SELECT rows_as_planned('starting sagas', cardinality($1), (SELECT count(*) FROM started))";
 
-async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), BatchError> {
+async fn start(connection: &mut PgConnection, plan: &Plan) -> Result<(), BatchError> {
+    let rows = plan.starts.as_slice();
     let Some(oldest) = rows.first() else {
         return Ok(());
     };
@@ -217,6 +252,7 @@ async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Ba
         .collect();
     let hashes: Vec<&[u8]> = rows.iter().map(|row| row.start_hash.as_slice()).collect();
     let started: Vec<DateTime<Utc>> = rows.iter().map(|row| row.instance.started_at).collect();
+    let unique: Vec<bool> = rows.iter().map(|row| row.has_key_to_itself).collect();
     Columns::of(rows)?
         .bind(sqlx::query(START))
         .bind(homes)
@@ -227,7 +263,9 @@ async fn start(connection: &mut PgConnection, rows: &[SagaRow]) -> Result<(), Ba
         .bind(by(|instance| &instance.trace.correlation_id))
         .bind(hashes)
         .bind(started)
+        .bind(unique)
         .bind(oldest.instance.id.created_at_ms())
+        .bind(plan.generation)
         .execute(connection)
         .await?;
     Ok(())
@@ -269,14 +307,16 @@ SELECT ",
     };
 }
 
-/// What a plan changes of sagas that stand there, and what it leaves alone. Alone, it is a transaction.
+/// Writes what a plan changes of live sagas, and compares the versions of the sagas that it does not write. On its own,
+/// the statement is a whole transaction.
 ///
-/// It locks what it advances, then what it ends, each in id order: rivals that hold the same sagas may wait for each other
-/// in a ring, which costs one of them a second and another try.
+/// The statement locks the sagas that it advances and then those that it ends, each in id order. Rivals with the same
+/// sagas may therefore deadlock, which costs one of them a second and another try.
 pub const CHANGE: &str = change!("");
 
-/// The same behind starts, so with a snapshot of its own: a rival may have ended one of them since we looked. Asked first,
-/// since one that ends with this plan could not be put beside it.
+/// The same statement after the starts of a transaction, and so with a snapshot of its own. A rival may have ended one
+/// of the started sagas since the batch read them. This is checked first, because a saga that ends with this plan could
+/// not be inserted into history a second time.
 pub const CHANGE_BEHIND_STARTS: &str = change!(
     "rows_as_planned('finding starts that have ended', 0, (
     SELECT count(*) FROM saga_history h WHERE h.id = ANY($19::uuid[]) AND h.id BETWEEN $20 AND $21)),
@@ -285,7 +325,7 @@ pub const CHANGE_BEHIND_STARTS: &str = change!(
 
 struct Changes<'a> {
     plan: &'a Plan,
-    left_alone: &'a BTreeMap<SagaId, i64>,
+    unmodified: &'a BTreeMap<SagaId, i64>,
 }
 
 impl Changes<'_> {
@@ -294,7 +334,7 @@ impl Changes<'_> {
         plan.starts.is_empty()
             && plan.updates.is_empty()
             && plan.ends.is_empty()
-            && self.left_alone.is_empty()
+            && self.unmodified.is_empty()
     }
 
     async fn write(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -312,7 +352,7 @@ impl Changes<'_> {
             .collect();
         let ended_at: Vec<DateTime<Utc>> = ends.iter().map(|row| row.instance.changed_at).collect();
         let (alone, alone_at): (Vec<Uuid>, Vec<i64>) = self
-            .left_alone
+            .unmodified
             .iter()
             .map(|(id, version)| (id.0, *version))
             .unzip();
@@ -345,12 +385,12 @@ fn ids(rows: &[SagaRow]) -> Vec<Uuid> {
     rows.iter().map(|row| row.instance.id.0).collect()
 }
 
-/// As text: what is sent as JSON, the driver sends as `jsonb`.
+/// Returns the states as text, because sqlx sends JSON values as `jsonb`.
 fn states(rows: &[SagaRow]) -> Result<Vec<String>, sqlx::Error> {
     rows.iter().map(|row| text(&row.instance)).collect()
 }
 
-/// Of a saga without a queued command, nothing.
+/// Returns the queued commands of each saga as text, or `None` for a saga without queued commands.
 fn queued(rows: &[SagaRow]) -> Result<Vec<Option<String>>, sqlx::Error> {
     rows.iter()
         .map(|row| Some(&row.queued).filter(|queued| !queued.is_empty()))
@@ -402,7 +442,7 @@ impl<'a> Columns<'a> {
         })
     }
 
-    /// As `$1` to `$10`.
+    /// Binds the columns as `$1` to `$10`.
     fn bind<'q>(self, query: Query<'q>) -> Query<'q>
     where
         'a: 'q,

@@ -1,19 +1,19 @@
-//! What was decided about dead letters.
+//! The decisions about dead letters.
 
 use chrono::{DateTime, Utc};
 use saga_core::ids::SagaId;
 use saga_messaging::{dead_letter::LetterId, log::Delivered};
-use sqlx::{FromRow, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 
-/// Which letter a decision is about: where it stands, and when it was written.
+/// The letter that a decision is about: its id, and when it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LetterKey {
     pub id: LetterId,
     pub written_at: DateTime<Utc>,
 }
 
-/// `replayed` or `discarded`, and by whom.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+/// A decision about a letter: `replayed` or `discarded`, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub letter_offset: i64,
     pub written_at: DateTime<Utc>,
@@ -26,12 +26,17 @@ pub struct Decision {
     pub replayed_offset: Option<i64>,
 }
 
+saga_postgres::from_row!(
+    Decision: letter_offset, written_at, decision, actor, reason, decided_at, corrected,
+    replayed_partition, replayed_offset
+);
+
 impl Decision {
     pub const REPLAYED: &str = "replayed";
     pub const DISCARDED: &str = "discarded";
 }
 
-/// A decision to be written.
+/// A decision to write.
 #[derive(Clone, Debug)]
 pub struct NewDecision {
     pub key: LetterKey,
@@ -47,8 +52,8 @@ const INSERT: &str = "INSERT INTO dead_letter (
   topic, partition, letter_offset, written_at, decision, actor, reason, saga_id, corrected, correlation_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
 
-/// Decides about a letter, unless that was done before: then, what was decided. Whoever comes second waits until the
-/// first one's transaction has ended.
+/// Writes a decision about a letter. Returns the earlier decision instead if there is one. A rival waits until the
+/// first transaction has ended.
 pub async fn decide(
     connection: &mut PgConnection,
     new: &NewDecision,
@@ -91,7 +96,7 @@ pub async fn find(
         .await
 }
 
-/// Where the replayed record stands now.
+/// Records the location of the replayed record.
 pub async fn placed(
     connection: &mut PgConnection,
     key: &LetterKey,
@@ -112,7 +117,7 @@ pub async fn placed(
     Ok(())
 }
 
-/// Decisions about the letters that stand between two offsets of a partition, both included.
+/// Returns the decisions about the letters between two offsets of a partition, both included.
 pub async fn between(
     pool: &PgPool,
     topic: &str,
@@ -133,7 +138,7 @@ pub async fn between(
     .await
 }
 
-/// Letters of a partition from an offset on that were decided about: offset and time.
+/// Returns the offsets and times of the decided letters of a partition, from an offset on.
 pub async fn decided_from(
     pool: &PgPool,
     topic: &str,

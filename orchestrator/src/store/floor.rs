@@ -1,4 +1,4 @@
-//! The floors, and what must not be forgotten yet.
+//! The floors, the sagas that hold them, and the deletion of rows below them.
 
 use crate::upkeep::floors::{Floors, Seen};
 use chrono::{DateTime, Utc};
@@ -7,26 +7,28 @@ use saga_messaging::partition::{Settled, least_id};
 use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
-/// Of the sagas that are older than the retention so many are counted, and named.
+/// The number of sagas older than the retention that are counted, and the number of them that are named.
 const COUNTED: i64 = 10_000;
 const NAMED: i64 = 10;
 
-/// The database's clock, the floors as they stand now, and when the oldest saga that has not ended began.
+/// The database's clock, the present floors, and when the oldest saga that has not ended began.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
+pub struct FloorStatus {
     pub now: Timestamp,
     pub floors: Floors,
     pub oldest_live_ms: Option<i64>,
 }
 
-/// Raises the floors as far as they may, and notes in `settled` what a later call may go by.
+/// Raises the floors as far as they may rise. Notes the new start floor in `settled`, so that a later call can see
+/// whether every process uses it.
 pub async fn raise(
     pool: &PgPool,
     retention_ms: Option<i64>,
     settled: &mut Settled,
-) -> Result<Standing, sqlx::Error> {
+) -> Result<FloorStatus, sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    // Before the oldest live saga is looked for: whoever may still start an older one is over then, and is seen.
+    // This must come before the oldest live saga is read: whoever could still start an older saga has finished by then,
+    // and that saga is visible.
     let settled_ms = settled.is_settled(&mut connection).await?;
     let mut tx = connection.begin().await?;
     let (stored, now) = locked(&mut tx).await?;
@@ -46,7 +48,7 @@ pub async fn raise(
     }
     tx.commit().await?;
     settled.note(&mut connection, floors.starts_from_ms).await?;
-    Ok(Standing {
+    Ok(FloorStatus {
         now,
         floors,
         oldest_live_ms,
@@ -73,16 +75,16 @@ async fn oldest_live(tx: &mut PgConnection) -> Result<Option<i64>, sqlx::Error> 
     Ok(oldest.map(|id| (id.as_u128() >> 80) as i64))
 }
 
-/// Sagas that hold the floor: live, and older than anything that may still be started.
+/// The sagas that hold the floor: they are live, and older than anything that may still be started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overaged {
-    /// At most [`COUNTED`].
+    /// The number of these sagas, at most [`COUNTED`].
     pub count: i64,
-    /// The oldest of them.
+    /// The oldest of these sagas.
     pub ids: Vec<Uuid>,
 }
 
-/// `starts_from_ms` is where the floor would be without them.
+/// Returns the live sagas older than `starts_from_ms`, which is where the floor would be without them.
 pub async fn overaged(pool: &PgPool, starts_from_ms: i64) -> Result<Overaged, sqlx::Error> {
     let ids: Vec<Uuid> =
         sqlx::query_scalar("SELECT id FROM saga WHERE id < $1 ORDER BY id LIMIT $2")
@@ -98,7 +100,7 @@ pub async fn overaged(pool: &PgPool, starts_from_ms: i64) -> Result<Overaged, sq
     })
 }
 
-/// The floors and the overaged sagas as they stand, for the API.
+/// Returns the present floors and the overaged sagas, for the API.
 pub async fn standing(pool: &PgPool) -> Result<(Floors, Overaged), sqlx::Error> {
     let (starts_from_ms, floor_ms): (i64, i64) =
         sqlx::query_as("SELECT starts_from_ms, floor_ms FROM floor WHERE singleton")
@@ -111,9 +113,9 @@ pub async fn standing(pool: &PgPool) -> Result<(Floors, Overaged), sqlx::Error> 
     Ok((floors, overaged(pool, starts_from_ms).await?))
 }
 
-/// Forgets the audit of actions on sagas below the floor, at most `limit` of them, and says how many. Nothing else keeps
-/// a replayed action from being decided again, so those of a saga that may be live stay, however old. An action on a saga
-/// that was never known has no place in time: it goes by its own.
+/// Deletes audit rows of actions on sagas below the floor, at most `limit` of them, and returns how many. Only its
+/// audit row keeps a replayed action from being decided again, so the rows of a saga that may be live stay, however old
+/// they are. An action on an unknown saga has no place among the sagas: its row is deleted by the time of its decision.
 pub async fn forget_actions(pool: &PgPool, floor_ms: i64, limit: i64) -> Result<u64, sqlx::Error> {
     let gone = sqlx::query(
         "DELETE FROM operator_action WHERE id IN (
@@ -128,8 +130,8 @@ pub async fn forget_actions(pool: &PgPool, floor_ms: i64, limit: i64) -> Result<
     Ok(gone.rows_affected())
 }
 
-/// Forgets what was decided about dead letters that Kafka has forgotten too: its topics keep them for less time than sagas
-/// are remembered, which is checked at the start.
+/// Deletes decisions about dead letters that Kafka has deleted too, at most `limit` of them, and returns how many. The
+/// dead-letter topics keep letters for less time than sagas are remembered, which is checked at startup.
 pub async fn forget_letters(pool: &PgPool, floor_ms: i64, limit: i64) -> Result<u64, sqlx::Error> {
     let gone = sqlx::query(
         "DELETE FROM dead_letter WHERE ctid = ANY (ARRAY(

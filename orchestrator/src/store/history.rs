@@ -1,4 +1,4 @@
-//! The table of ended sagas, and homes that are gone.
+//! The table of ended sagas, and new home partitions for sagas whose home partition does not exist.
 
 use saga_messaging::partition::PartitionedTable;
 use sqlx::PgPool;
@@ -7,14 +7,16 @@ pub use saga_messaging::partition::least_id;
 
 const WEEK_MS: i64 = 7 * 24 * 3_600 * 1_000;
 
-/// Few partitions keep the locks of a statement within a backend's fast path; retention drops whole ones.
+/// The table of ended sagas, with a partition a week. With few partitions, the locks of a statement stay within a
+/// backend's fast path. Retention drops whole partitions.
 pub const HISTORY: PartitionedTable = PartitionedTable {
     name: "saga_history",
     width_ms: WEEK_MS,
     lock: 0x7361_6761_6869_7374,
 };
 
-/// Gives sagas whose home partition does not exist another one; the version moves, so a rival's batch runs again.
+/// Gives sagas whose home partition does not exist another one, and returns how many. Their versions are raised, so
+/// that a rival's batch runs again.
 pub async fn rehome(pool: &PgPool, partitions: i32) -> Result<u64, sqlx::Error> {
     let moved = sqlx::query(
         "WITH lost AS (

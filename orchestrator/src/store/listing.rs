@@ -1,24 +1,24 @@
-//! What the API shows: listings, one saga, counts. Read with the reporting pool, whose planner is free.
+//! The statements of the API: listings, one saga, and counts. They use the reporting pool, whose planner is free.
 
 use chrono::{DateTime, Utc};
 use saga_core::{ids::SagaId, instance::SagaInstance};
-use sqlx::{FromRow, PgPool, Postgres, QueryBuilder, types::Json};
+use sqlx::{PgPool, Postgres, QueryBuilder, types::Json};
 use uuid::Uuid;
 
-/// What to look for; `None` is everything.
+/// The filter of a listing. A field that is `None` matches every saga.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub status: Option<String>,
-    /// Name of a participant.
+    /// The name of a participant.
     pub waiting_on: Option<String>,
     pub business_key: Option<String>,
     pub definition: Option<String>,
-    /// Only ids below this one: the last of the page before.
+    /// Only ids below this one, which is the last id of the page before.
     pub before: Option<Uuid>,
 }
 
 /// A line of a listing.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct SagaLine {
     pub id: Uuid,
     pub definition: String,
@@ -36,7 +36,13 @@ pub struct SagaLine {
     pub last_error: Option<String>,
 }
 
-/// Live and ended sagas, newest first. One statement, so a saga that ends meanwhile is seen once.
+saga_postgres::from_row!(
+    SagaLine: id, definition, definition_version, status, business_key, correlation_id, started_at,
+    ended_at, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error
+);
+
+/// Returns live and ended sagas, newest first. This is one statement, so that a saga that ends meanwhile is returned
+/// once.
 pub async fn list(
     pool: &PgPool,
     filter: &Filter,
@@ -57,7 +63,7 @@ pub async fn list(
         .push(" ORDER BY id DESC LIMIT ")
         .push_bind(limit)
         .push(")");
-    // Nothing that has ended waits for anybody.
+    // A saga that has ended waits for no participant.
     if filter.waiting_on.is_none() {
         query.push(
             " UNION ALL (SELECT id, definition, definition_version, status, business_key, correlation_id, started_at,
@@ -95,14 +101,14 @@ fn narrow(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
     }
 }
 
-/// A saga as it stands, and when it ended.
+/// A saga's present state, and when it ended.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub instance: SagaInstance,
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-/// One statement, so that a saga which ends meanwhile is found.
+/// Reads a saga. This is one statement, so that a saga that ends meanwhile is found.
 const FIND: &str = "SELECT state, NULL::timestamptz AS ended_at FROM saga WHERE id = $1
 UNION ALL SELECT state, ended_at FROM saga_history WHERE id = $1";
 
@@ -112,16 +118,16 @@ pub async fn find(pool: &PgPool, id: SagaId) -> Result<Option<Found>, sqlx::Erro
     Ok(row.map(|(Json(instance), ended_at)| Found { instance, ended_at }))
 }
 
-/// The whole table of live sagas at a glance.
+/// The counts of the whole table of live sagas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCount {
-    /// In order of the statuses' names.
+    /// The number of sagas of each status, ordered by the status's name.
     pub by_status: Vec<(String, i64)>,
-    /// Sagas whose home partition does not exist; 0 where it is not known how many do.
+    /// The number of sagas whose home partition does not exist; 0 if the number of partitions is unknown.
     pub homeless: i64,
 }
 
-/// `partitions` is how many home partitions there are, if that is known.
+/// Counts the live sagas. `partitions` is the number of home partitions, if it is known.
 pub async fn count_live(pool: &PgPool, partitions: Option<i32>) -> Result<LiveCount, sqlx::Error> {
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
         "SELECT status, count(*), count(*) FILTER (WHERE home_partition NOT BETWEEN 0 AND $1::integer - 1)
@@ -139,7 +145,8 @@ pub async fn count_live(pool: &PgPool, partitions: Option<i32>) -> Result<LiveCo
     })
 }
 
-/// Live sagas by whom they wait for and how: participant, kind, count, since when the longest.
+/// The live sagas that wait for the same participant in the same way: participant, kind, count, and the earliest time
+/// since which one of them has waited.
 pub type Waiting = (Option<String>, String, i64, DateTime<Utc>);
 
 pub async fn live_by_waiting(pool: &PgPool) -> Result<Vec<Waiting>, sqlx::Error> {
@@ -151,7 +158,7 @@ pub async fn live_by_waiting(pool: &PgPool) -> Result<Vec<Waiting>, sqlx::Error>
     .await
 }
 
-/// Sagas begun at or after `from_id` that have ended, by status; at most `limit` of them, the newest.
+/// Counts the ended sagas that began at or after `from_id`, by status. Only the newest `limit` of them are counted.
 pub async fn ended_since(
     pool: &PgPool,
     from_id: Uuid,

@@ -1,4 +1,5 @@
-//! How far floors may rise. Pure: what upkeep read goes in, what it is to write comes out.
+//! Decides how far floors may rise. A floor is a low-water mark. The decision is pure: it gets what upkeep has read,
+//! and returns what upkeep has to write.
 //!
 //! ```text
 //!   forgotten   │ kept, nothing new starts  │ sagas start and live
@@ -7,15 +8,15 @@
 //! ```
 //!
 //! `starts_from` follows the clock: now − retention. The floor follows `starts_from`, but never passes a live saga, and
-//! only once nobody can still start one by an older `starts_from`. So no saga is ever live below the floor, a start that
-//! is replayed after its history was dropped is refused, and a participant that forgets what lies below the floor
-//! forgets nothing that somebody will ask for.
+//! rises only once no process can still start a saga by an older `starts_from`. No saga is therefore ever live below
+//! the floor. A start that is replayed after its history was dropped is refused. A participant that forgets what is
+//! below the floor forgets nothing that it will be asked for.
 
-/// A database's first floor, where nothing is ever forgotten: history must begin somewhere, and nobody starts a saga
-/// that is older.
+/// The age of a database's first floor if nothing is ever forgotten: 30 days in milliseconds. History must begin
+/// somewhere, and no process starts a saga that is older.
 const FIRST_REACH_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
-/// Milliseconds since the Unix epoch; 0 before the first round.
+/// The floors, in milliseconds since the Unix epoch; 0 before the first round.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Floors {
     /// No saga that is older is started.
@@ -24,20 +25,20 @@ pub struct Floors {
     pub floor_ms: i64,
 }
 
-/// What a round of upkeep has read.
+/// The values that a round of upkeep has read.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     pub now_ms: i64,
-    /// When the oldest live saga began. Read after it was known what is settled.
+    /// The time at which the oldest live saga began. It is read after `settled_ms` is known.
     pub oldest_live_ms: Option<i64>,
-    /// `None`: nothing is ever forgotten.
+    /// The time for which sagas are kept. `None` if nothing is ever forgotten.
     pub retention_ms: Option<i64>,
-    /// A `starts_from_ms` by which everybody goes.
+    /// A `starts_from_ms` that every process uses, or a later one.
     pub settled_ms: Option<i64>,
 }
 
 impl Floors {
-    /// Neither ever falls, whatever the clock does.
+    /// Returns the raised floors. Neither floor ever falls, whatever the clock does.
     #[must_use]
     pub fn raised(self, seen: Seen) -> Self {
         let first = self.starts_from_ms == 0;
@@ -49,7 +50,7 @@ impl Floors {
         let starts_from_ms = reach_ms.map_or(self.starts_from_ms, |reach| {
             self.starts_from_ms.max(seen.now_ms - reach)
         });
-        // Before there was a value, nothing was started by it.
+        // Before there was a first value, no process could start a saga by an older one.
         let settled_ms = if first {
             Some(starts_from_ms)
         } else {
@@ -72,7 +73,7 @@ mod tests {
 
     const DAY: i64 = 24 * 3_600 * 1_000;
 
-    /// All in days.
+    /// The values of a round, all in days.
     #[derive(Clone, Copy)]
     struct Round {
         stored: (i64, i64),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_follows_what_is_settled_and_starts_follow_the_clock() {
+    fn the_floor_follows_settled_sagas_and_the_start_floor_follows_the_clock() {
         check(QUIET, (71, 70));
         check(
             Round {
@@ -173,7 +174,8 @@ mod tests {
             },
             (85, 80),
         );
-        // Older than the floor: cannot be, and changes nothing that is promised already.
+        // A live saga below the floor cannot exist. If one did, the floor would not fall below what is already
+        // promised.
         check(
             Round {
                 oldest: Some(60),
@@ -220,7 +222,7 @@ mod tests {
             ..QUIET
         };
         check(off, (70, 70));
-        // What was announced when there was one still comes.
+        // A start floor that was announced while there was a retention still takes effect.
         check(
             Round {
                 stored: (75, 70),

@@ -1,50 +1,52 @@
-//! What has to be done now and then, by any orchestrator: floors, partitions, homes that are gone, definitions that
-//! another one registered, what is old enough to be forgotten, and gauges. Each job is idempotent; two processes doing
-//! it do no harm.
+//! Periodic jobs, which any orchestrator may do: floors, partitions, sagas without a home partition, definitions that
+//! another process has registered, the deletion of old rows, and gauges. Each job is idempotent, so two processes that
+//! do it at once do no harm.
 //!
-//! [`floors`] decides how far floors may rise, [`retention`] raises them, makes partitions ahead and drops those below.
+//! [`floors`] decides how far floors may rise. [`retention`] raises them, creates partitions ahead of time, and drops
+//! the partitions below them. [`resend`] is a task of its own: it resends commands after inputs were lost.
 
 pub mod floors;
+pub mod resend;
 pub mod retention;
 
 use crate::{
-    engine::{shared::Shared, timers::offsets::Offsets},
+    engine::{saga_store::DefinitionStore, shared::Shared, timers::offsets::OffsetReader},
     store::{PgStore, definition, history, intake, listing},
     telemetry,
 };
-use retention::Retention;
+use retention::{Retention, UpkeepResult};
 use saga_messaging::{kafka::KafkaWriter, outbox::Outbox};
+use saga_postgres::silence::limited;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-/// Between two rounds. Commands carry the floor of the last one.
+/// The time between two rounds. Commands carry the floor of the last round.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// As long as something is to be forgotten that only waits for everybody to go by the new floor.
+/// The time between two rounds while something is to be dropped and only waits until every process uses the new floor.
 const SOON: Duration = Duration::from_secs(2);
-/// Idempotency keys that one statement forgets, so that none holds its locks for long.
+/// The number of idempotency keys that one statement deletes, so that no statement holds its locks for long.
 const FORGET_LIMIT: i64 = 10_000;
 
 pub struct Upkeep {
     pub store: PgStore,
     pub shared: Arc<Shared>,
-    pub offsets: Arc<Offsets>,
+    pub offsets: Arc<OffsetReader>,
     pub writer: KafkaWriter,
     pub outbox: Outbox,
     pub group: &'static str,
     pub retention: Retention,
 }
 
-pub(crate) type UpkeepResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-
 impl Upkeep {
-    /// What nothing can run without: partitions, the floor, and homes that exist.
+    /// Does the jobs that must precede everything else: creates partitions, raises the floor, and gives every saga a
+    /// home partition that exists.
     pub async fn before_start(&mut self) -> UpkeepResult {
         self.retention.make_room().await?;
         self.count().await
     }
 
-    /// Rounds until `shutdown`. A missing partition is not kept waiting for the next one.
+    /// Does rounds until `shutdown`. A missing partition is created at once, and not only in the next round.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let alarm = self.store.alarm().clone();
         loop {
@@ -57,47 +59,50 @@ impl Upkeep {
                 biased;
                 () = shutdown.cancelled() => return,
                 () = alarm.raised() => {
-                    let made = self.retention.make_room().await;
-                    tell(&[("the missing partition", made)]);
+                    let made = limited(self.retention.make_room()).await;
+                    log_failures(&[("the missing partition", made)]);
                 }
                 () = tokio::time::sleep(wait) => self.round().await,
             }
         }
     }
 
-    /// Every job, each for itself: one that fails does not keep the others from being done.
+    /// Does every job on its own: a job that fails does not keep the others from being done.
     pub async fn round(&mut self) {
         let jobs = [
-            ("partitions and the floor", self.retention.make_room().await),
-            ("what is below the floor", self.retention.forget().await),
-            ("definitions", self.learn_definitions().await),
-            ("live sagas and their homes", self.count().await),
-            ("idempotency keys", self.forget_keys().await),
+            (
+                "partitions and the floor",
+                limited(self.retention.make_room()).await,
+            ),
+            (
+                "what is below the floor",
+                limited(self.retention.forget()).await,
+            ),
+            ("definitions", limited(self.learn_definitions()).await),
+            ("live sagas and their homes", limited(self.count()).await),
+            ("idempotency keys", limited(self.forget_keys()).await),
             ("offsets", self.note_offsets().await),
         ];
-        tell(&jobs);
+        log_failures(&jobs);
         self.measure().await;
     }
 
+    /// Takes over definitions that another process has registered. Starts do not wait for this job, because a batch
+    /// with a start reads the generation itself.
     async fn learn_definitions(&self) -> UpkeepResult {
-        for definition in definition::all(self.store.reporting()).await? {
-            if self.shared.registry.by_hash(&definition.hash).is_none() {
-                info!(
-                    definition = definition.name,
-                    version = definition.version,
-                    "learned"
-                );
-                self.shared.hold(definition);
-            }
+        let generation = definition::generation(self.store.reporting()).await?;
+        if generation != self.shared.registry.current().generation {
+            self.shared.learn(self.store.catalog().await?);
         }
         Ok(())
     }
 
-    /// How many live, and whether all have a home: one look at the table for both, since it may be large.
+    /// Counts the live sagas, and gives a home partition to those whose home partition does not exist. One scan of the
+    /// table serves both, because the table may be large.
     async fn count(&self) -> UpkeepResult {
         let topic = &self.shared.settings.inputs_topic;
-        // Asked anew: by a count from before partitions were added, their sagas would be moved away from where their
-        // replies and cancels arrive.
+        // The number of partitions is read again. With a number from before partitions were added, the sagas of the new
+        // partitions would be moved away from where their replies and cancels arrive.
         let partitions = self.writer.refresh_partition_count(topic).await;
         let homes = partitions.as_ref().ok().copied();
         let live = listing::count_live(self.store.reporting(), homes).await?;
@@ -110,7 +115,7 @@ impl Upkeep {
         if moved > 0 {
             warn!(
                 moved,
-                partitions, "sagas whose home partition does not exist have a new one"
+                partitions, "sagas whose home partition does not exist were given another one"
             );
         }
         Ok(())
@@ -123,7 +128,7 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Log entries below a committed offset can never be redelivered.
+    /// Notes the offsets that the orchestrators have committed. Log entries below them can never be redelivered.
     async fn note_offsets(&self) -> UpkeepResult {
         let topic = &self.shared.settings.inputs_topic;
         if let Some(seen) = self.offsets.seen(topic, self.group).await {
@@ -138,9 +143,10 @@ impl Upkeep {
         Ok(())
     }
 
-    /// A participant that is down cannot tell its own lag, just when people look for it.
+    /// Reads the lag of every participant and reports it as a metric. A participant that is down cannot report its own
+    /// lag, which is when operators look for it.
     async fn measure_lags(&self) {
-        for participant in self.shared.settings.participants.0.values() {
+        for participant in self.shared.settings.participants.all().values() {
             if let Some(seen) = self
                 .offsets
                 .seen(&participant.topic, &participant.group)
@@ -161,12 +167,12 @@ impl Upkeep {
     }
 }
 
-fn tell(jobs: &[(&str, UpkeepResult)]) {
+fn log_failures(jobs: &[(&str, UpkeepResult)]) {
     for (job, result) in jobs {
         if let Err(error) = result {
             warn!(
                 error = &**error as &dyn std::error::Error,
-                job, "upkeep has to wait"
+                job, "an upkeep job failed, trying again"
             );
         }
     }

@@ -1,12 +1,11 @@
-//! Retention: floors rise, partitions of history are made ahead, and what lies below the floor goes.
+//! Retention: raises the floors, creates partitions of history ahead of time, and deletes what is below the floor.
 
-use super::UpkeepResult;
 use crate::{
     config::RetentionDays,
     engine::shared::Shared,
     store::{
         PgStore, floor,
-        floor::{Overaged, Standing},
+        floor::{FloorStatus, Overaged},
         history::HISTORY,
     },
     telemetry,
@@ -19,27 +18,30 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-/// Below this much room ahead somebody should look why partitions are not made.
+/// The room ahead below which an error is logged, because an operator must then find out why partitions are not
+/// created.
 const AHEAD_ALARM: TimeDelta = TimeDelta::days(1);
-/// What a saga may take beyond its deadline, to be undone.
+/// The time that a saga may take beyond its deadline, for its compensation.
 const SLACK: TimeDelta = TimeDelta::days(1);
-/// A live saga that holds the floor is told of once in a while, not every round.
+/// The time between two log messages about live sagas that hold the floor. These sagas are not logged in every round.
 const OVERAGED_TOLD_EVERY: Duration = Duration::from_hours(1);
-/// Rows that one statement forgets.
+/// The number of rows that one statement deletes.
 const FORGET_LIMIT: i64 = 10_000;
 
-/// See the module. What it keeps in memory only costs a round if it is lost.
+pub(crate) type UpkeepResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// The state of retention. Losing what it holds in memory only costs a round.
 pub struct Retention {
     store: PgStore,
     shared: Arc<Shared>,
     table: PartitionedTable,
-    /// `None`: nothing is ever forgotten.
+    /// The time for which sagas are kept. `None` if nothing is ever forgotten.
     keep: Option<TimeDelta>,
     ahead: TimeDelta,
     settled: Settled,
-    /// As of the last round.
+    /// The floor as of the last round.
     floor_ms: i64,
-    /// Whether a partition waits for nothing but the floor to follow what was announced.
+    /// True if a partition can be dropped as soon as the floor follows the start floor that was announced.
     pending: bool,
     overaged_told: Option<Instant>,
 }
@@ -59,19 +61,19 @@ impl Retention {
         }
     }
 
-    /// With partitions of another width: whoever tests retention cannot wait for weeks.
+    /// Sets another width of partitions, for tests of retention, which cannot wait for weeks.
     #[must_use]
     pub fn partition_width(mut self, width: TimeDelta) -> Self {
         self.table.width_ms = width.num_milliseconds();
         self
     }
 
-    /// Whether another round soon will have something to forget.
+    /// Returns whether another round will soon have something to drop.
     pub fn is_pending(&self) -> bool {
         self.pending
     }
 
-    /// Raises the floors, and makes the partitions of history from there to some time ahead.
+    /// Raises the floors, and creates the partitions of history from the floor to some time ahead.
     pub async fn make_room(&mut self) -> UpkeepResult {
         let pool = self.store.reporting();
         let keep_ms = self.keep.map(|keep| keep.num_milliseconds());
@@ -88,11 +90,12 @@ impl Retention {
         if let Some(floor) = Timestamp::from_timestamp_millis(self.floor_ms) {
             self.shared.raise_floor(floor);
         }
-        self.tell(&standing).await
+        self.report(&standing).await
     }
 
-    /// Also if partitions could not be made, and then above all.
-    async fn look_around(&mut self, standing: &Standing) -> UpkeepResult {
+    /// Checks the partitions of history. This is done even if partitions could not be created, because it matters most
+    /// then.
+    async fn look_around(&mut self, standing: &FloorStatus) -> UpkeepResult {
         let stand = self.table.partitions(self.store.reporting()).await?;
         let reach = standing.floors.starts_from_ms;
         let reach = standing
@@ -113,7 +116,7 @@ impl Retention {
         Ok(())
     }
 
-    async fn tell(&mut self, standing: &Standing) -> UpkeepResult {
+    async fn report(&mut self, standing: &FloorStatus) -> UpkeepResult {
         let now_ms = standing.now.timestamp_millis();
         let oldest_age_ms = standing.oldest_live_ms.map_or(0, |oldest| now_ms - oldest);
         telemetry::ages(now_ms - self.floor_ms, oldest_age_ms);
@@ -144,7 +147,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Drops the partitions of history below the floor, and the audit of what people decided there.
+    /// Drops the partitions of history below the floor, and deletes the audit rows of what operators decided there.
     pub async fn forget(&self) -> UpkeepResult {
         let pool = self.store.reporting();
         let dropped = self.table.drop_below(pool, self.floor_ms).await?;
@@ -152,7 +155,7 @@ impl Retention {
         if dropped.left > 0 {
             warn!(
                 left = dropped.left,
-                "partitions of history could not be dropped beside who reads them, trying again"
+                "partitions of history could not be dropped while others use the table, trying again"
             );
         }
         let full = FORGET_LIMIT.cast_unsigned();
@@ -162,7 +165,7 @@ impl Retention {
     }
 }
 
-/// A retention by which a saga could be forgotten while it still has to end.
+/// The retention is so short that a saga could be forgotten while it still has to end.
 #[derive(Debug, Error)]
 #[error(
     "retention_days = {retention_days} is too short for definition '{name}' version {version}: its deadline of \
@@ -177,7 +180,7 @@ pub struct RetentionTooShort {
     slack_hours: i64,
 }
 
-/// Whether every saga of these definitions ends, as far as it ends by itself, before it would hold the floor.
+/// Checks that every saga of these definitions ends, as far as it ends by itself, before it would hold the floor.
 pub fn check_deadlines<'a>(
     retention: RetentionDays,
     definitions: impl IntoIterator<Item = &'a SagaDefinition>,

@@ -1,13 +1,14 @@
-//! The engine's store on Postgres keeps the promises that the simulated one keeps.
+//! Runs the contract of the engine's store on Postgres. The simulated store passes the same contract.
 
 use crate::fixture::Database;
 use async_trait::async_trait;
 use orchestrator::{
+    engine::settings::Participants,
     registry::Source,
     store::{PgStore, definition},
 };
 use saga_core::definition::SagaDefinition;
-use saga_testkit::{contract::saga::SagaBench, saga_store_contract};
+use saga_simulation::{saga_store_contract, store_contract::SagaBench};
 
 struct Postgres;
 
@@ -21,7 +22,10 @@ impl SagaBench for Postgres {
             file: "contract.yaml".to_owned(),
             definition: of.clone(),
         };
-        definition::register(store.pool(), &[source]).await.unwrap();
+        let nobody = Participants::default();
+        definition::register(store.pool(), &[source], &nobody)
+            .await
+            .unwrap();
         store
     }
 }

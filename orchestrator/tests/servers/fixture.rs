@@ -1,4 +1,4 @@
-//! A database of one test's own, and the messages that move sagas in it.
+//! A database for one test, and the messages that advance sagas in it.
 
 use chrono::{TimeDelta, Utc};
 use orchestrator::{
@@ -8,26 +8,30 @@ use orchestrator::{
         settings::{EngineSettings, Participant, Participants},
         shared::Shared,
     },
-    registry::{self, Registry},
+    registry,
     store::{
         self, PgStore,
         history::{self, HISTORY},
     },
 };
+use saga_core::secret::Secret;
 use saga_core::{
     ids::SagaId,
-    message::{IncomingRecord, Outcome, OutgoingRecord, Reply, ReplyTo, StartSaga, Trace, header},
+    message::{
+        IncomingRecord, Outcome, OutgoingRecord, PayloadLimit, Reply, ReplyTo, StartSaga, Trace,
+        header,
+    },
 };
-use saga_messaging::{migrations, partition::Span, rule::Processor};
-use saga_service::{
-    config::Secret,
-    postgres::{PostgresConfig, reporting_pool, store_pool},
-};
-use saga_testkit::environment::TestEnv;
+use saga_messaging::{consumer::Processor, migrations, partition::Span};
+use saga_postgres::{PostgresConfig, reporting_pool, store_pool};
+use saga_test_support::environment::TestEnv;
 use serde_json::json;
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 use uuid::Uuid;
 
@@ -39,7 +43,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Migrated, with partitions around now and the shipped definitions registered.
+    /// Makes a migrated database, with partitions around the current time and the shipped definitions registered.
     pub async fn new() -> Self {
         let url = TestEnv::postgres_only()
             .await
@@ -60,7 +64,7 @@ impl Database {
         let around = Span::covering(now_ms - days(30), now_ms + days(14), HISTORY.width_ms);
         HISTORY.make(store.pool(), around).await.unwrap();
         let sources = registry::read(true, None).unwrap();
-        store::definition::register(store.pool(), &sources)
+        store::definition::register(store.pool(), &sources, &settings().participants)
             .await
             .unwrap();
         Self {
@@ -70,21 +74,17 @@ impl Database {
     }
 
     pub fn shared() -> Arc<Shared> {
-        let registry = Registry::default();
-        for source in registry::read(true, None).unwrap() {
-            registry.insert(source.definition);
-        }
-        let shared = Arc::new(Shared::new(settings(), registry));
+        let shared = Arc::new(Shared::new(settings()));
         shared.timers().assign([0]);
         shared
     }
 
-    /// One orchestrator; several of them are rivals, and know nothing of each other.
+    /// Returns an engine with a cache of its own. Several engines compete, as those of several processes do.
     pub fn engine(&self) -> Engine<PgStore> {
         Engine::new(self.another_store(), Self::shared())
     }
 
-    /// Another process's way to the same tables.
+    /// Returns another process's store on the same tables.
     pub fn another_store(&self) -> PgStore {
         PgStore::new(self.store.pool().clone(), self.store.reporting().clone())
     }
@@ -102,11 +102,15 @@ impl Database {
     }
 
     pub fn start(&self, saga: SagaId) -> IncomingRecord {
+        self.start_with_key(saga, &format!("key-{saga}"))
+    }
+
+    pub fn start_with_key(&self, saga: SagaId, key: &str) -> IncomingRecord {
         let start = StartSaga {
             saga_id: saga,
             start_type: "order.created".to_owned(),
             definition: "place-order".to_owned(),
-            business_key: Some(format!("key-{saga}")),
+            business_key: Some(key.to_owned()),
             input: json!({
                 "orderId": saga.0, "customerId": saga.0, "amountMinor": 1000, "currency": "EUR",
                 "items": [{"productId": saga.0, "quantity": 1, "unitPriceMinor": 1000}]
@@ -141,7 +145,7 @@ impl Database {
         (saga, commands(&outputs).remove(0))
     }
 
-    /// Answers everything until the saga has ended.
+    /// Answers all commands until the saga has ended.
     pub async fn run_to_end(&self, first: Vec<OutgoingRecord>) {
         let mut engine = self.engine();
         let mut waiting = commands(&first);
@@ -166,7 +170,7 @@ impl Database {
 
     pub async fn load(&self, saga: SagaId) -> Loaded {
         let mut batch = self.store.begin().await.unwrap();
-        batch.load(&[saga], &[]).await.unwrap()
+        batch.load(&[saga], &[], &BTreeSet::new()).await.unwrap()
     }
 }
 
@@ -174,7 +178,7 @@ pub fn new_saga() -> SagaId {
     SagaId(saga_service::clock::new_id())
 }
 
-/// An id of another time.
+/// Returns a saga id of the given time.
 pub fn saga_at(at: chrono::DateTime<Utc>) -> SagaId {
     let least = history::least_id(at.timestamp_millis()).as_u128();
     SagaId(Uuid::from_u128(least | (7 << 76) | (2 << 62) | 1))
@@ -212,8 +216,7 @@ pub fn settings() -> EngineSettings {
         inputs_topic: INPUTS.to_owned(),
         events_topic: "saga.events".to_owned(),
         source: "/saga/orchestrator".to_owned(),
-        participants: Participants(participants.into()),
-        id_window_after_ms: 300_000,
-        message_limit_bytes: 1_000_000,
+        participants: Participants::from(BTreeMap::from(participants)),
+        payload_limit: PayloadLimit::of_message(1_000_000),
     }
 }

@@ -1,4 +1,4 @@
-//! What the API reads.
+//! Queries of the API.
 
 use crate::fixture::Database;
 use orchestrator::store::listing::{self, Filter};

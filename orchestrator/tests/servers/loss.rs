@@ -1,4 +1,4 @@
-//! Inputs that retention removed while nobody consumed them.
+//! Inputs that retention removed before they were consumed.
 
 use crate::system::{PATIENCE, System};
 use rdkafka::{
@@ -7,16 +7,16 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 use saga_core::message::{Command, Outcome, header};
-use saga_messaging::kafka::{KafkaConfig, Scan};
-use saga_testkit::environment::until;
+use saga_messaging::kafka::{KafkaConfig, TopicReader};
+use saga_test_support::environment::until;
 
 fn yes(_command: &Command) -> Outcome {
     Outcome::Success
 }
 
-/// What a retention shorter than an outage does: everything that stands in the topic now is gone.
+/// Deletes all records in `saga.inputs`, as a retention shorter than the outage would.
 async fn forget_inputs(brokers: &str) {
-    let scan = Scan::connect(&KafkaConfig::plaintext(brokers)).unwrap();
+    let scan = TopicReader::connect(&KafkaConfig::plaintext(brokers)).unwrap();
     let mut gone = TopicPartitionList::new();
     for (partition, window) in scan.windows("saga.inputs").await.unwrap() {
         gone.add_partition_offset("saga.inputs", partition, Offset::Offset(window.end))
@@ -32,9 +32,9 @@ async fn forget_inputs(brokers: &str) {
         .unwrap();
 }
 
-/// Message ids of a saga's commands in a topic, in order.
+/// Returns the message ids of a saga's commands in a topic, in order.
 async fn sent(brokers: &str, topic: &str, saga: &str) -> Vec<String> {
-    let scan = Scan::connect(&KafkaConfig::plaintext(brokers)).unwrap();
+    let scan = TopicReader::connect(&KafkaConfig::plaintext(brokers)).unwrap();
     let mut ids = Vec::new();
     for (partition, window) in scan.windows(topic).await.unwrap() {
         let looked = scan
@@ -63,9 +63,9 @@ async fn a_reply_that_retention_removed_is_asked_for_again_and_no_attempt_is_spe
         .await;
     system.stop_orchestrator().await;
 
-    // It answers while nobody consumes, and its answer is gone before anybody does.
+    // The participant answers while no orchestrator runs, and its answer is deleted before one consumes it.
     let packer = system.participant("packer", yes);
-    let inputs = Scan::connect(&KafkaConfig::plaintext(&brokers)).unwrap();
+    let inputs = TopicReader::connect(&KafkaConfig::plaintext(&brokers)).unwrap();
     let ends = async || -> i64 {
         let windows = inputs.windows("saga.inputs").await.unwrap();
         windows.values().map(|window| window.end).sum()

@@ -1,17 +1,20 @@
-//! The orchestrator on real servers: its store on Postgres (what rivals do to each other, what is counted, which plans
-//! the statements get), and the whole service on Kafka and Postgres with participants of the tests' own.
+//! The orchestrator on real servers: its store on Postgres (conflicts of concurrent processes, counts, plans of the
+//! statements), and the whole service on Kafka and Postgres with the tests' own participants.
 
 #![expect(
     clippy::unwrap_used,
     reason = "helpers of tests, where a panic is the answer"
 )]
 
+mod clocks;
 mod contract;
+mod database;
 mod fixture;
 mod intake;
 mod listing;
 mod loss;
 mod plans;
+mod restore;
 mod retention;
 mod rivals;
 mod service;

@@ -1,4 +1,5 @@
-//! Generic plans made on fresh tables fell to sequential scans. These must not, on empty tables or on full ones.
+//! Plans of statements. Generic plans that were made on fresh tables used sequential scans; these must not, on empty
+//! tables or on full ones.
 
 use crate::fixture::Database;
 use orchestrator::store::{batch, timer};
@@ -29,8 +30,13 @@ const BOUNDS: &str =
 
 async fn check(database: &Database) {
     let pool = database.store.pool();
-    let read = plan(pool, batch::READ, &format!("{IDS}, {BOUNDS}")).await;
+    let keys = "ARRAY['place-order'], ARRAY['key']";
+    let read = plan(pool, batch::READ, &format!("{IDS}, {BOUNDS}, {keys}")).await;
     assert!(read.contains("floor_pkey"), "{read}");
+    // Each key is looked up. No row is compared with all keys.
+    assert!(read.contains("saga_unique_key"), "{read}");
+    let key = "Index Cond: (((definition || '/'::text) || business_key) = ANY (ARRAY[";
+    assert!(read.contains(key), "{read}");
     let nothing = ", '{}'";
     let changes = format!("{IDS}{}", nothing.repeat(17));
     let change = plan(pool, batch::CHANGE, &changes).await;
@@ -43,7 +49,7 @@ async fn check(database: &Database) {
     let start = plan(
         pool,
         batch::START,
-        &format!("{IDS}{}, 0", nothing.repeat(17)),
+        &format!("{IDS}{}, 0, 0", nothing.repeat(18)),
     )
     .await;
     assert!(start.contains("floor_pkey"), "{start}");
@@ -64,8 +70,8 @@ async fn check(database: &Database) {
         assert!(text.contains("Subplans Removed"), "{text}");
     }
     for text in [&change, &behind_starts] {
-        // Each key is looked up by what advances, by what ends, and by what is left alone: no row is compared with all
-        // keys.
+        // Each key is looked up for the sagas that advance, for those that end, and for those that are unmodified. No
+        // row is compared with all keys.
         let looked_up = "Index Scan using saga_pkey on saga s";
         let scans = text.matches(looked_up).count();
         assert_eq!(
@@ -84,7 +90,7 @@ async fn check(database: &Database) {
 async fn batch_statements_use_the_key_and_prune_partitions_on_empty_and_on_full_tables() {
     let database = Database::new().await;
     check(&database).await;
-    // As autovacuum finds it at night.
+    // The statistics are those that autovacuum collects while the tables are almost empty.
     database.started().await;
     analyze(&database).await;
     check(&database).await;
@@ -94,11 +100,11 @@ async fn batch_statements_use_the_key_and_prune_partitions_on_empty_and_on_full_
     sqlx::raw_sql(
         "INSERT INTO saga (id, version, home_partition, definition, definition_version, definition_hash, status,
            waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error, business_key, correlation_id,
-           start_hash, started_at, state)
+           start_hash, started_at, state, unique_key)
          SELECT gen_random_uuid(), version, home_partition, definition, definition_version,
            definition_hash, status, waiting_kind, waiting_on, waiting_since, attempt, next_due, last_error,
-           business_key, correlation_id, start_hash, started_at, state
-         FROM saga, generate_series(1, 2000)",
+           business_key || number, correlation_id, start_hash, started_at, state, unique_key
+         FROM saga, generate_series(1, 2000) AS number",
     )
     .execute(database.store.pool())
     .await

@@ -1,4 +1,5 @@
-//! Floors, and what is dropped below them. Sagas of long ago are started by hand, since a test cannot wait for weeks.
+//! Floors, and the partitions that are dropped below them. Old sagas are made with old ids: a test cannot wait for
+//! weeks.
 
 use crate::{
     fixture::{Database, INPUTS, commands, saga_at, text, trace},
@@ -19,17 +20,17 @@ use saga_core::{
     },
 };
 use saga_messaging::{
+    consumer::{BatchError, Processor},
     partition::{Span, reach_of},
-    rule::{BatchError, Processor},
 };
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
 use std::time::Duration;
 use uuid::Uuid;
 
 const AGES_AGO: TimeDelta = TimeDelta::days(45);
 
-/// One that began so long ago that a shorter retention will forget it.
+/// Returns an id of a saga that began so long ago that a shorter retention forgets it.
 fn old_saga() -> SagaId {
     saga_at(saga_service::clock::now() - AGES_AGO)
 }
@@ -43,7 +44,7 @@ fn retention(database: &Database, days: u32) -> Retention {
     )
 }
 
-/// A database that remembers two months.
+/// Returns a database with a retention of two months.
 async fn long_memory() -> Database {
     let database = Database::new().await;
     retention(&database, 60).make_room().await.unwrap();
@@ -89,7 +90,7 @@ async fn age_of(database: &Database, floor: Timestamp) -> TimeDelta {
 }
 
 #[tokio::test]
-async fn what_is_below_the_floor_is_dropped_and_its_replay_has_no_effect() {
+async fn sagas_below_the_floor_are_dropped_and_replays_of_their_inputs_have_no_effect() {
     let database = long_memory().await;
     let saga = old_saga();
     let (start, reply) = run(&database, saga).await;
@@ -106,7 +107,7 @@ async fn what_is_below_the_floor_is_dropped_and_its_replay_has_no_effect() {
     run(&database, crate::fixture::new_saga()).await;
     let mut shorter = retention(&database, 30);
     round(&mut shorter).await;
-    // Announced, and nothing more: somebody may still go by the old one.
+    // The floor of starts is announced, but nothing is dropped yet: another process may still use the old floor.
     assert_eq!(database.count("saga_history").await, 2);
     let remembered = database
         .engine()
@@ -135,7 +136,7 @@ async fn what_is_below_the_floor_is_dropped_and_its_replay_has_no_effect() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_may_go_by_the_old_floor_keeps_it_from_rising() {
+async fn a_transaction_that_may_use_the_old_floor_keeps_it_from_rising() {
     let database = long_memory().await;
     let before = floor_of(&database).await;
     let mut batch = database.store.pool().begin().await.unwrap();
@@ -169,7 +170,7 @@ async fn a_live_saga_holds_the_floor_and_is_named() {
         floor_of(&database).await.timestamp_millis(),
         saga.created_at_ms().unwrap()
     );
-    // What lies below it goes all the same.
+    // Older history is dropped all the same.
     assert_eq!(database.count("saga_history").await, 0);
     let (_, overaged) = floor::standing(database.store.reporting()).await.unwrap();
     assert_eq!((overaged.count, overaged.ids), (1, vec![saga.0]));
@@ -207,7 +208,7 @@ async fn without_retention_nothing_is_forgotten() {
 }
 
 #[tokio::test]
-async fn what_people_decided_is_forgotten_with_what_they_decided_about() {
+async fn operator_actions_are_dropped_with_their_sagas() {
     let database = long_memory().await;
     let insert = "INSERT INTO operator_action
       (id, saga_id, action, actor, reason, decided_at, decision, code, correlation_id)
@@ -260,7 +261,7 @@ async fn what_people_decided_is_forgotten_with_what_they_decided_about() {
 }
 
 #[tokio::test]
-async fn a_reader_delays_a_drop_and_the_traffic_goes_on() {
+async fn a_reader_delays_a_drop_and_traffic_continues() {
     let database = long_memory().await;
     run(&database, old_saga()).await;
     let mut shorter = retention(&database, 30);
@@ -288,7 +289,7 @@ async fn a_reader_delays_a_drop_and_the_traffic_goes_on() {
         dropped.partitions.is_empty() && dropped.left > 0,
         "{dropped:?}"
     );
-    // Six batches a saga, each of which may stand behind a try: far below what the report takes.
+    // A saga takes six batches, each of which may wait for one lock attempt: far less time than the report takes.
     assert!(longest < Duration::from_secs(5), "{longest:?}");
     report.rollback().await.unwrap();
     let dropped = HISTORY
@@ -299,7 +300,7 @@ async fn a_reader_delays_a_drop_and_the_traffic_goes_on() {
     assert_eq!(database.count("saga_history").await, 20);
 }
 
-/// With a floor that partitions lie below.
+/// Returns a database with a floor above some partitions.
 async fn with_partitions_to_drop() -> Database {
     let database = long_memory().await;
     run(&database, old_saga()).await;
@@ -309,7 +310,8 @@ async fn with_partitions_to_drop() -> Database {
     database
 }
 
-/// What autovacuum has of a partition for seconds, again and again, without letting anybody hurry it for the first of them.
+/// Takes the lock that autovacuum holds on a partition for seconds. Autovacuum takes it again and again, and cannot be
+/// interrupted in the first of these seconds.
 async fn vacuum(database: &Database, partition: &str) -> Transaction<'static, Postgres> {
     let mut vacuum = database.store.pool().begin().await.unwrap();
     let statement = format!("LOCK TABLE ONLY {partition} IN SHARE UPDATE EXCLUSIVE MODE");
@@ -321,7 +323,7 @@ async fn vacuum(database: &Database, partition: &str) -> Transaction<'static, Po
 }
 
 #[tokio::test]
-async fn a_drop_does_not_wait_for_who_vacuums_another_partition() {
+async fn a_drop_does_not_wait_for_a_vacuum_of_another_partition() {
     let database = with_partitions_to_drop().await;
     let pool = database.store.reporting();
     let now_ms = saga_service::clock::now().timestamp_millis();
@@ -350,7 +352,8 @@ async fn a_partition_that_is_vacuumed_is_dropped_afterwards() {
     let vacuum = vacuum(&database, &old.name).await;
     let dropped = HISTORY.drop_below(pool, floor_ms).await.unwrap();
     assert!(dropped.left > 0, "{dropped:?}");
-    // The last try waits for the table for as long; for the partition, all traffic would have waited with it.
+    // The last attempt waits for the table's lock for as long. If it waited for the partition's lock, all traffic would
+    // wait, too.
     assert!(
         dropped.longest_lock < Duration::from_millis(800),
         "{dropped:?}"
@@ -372,7 +375,7 @@ async fn partitions_are_made_once_also_by_two_at_a_time_and_gaps_are_filled() {
     let stand = HISTORY.partitions(pool).await.unwrap();
     assert!(reach_of(&stand, now_ms) >= now_ms + ahead_ms);
     let next = &stand[stand.len() - 5].name;
-    // One is dropped, and one is taken out and kept: its name is in use.
+    // One partition is dropped, and one is detached and kept, so that its name is in use.
     for change in [
         format!("DROP TABLE {next}"),
         format!(
@@ -398,7 +401,7 @@ async fn a_missing_partition_raises_an_alarm_and_is_made_and_nothing_is_lost() {
     let (saga, reserve) = database.started().await;
     drop_partition_of(&mut database.store.pool().acquire().await.unwrap(), saga.0).await;
     let mut waiting = vec![reserve];
-    // The alarm is its store's.
+    // The engine shares the alarm with its store.
     let mut engine = Engine::new(database.store.clone(), Database::shared());
     let (record, failed) = loop {
         let command = waiting.pop().expect("the saga cannot end");
@@ -422,7 +425,7 @@ async fn a_missing_partition_raises_an_alarm_and_is_made_and_nothing_is_lost() {
 }
 
 async fn drop_partition_of(connection: &mut sqlx::PgConnection, saga: Uuid) {
-    // A row tells which partition is its own.
+    // An inserted row shows its partition.
     let mut probe = connection.begin().await.unwrap();
     let partition: String = sqlx::query_scalar(
         "INSERT INTO saga_history SELECT $1, '', 1, '', '', NULL, '', '', now(), now(), '{}'
@@ -446,7 +449,7 @@ fn yes(command: &Command) -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_partition_that_somebody_dropped_is_made_again_under_a_running_orchestrator() {
+async fn a_dropped_partition_is_created_again_by_a_running_orchestrator() {
     let mut system = System::start().await;
     let id = system.start_parcel("dropped").await;
     system.saga_is(&id, "running").await;
@@ -455,7 +458,7 @@ async fn a_partition_that_somebody_dropped_is_made_again_under_a_running_orchest
         system.participant("packer", yes),
         system.participant("sender", yes),
     );
-    // It has nowhere to end until upkeep, woken by the alarm, has made the partition.
+    // The saga cannot end until upkeep, woken by the alarm, has made the partition.
     system.saga_is(&id, "completed").await;
     until("health is well again", PATIENCE, || async {
         let (status, health) = system.get("/health").await;

@@ -1,37 +1,53 @@
-//! Two orchestrators on one saga: the row's version decides, whatever each of them believes to own or to know.
+//! Two orchestrators on one saga: the row's version decides, regardless of what each process owns or has cached.
 
-use crate::fixture::{Database, commands, new_saga};
+use crate::fixture::{Database, commands, new_saga, settings, text};
 use orchestrator::{
     engine::{
         Engine,
         decode::decode,
-        fold::{Context, Folded, fold},
+        fold::fold,
+        outcome::{BatchOutcome, Context},
         saga_store::{LiveRow, Loaded, Plan, SagaBatch, SagaStore},
     },
-    registry,
-    store::{PgBatch, PgStore, definition},
+    registry::{self, Catalog, Source},
+    store::{
+        PgBatch, PgStore,
+        definition::{self, DefinitionAction},
+    },
 };
 use saga_core::{
+    definition::SagaDefinition,
     ids::SagaId,
-    message::{IncomingRecord, OutgoingRecord},
-    transition::Outbound,
+    message::{IncomingRecord, OutgoingRecord, PayloadLimit},
+    transition::CommandContext,
 };
-use saga_messaging::rule::{BatchError, Processor};
-use saga_testkit::environment::until;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use saga_messaging::consumer::{BatchError, Processor};
+use saga_test_support::environment::until;
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::Barrier;
 
-/// What an orchestrator decides from what it loaded.
-fn decide(record: &IncomingRecord, loaded: Loaded) -> Folded {
+/// Returns an orchestrator's decisions on a record, from the rows that it loaded.
+fn decide(record: &IncomingRecord, loaded: Loaded) -> BatchOutcome {
     let shared = Database::shared();
-    let outbound = Outbound {
+    let generation = loaded.generation.unwrap_or_default();
+    let sources = registry::read(true, None).unwrap().into_iter();
+    let shipped = sources.map(|source| source.definition);
+    let current = shared.learn(Catalog::of(generation, shipped));
+    let command_context = CommandContext {
         reply_topic: "saga.inputs".to_owned(),
         floor: None,
+        payload_limit: PayloadLimit::NONE,
     };
     let context = Context {
         registry: &shared.registry,
+        current: &current,
         settings: &shared.settings,
-        outbound: &outbound,
+        command_context: &command_context,
         committed: &BTreeMap::new(),
     };
     let (arrived, rejected) = decode(std::slice::from_ref(record));
@@ -39,7 +55,7 @@ fn decide(record: &IncomingRecord, loaded: Loaded) -> Folded {
     fold(context, arrived, loaded).unwrap()
 }
 
-/// The statement must have said so itself.
+/// Asserts that the statement itself has reported the conflict.
 fn conflict(result: Result<(), BatchError>, doing: &str) {
     let Err(BatchError::Retry(source)) = result else {
         panic!("expected a conflict, got {result:?}");
@@ -91,7 +107,7 @@ async fn an_end_decided_from_an_older_version_leaves_history_alone() {
     );
 }
 
-/// What an orchestrator knows of a saga that it has started.
+/// Starts a saga, and returns it with the store that has it cached.
 async fn started_here(database: &Database) -> (SagaId, OutgoingRecord, PgStore) {
     let store = database.another_store();
     let saga = new_saga();
@@ -102,7 +118,8 @@ async fn started_here(database: &Database) -> (SagaId, OutgoingRecord, PgStore) 
 
 async fn loaded_by(store: &PgStore, saga: SagaId) -> LiveRow {
     let mut batch = store.begin().await.unwrap();
-    batch.load(&[saga], &[]).await.unwrap().live.remove(0)
+    let loaded = batch.load(&[saga], &[], &BTreeSet::new()).await;
+    loaded.unwrap().live.remove(0)
 }
 
 async fn process(
@@ -113,7 +130,7 @@ async fn process(
 }
 
 #[tokio::test]
-async fn a_saga_that_a_rival_has_moved_is_read_anew_once_its_version_was_not_right() {
+async fn a_saga_changed_by_a_rival_is_read_again_after_a_version_conflict() {
     let database = Database::new().await;
     let (saga, reserve, store) = started_here(&database).await;
     let reply = database.reply(&reserve);
@@ -127,7 +144,8 @@ async fn a_saga_that_a_rival_has_moved_is_read_anew_once_its_version_was_not_rig
     assert_eq!((known.version, known.instance), (2, stored.instance));
 }
 
-/// To whoever does not know of the rival, the reply that the saga waits for looks like one to a step that has not begun.
+/// For a process that does not know of the rival's change, the awaited reply looks like one to a step that has not
+/// begun.
 #[tokio::test]
 async fn an_input_that_seems_to_be_void_is_not_dropped_if_a_rival_has_moved_its_saga() {
     let database = Database::new().await;
@@ -142,9 +160,9 @@ async fn an_input_that_seems_to_be_void_is_not_dropped_if_a_rival_has_moved_its_
     assert_eq!(loaded_by(&database.another_store(), saga).await.version, 3);
 }
 
-/// What stands in the table is not what is known, and nobody looks: the version has not moved.
+/// The table and the cache differ, but the version is the same, so the row is not read.
 #[tokio::test]
-async fn a_saga_that_nobody_else_has_moved_is_read_only_if_its_last_batch_came_to_nothing() {
+async fn an_unchanged_saga_is_read_only_after_an_uncommitted_batch() {
     let database = Database::new().await;
     let (saga, _, store) = started_here(&database).await;
     sqlx::query("UPDATE saga SET state = jsonb_set(state::jsonb, '{sequence}', '77')::json")
@@ -159,7 +177,7 @@ async fn a_saga_that_nobody_else_has_moved_is_read_only_if_its_last_batch_came_t
     );
 }
 
-/// A start that was decided and is not written yet.
+/// A start that is decided and not written yet.
 struct Late {
     saga: SagaId,
     start: IncomingRecord,
@@ -171,7 +189,7 @@ async fn a_late_start(database: &Database) -> Late {
     let saga = new_saga();
     let start = database.start(saga);
     let mut batch = database.store.begin().await.unwrap();
-    let loaded = batch.load(&[saga], &[]).await.unwrap();
+    let loaded = batch.load(&[saga], &[], &BTreeSet::new()).await.unwrap();
     let plan = decide(&start, loaded).plan;
     Late {
         saga,
@@ -193,7 +211,7 @@ async fn raise_floor_of_starts(database: &Database, to_ms: i64) {
         .unwrap();
 }
 
-/// It rises all the time: that alone is no conflict.
+/// The floor of starts rises all the time, which alone is not a conflict.
 #[tokio::test]
 async fn a_start_is_written_if_the_floor_of_starts_has_risen_no_higher_than_it() {
     let database = Database::new().await;
@@ -205,7 +223,7 @@ async fn a_start_is_written_if_the_floor_of_starts_has_risen_no_higher_than_it()
     assert_eq!(database.count("saga").await, 1);
 }
 
-/// Nothing is remembered of what is older, so whether it ran already cannot be told any more.
+/// History below the floor is forgotten, so a start below it may have run before.
 #[tokio::test]
 async fn a_start_is_not_written_if_the_floor_of_starts_has_risen_above_it_meanwhile() {
     let database = Database::new().await;
@@ -276,7 +294,7 @@ async fn two_orchestrators_with_the_same_batch_advance_each_saga_once() {
     assert_eq!(versions, vec![2; SAGAS]);
 }
 
-/// Both process the same records; the one that was second sends the same again.
+/// Lets two engines process the same records concurrently. The second one sends the same messages again.
 async fn at_once(
     database: &Arc<Database>,
     records: &[IncomingRecord],
@@ -310,7 +328,7 @@ async fn at_once(
     one
 }
 
-/// Two orchestrators of a new release start at once: one waits for the other's row, which it must then see.
+/// Two orchestrators of a new release start concurrently: one waits for the other's row, and must then see it.
 #[tokio::test]
 async fn a_rival_that_registers_the_same_definitions_first_is_no_conflict() {
     let database = Database::new().await;
@@ -330,7 +348,7 @@ async fn a_rival_that_registers_the_same_definitions_first_is_no_conflict() {
         .execute(&mut *rival)
         .await
         .unwrap();
-    let ours = async { definition::register(pool, &sources).await };
+    let ours = async { definition::register(pool, &sources, &settings().participants).await };
     let commits = async {
         until(
             "ours waits for the rival",
@@ -350,4 +368,189 @@ async fn a_rival_that_registers_the_same_definitions_first_is_no_conflict() {
     };
     let (registered, ()) = tokio::join!(ours, commits);
     registered.unwrap();
+}
+
+/// Returns a version of `place-order` that only one process has in its files.
+fn another_version(version: u32) -> Source {
+    let mut source = registry::read(true, None).unwrap().remove(0);
+    let mut document = source.definition.document.clone();
+    document["version"] = json!(version);
+    source.definition = SagaDefinition::from_document(&document).unwrap();
+    source
+}
+
+async fn version_of(database: &Database, saga: SagaId) -> u32 {
+    database.load(saga).await.live[0]
+        .instance
+        .definition_version
+}
+
+#[tokio::test]
+async fn a_version_that_another_process_registers_is_taken_by_all_from_the_next_start_on() {
+    let database = Database::new().await;
+    let (mut old, mut new) = (database.engine(), database.engine());
+    let before = new_saga();
+    old.process(&[database.start(before)]).await.unwrap();
+    assert_eq!(version_of(&database, before).await, 1);
+    let sources = [another_version(2)];
+    definition::register(database.store.pool(), &sources, &settings().participants)
+        .await
+        .unwrap();
+    for engine in [&mut old, &mut new] {
+        let saga = new_saga();
+        engine.process(&[database.start(saga)]).await.unwrap();
+        assert_eq!(version_of(&database, saga).await, 2);
+    }
+    // A registration that changes nothing does not raise the generation, so no process reads the definitions again.
+    let generation = definition::generation(database.store.pool()).await.unwrap();
+    definition::register(database.store.pool(), &sources, &settings().participants)
+        .await
+        .unwrap();
+    let again = definition::generation(database.store.pool()).await.unwrap();
+    assert_eq!(generation, again);
+}
+
+#[tokio::test]
+async fn a_start_is_decided_again_if_a_version_was_registered_or_withdrawn_meanwhile() {
+    let database = Database::new().await;
+    let Late {
+        saga,
+        start,
+        batch,
+        plan,
+    } = a_late_start(&database).await;
+    let sources = [another_version(2)];
+    definition::register(database.store.pool(), &sources, &settings().participants)
+        .await
+        .unwrap();
+    conflict(batch.commit(&plan).await, "starting sagas");
+    database.engine().process(&[start]).await.unwrap();
+    assert_eq!(version_of(&database, saga).await, 2);
+
+    let Late {
+        saga,
+        start,
+        batch,
+        plan,
+    } = a_late_start(&database).await;
+    withdraw(&database, Some(2), true).await;
+    conflict(batch.commit(&plan).await, "starting sagas");
+    database.engine().process(&[start]).await.unwrap();
+    assert_eq!(version_of(&database, saga).await, 1);
+}
+
+async fn withdraw(database: &Database, version: Option<u32>, withdraw: bool) -> Vec<u32> {
+    let action = DefinitionAction {
+        name: "place-order".to_owned(),
+        version,
+        withdraw,
+        actor: "eve".to_owned(),
+        reason: "it charges twice".to_owned(),
+        correlation_id: "correlation".to_owned(),
+    };
+    let changed = definition::decide(database.store.pool(), &action).await;
+    changed.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn starts_of_a_withdrawn_definition_are_dead_lettered_everywhere_until_it_is_restored() {
+    let database = Database::new().await;
+    let (mut one, mut other) = (database.engine(), database.engine());
+    let (under_way, reserve) = database.started().await;
+    for engine in [&mut one, &mut other] {
+        engine.process(&[database.start(new_saga())]).await.unwrap();
+    }
+    assert_eq!(withdraw(&database, None, true).await, [1]);
+    assert_eq!(withdraw(&database, None, true).await, [] as [u32; 0]);
+    let late = new_saga();
+    let start = database.start(late);
+    for engine in [&mut one, &mut other] {
+        let outputs = engine.process(std::slice::from_ref(&start)).await.unwrap();
+        assert_eq!(
+            text(&outputs[0], "dead-letter-reason"),
+            "definition_withdrawn"
+        );
+        assert!(text(&outputs[0], "dead-letter-detail").contains("by eve"));
+    }
+    // A live saga continues.
+    let reply = database.reply(&reserve);
+    other.process(&[reply]).await.unwrap();
+    assert_eq!(database.load(under_way).await.live[0].version, 2);
+    assert_eq!(withdraw(&database, Some(1), false).await, [1]);
+    other.process(&[start]).await.unwrap();
+    assert_eq!(version_of(&database, late).await, 1);
+    let rows = definition::actions(database.store.pool(), "place-order")
+        .await
+        .unwrap();
+    let told: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|(_, action, actor, ..)| (action.as_str(), actor.as_str()))
+        .collect();
+    assert_eq!(told, [("restored", "eve"), ("withdrawn", "eve")]);
+}
+
+#[tokio::test]
+async fn a_second_live_saga_with_the_same_business_key_is_dead_lettered_at_every_instance() {
+    let database = Database::new().await;
+    let (first, twin) = (new_saga(), new_saga());
+    let started = database.engine().process(&[database.start(first)]).await;
+    let copy = database.start_with_key(twin, &format!("key-{first}"));
+    // One start of a process that does not know the first saga, and one in the same batch as the first start with its
+    // key.
+    let third = new_saga();
+    let batch = [
+        copy.clone(),
+        database.start(third),
+        database.start_with_key(new_saga(), &format!("key-{third}")),
+    ];
+    let outputs = database.engine().process(&batch).await.unwrap();
+    let letters: Vec<String> = outputs
+        .iter()
+        .filter(|record| record.topic == "saga.inputs.dlq")
+        .map(|letter| text(letter, "dead-letter-detail"))
+        .collect();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    assert!(letters[0].contains(&first.to_string()), "{letters:?}");
+    assert!(letters[1].contains(&third.to_string()), "{letters:?}");
+    // A redelivery of the first saga's own start is not a conflict.
+    let again = database.engine().process(&[database.start(first)]).await;
+    assert_eq!(commands(&again.unwrap()), []);
+    // Once the first saga has ended, the dead letter can be replayed.
+    database.run_to_end(started.unwrap()).await;
+    database.engine().process(&[copy]).await.unwrap();
+    assert_eq!(version_of(&database, twin).await, 1);
+}
+
+#[tokio::test]
+async fn one_of_two_concurrent_starts_with_one_business_key_runs_and_the_other_is_dead_lettered() {
+    let database = Arc::new(Database::new().await);
+    let (one, other) = (new_saga(), new_saga());
+    let starts = [
+        database.start_with_key(one, "key"),
+        database.start_with_key(other, "key"),
+    ];
+    let barrier = Arc::new(Barrier::new(2));
+    let runs = starts.map(|start| {
+        let (mut engine, barrier) = (database.engine(), Arc::clone(&barrier));
+        tokio::spawn(async move {
+            barrier.wait().await;
+            for _ in 0..20 {
+                match engine.process(std::slice::from_ref(&start)).await {
+                    Ok(outputs) => return outputs,
+                    Err(BatchError::Retry(_)) => {}
+                    Err(error @ BatchError::Data(_)) => panic!("{error:?}"),
+                }
+            }
+            panic!("never came through");
+        })
+    });
+    let mut letters = 0;
+    for run in runs {
+        let outputs = run.await.unwrap();
+        letters += outputs
+            .iter()
+            .filter(|record| record.topic == "saga.inputs.dlq")
+            .count();
+    }
+    assert_eq!((letters, database.count("saga").await), (1, 1));
 }

@@ -1,13 +1,13 @@
-//! A running orchestrator, and participants that answer what a test wants.
+//! A running orchestrator, and participants with scripted answers.
 
-use orchestrator::Orchestrator;
+use orchestrator::{Orchestrator, config::Config};
 use saga_core::message::{Command as SagaCommand, Direction, Fault, Outcome, Reply};
 use saga_messaging::{
     kafka::{KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions},
-    log::{LogReader, LogWriter, Polled},
+    log::{LogReader, LogWriter, PollResult},
 };
 use saga_service::{Service, config, lifecycle::Shutdown};
-use saga_testkit::environment::{TestEnv, until};
+use saga_test_support::environment::{TestEnv, until};
 use serde_json::{Value, json};
 use std::{path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
@@ -20,10 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Two steps, quick to time out: `pack` can be undone, `send` decides.
+/// A definition of two steps with short timeouts: `pack` can be compensated, `send` is the pivot.
 const DEFINITION: &str = "name: parcel
 version: 1
 deadline: 1h
+input:
+  schema: {type: object, properties: {parcel: {type: integer, minimum: 1}}}
 steps:
   - name: pack
     kind: compensatable
@@ -41,20 +43,34 @@ steps:
     timeout: 1s
 ";
 
-/// A database and definitions of one test's own, and the orchestrator while it runs.
+/// The database and definitions of one test, and its running orchestrators.
 pub struct System {
     env: &'static TestEnv,
     database: String,
     definitions: PathBuf,
-    /// Configuration beyond what every test needs, as TOML.
+    /// Configuration beyond the common one, as TOML.
     more: String,
-    /// The first one is asked.
+    /// The running orchestrators. Requests go to the first.
     running: Vec<Running>,
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Topics have fixed names, so only one orchestrator at a time uses the broker.
+/// Serializes the tests. Topics have fixed names, so only one test at a time can use the broker.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+async fn create_topics(env: &TestEnv) {
+    env.create_topics(&[
+        ("saga.inputs", 2),
+        ("saga.inputs.dlq", 1),
+        ("saga.events", 2),
+        ("order.commands", 1),
+        ("inventory.commands", 1),
+        ("payment.commands", 1),
+        ("packer.commands", 2),
+        ("sender.commands", 2),
+    ])
+    .await;
+}
 
 struct Running {
     url: String,
@@ -63,26 +79,16 @@ struct Running {
 }
 
 impl System {
-    /// With a database of its own. What other tests left in the topics is of sagas that it does not know.
+    /// Starts an orchestrator with a database of its own. Records of other tests in the topics are about unknown sagas.
     pub async fn start() -> Self {
         Self::start_with("").await
     }
 
-    /// The same, with sections of configuration that only this test needs.
+    /// Starts an orchestrator with additional configuration.
     pub async fn start_with(more: &str) -> Self {
         let alone = ALONE.lock().await;
         let env = TestEnv::shared().await;
-        env.create_topics(&[
-            ("saga.inputs", 2),
-            ("saga.inputs.dlq", 1),
-            ("saga.events", 2),
-            ("order.commands", 1),
-            ("inventory.commands", 1),
-            ("payment.commands", 1),
-            ("packer.commands", 2),
-            ("sender.commands", 2),
-        ])
-        .await;
+        create_topics(env).await;
         let database = env.create_database("orchestrator").await;
         let definitions = std::env::temp_dir().join(env.unique("definitions"));
         std::fs::create_dir_all(&definitions).unwrap();
@@ -95,13 +101,20 @@ impl System {
             running: Vec::new(),
             _alone: alone,
         };
+        system.adopt_group().await;
         system.start_orchestrator().await;
         system
     }
 
-    pub async fn start_orchestrator(&mut self) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+    /// Adds a definition, configuration and a topic for orchestrators that are started later. Running ones do not have
+    /// them.
+    pub async fn bring(&mut self, file: &str, definition: &str, more: &str, topic: &str) {
+        self.env.create_topics(&[(topic, 2)]).await;
+        std::fs::write(self.definitions.join(file), definition).unwrap();
+        self.more.push_str(more);
+    }
+
+    fn configuration(&self) -> Config {
         let overrides = format!(
             "definitions_dir = '{}'\n[log]\nfilter = 'error'\n[postgres]\nurl = '{}'\n\
              [kafka]\nbrokers = '{}'\n\
@@ -112,7 +125,25 @@ impl System {
             self.env.brokers(),
             self.more
         );
-        let config = config::load::<Orchestrator>(None, Some(&overrides)).unwrap();
+        config::load::<Orchestrator>(None, Some(&overrides)).unwrap()
+    }
+
+    /// Adopts the consumer group, which belongs to the previous test's database. That test's members may have to
+    /// expire.
+    async fn adopt_group(&self) {
+        let config = self.configuration();
+        Orchestrator::migrate(&config).await.unwrap();
+        until("the group is adopted", PATIENCE, async || {
+            let adopted = Orchestrator::adopt(&config, true).await;
+            adopted.expect("the orchestrator is in a group")
+        })
+        .await;
+    }
+
+    pub async fn start_orchestrator(&mut self) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let config = self.configuration();
         saga_service::telemetry::init(&config.log).unwrap();
         Orchestrator::migrate(&config).await.unwrap();
         Orchestrator::check_migrations(&config).await.unwrap();
@@ -125,13 +156,13 @@ impl System {
             task,
         });
         until("the orchestrator answers", PATIENCE, || async {
-            let answer = saga_testkit::http_client().get(&ready).send().await;
+            let answer = saga_test_support::http_client().get(&ready).send().await;
             answer.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
     }
 
-    /// Drains the first one, as after a SIGTERM.
+    /// Drains the first orchestrator, as after a SIGTERM.
     pub async fn stop_orchestrator(&mut self) {
         let Running { shutdown, task, .. } = self.running.remove(0);
         shutdown.soft.cancel();
@@ -140,12 +171,38 @@ impl System {
         assert_eq!(shutdown.failure(), None);
     }
 
-    /// Another orchestrator, as a process of its own that can be killed.
+    /// Starts another orchestrator as a separate process, which can be killed.
     pub async fn spawn_process(&self, executable: &str) -> Child {
+        self.spawn_process_on(executable, &self.database).await
+    }
+
+    /// Starts a process on the given database.
+    pub async fn spawn_process_on(&self, executable: &str, database: &str) -> Child {
         let port = free_port().await;
-        let child = Command::new(executable)
+        let child = self
+            .command(executable, port, database)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("the other process owns partitions", PATIENCE, || async {
+            let metrics = format!("http://127.0.0.1:{port}/metrics");
+            let answer = saga_test_support::http_client().get(metrics).send().await;
+            let Ok(answer) = answer else { return false };
+            let text = answer.text().await.unwrap_or_default();
+            text.lines()
+                .any(|line| line.starts_with("saga_partitions_owned") && !line.ends_with(" 0"))
+        })
+        .await;
+        child
+    }
+
+    /// Returns the command of a process with this configuration, except for port and database.
+    pub fn command(&self, executable: &str, port: u16, database: &str) -> Command {
+        let mut command = Command::new(executable);
+        command
             .env("ORCHESTRATOR__HTTP__LISTEN", format!("127.0.0.1:{port}"))
-            .env("ORCHESTRATOR__POSTGRES__URL", &self.database)
+            .env("ORCHESTRATOR__POSTGRES__URL", database)
             .env("ORCHESTRATOR__KAFKA__BROKERS", self.env.brokers())
             .env("ORCHESTRATOR__DEFINITIONS_DIR", &self.definitions)
             .env(
@@ -158,28 +215,89 @@ impl System {
                 "sender.commands",
             )
             .env("ORCHESTRATOR__PARTICIPANTS__SENDER__GROUP", "sender")
-            .kill_on_drop(true)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        until("the other process owns partitions", PATIENCE, || async {
-            let metrics = format!("http://127.0.0.1:{port}/metrics");
-            let answer = saga_testkit::http_client().get(metrics).send().await;
-            let Ok(answer) = answer else { return false };
-            let text = answer.text().await.unwrap_or_default();
-            text.lines()
-                .any(|line| line.starts_with("saga_partitions_owned") && !line.ends_with(" 0"))
+            .env("NO_COLOR", "1")
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Creates the topics that are missing.
+    pub async fn create_topics(&self) {
+        create_topics(self.env).await;
+    }
+
+    /// Copies the database. Waits until no client is connected to it.
+    pub async fn copy_database(&self) -> String {
+        let url = self.create_database().await;
+        let name = |url: &str| url.rsplit_once('/').unwrap().1.to_owned();
+        let statement = format!(
+            "DROP DATABASE \"{0}\"; CREATE DATABASE \"{0}\" TEMPLATE \"{1}\"",
+            name(&url),
+            name(&self.database)
+        );
+        let server = self.env.postgres_url("postgres");
+        for statement in statement.split("; ") {
+            until("nobody is connected", PATIENCE, || {
+                let (server, statement) = (server.clone(), statement.to_owned());
+                async move {
+                    let mut superuser =
+                        <sqlx::PgConnection as sqlx::Connection>::connect(&server).await?;
+                    let run = sqlx::raw_sql(sqlx::AssertSqlSafe(statement));
+                    run.execute(&mut superuser).await.map(drop)
+                }
+            })
+            .await;
+        }
+        url
+    }
+
+    /// Waits until the database has more ticks than its backup.
+    pub async fn ticks_since(&self, backup: &str) {
+        let ticks = async |database: &str| -> i64 {
+            let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(database)
+                .await
+                .unwrap();
+            sqlx::query_scalar("SELECT ticks FROM database_identity")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap()
+        };
+        let then = ticks(backup).await;
+        until("it ticks", PATIENCE, async || {
+            ticks(&self.database).await > then
         })
         .await;
-        child
+    }
+
+    /// Sets the database of orchestrators that are started from now on.
+    pub fn use_database(&mut self, url: String) {
+        self.database = url;
+    }
+
+    /// Waits until the first orchestrator stops by itself, and returns the reason.
+    pub async fn ended_by_itself(&mut self) -> String {
+        let Running { shutdown, task, .. } = self.running.remove(0);
+        tokio::time::timeout(PATIENCE, task)
+            .await
+            .expect("it stops")
+            .unwrap()
+            .unwrap();
+        assert!(shutdown.drain(PATIENCE).await, "everything ends by itself");
+        shutdown.failure().expect("it says why").to_owned()
+    }
+
+    pub async fn create_database(&self) -> String {
+        self.env.create_database("orchestrator").await
+    }
+
+    pub fn database(&self) -> &str {
+        &self.database
     }
 
     pub fn brokers(&self) -> String {
         self.env.brokers()
     }
 
-    /// The orchestrator's own database.
+    /// Connects to the orchestrator's database.
     pub async fn connect(&self) -> sqlx::PgConnection {
         <sqlx::PgConnection as sqlx::Connection>::connect(&self.database)
             .await
@@ -187,7 +305,7 @@ impl System {
     }
 
     pub async fn metrics(&self) -> String {
-        let answer = saga_testkit::http_client()
+        let answer = saga_test_support::http_client()
             .get(self.url("/metrics"))
             .send()
             .await;
@@ -199,7 +317,11 @@ impl System {
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
-        let Ok(answer) = saga_testkit::http_client().get(self.url(path)).send().await else {
+        let Ok(answer) = saga_test_support::http_client()
+            .get(self.url(path))
+            .send()
+            .await
+        else {
             return (0, Value::Null);
         };
         let status = answer.status().as_u16();
@@ -207,7 +329,9 @@ impl System {
     }
 
     pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> (u16, Value) {
-        let mut request = saga_testkit::http_client().post(self.url(path)).json(body);
+        let mut request = saga_test_support::http_client()
+            .post(self.url(path))
+            .json(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -215,9 +339,19 @@ impl System {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    /// Server-sent events as text, from now on, until one of them contains `last`.
+    /// Posts a body as text, for JSON that a `Value` cannot hold.
+    pub async fn post_text(&self, path: &str, body: &str) -> (u16, Value) {
+        let request = saga_test_support::http_client()
+            .post(self.url(path))
+            .header("content-type", "application/json")
+            .body(body.to_owned());
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Collects server-sent events as text, from now on, until one of them contains `last`.
     pub async fn listen(&self, last: &'static str) -> JoinHandle<String> {
-        let mut answer = saga_testkit::http_client()
+        let mut answer = saga_test_support::http_client()
             .get(self.url("/events"))
             .send()
             .await
@@ -242,7 +376,7 @@ impl System {
         answer["id"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until the saga looks as wanted.
+    /// Waits until the saga satisfies `wanted`.
     pub async fn saga_until(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         until(what, PATIENCE, || async {
             let (status, saga) = self.get(&format!("/sagas/{id}")).await;
@@ -260,12 +394,21 @@ impl System {
             .await
     }
 
-    /// A participant that answers until it is dropped.
+    /// Starts a participant that answers until it is dropped.
     pub fn participant(&self, name: &str, answer: fn(&SagaCommand) -> Outcome) -> Participant {
+        self.participant_of(name, &format!("{name}.commands"), answer)
+    }
+
+    /// Starts a participant with a topic of another name.
+    pub fn participant_of(
+        &self,
+        group: &str,
+        topic: &str,
+        answer: fn(&SagaCommand) -> Outcome,
+    ) -> Participant {
         let kafka = KafkaConfig::plaintext(self.env.brokers());
-        let topic = format!("{name}.commands");
         let reader =
-            KafkaReader::subscribe(&kafka, name, &[&topic], ReaderOptions::default()).unwrap();
+            KafkaReader::subscribe(&kafka, group, &[topic], ReaderOptions::default()).unwrap();
         let writer = KafkaWriter::connect(&kafka).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(work(reader, writer, answer, stop.clone()));
@@ -273,8 +416,8 @@ impl System {
     }
 }
 
-/// A port that is free now.
-async fn free_port() -> u16 {
+/// Returns a port that is free now.
+pub async fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -302,7 +445,7 @@ async fn work(
             () = stop.cancelled() => break,
             polled = reader.poll(100) => polled.unwrap(),
         };
-        if let Polled::Records(records) = polled {
+        if let PollResult::Records(records) = polled {
             let replies: Vec<_> = records
                 .iter()
                 .map(|record| {

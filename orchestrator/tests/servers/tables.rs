@@ -1,9 +1,9 @@
-//! Rows, partitions, homes and definitions.
+//! Tables: rows, partitions, home partitions and definitions.
 
 use crate::fixture::{Database, commands, saga_at};
 use chrono::TimeDelta;
 use orchestrator::{
-    engine::timers::driver::TimerStore,
+    engine::{saga_store::DefinitionStore, settings::Participants, timer_driver::TimerStore},
     registry::{self, RegistryError},
     store::{
         definition, history,
@@ -11,10 +11,10 @@ use orchestrator::{
     },
 };
 use saga_core::definition::DefinitionHash;
-use saga_messaging::rule::{BatchError, Processor};
+use saga_messaging::consumer::{BatchError, Processor};
 
 #[tokio::test]
-async fn a_live_saga_says_in_columns_what_it_waits_for() {
+async fn the_columns_of_a_live_saga_show_its_wait() {
     let database = Database::new().await;
     let (saga, _) = database.started().await;
     let row: (String, String, Option<String>, Option<i32>, bool) = sqlx::query_as(
@@ -35,7 +35,7 @@ async fn a_live_saga_says_in_columns_what_it_waits_for() {
 }
 
 #[tokio::test]
-async fn an_ended_saga_stands_in_history_alone_and_is_told_again_on_redelivery() {
+async fn an_ended_saga_is_only_in_history_and_its_events_are_repeated_on_redelivery() {
     let database = Database::new().await;
     let saga = crate::fixture::new_saga();
     let start = database.start(saga);
@@ -52,7 +52,7 @@ async fn an_ended_saga_stands_in_history_alone_and_is_told_again_on_redelivery()
     assert!(!again.is_empty(), "its events are sent again");
 }
 
-/// Made and never given up: see `retention` for how it is cured.
+/// The batch is retried without end; `retention` tests the recovery.
 #[tokio::test]
 async fn a_missing_partition_is_infrastructure_and_not_the_records_fault() {
     let database = Database::new().await;
@@ -121,37 +121,47 @@ async fn a_version_with_other_content_is_refused_and_nothing_of_its_start_is_reg
     let database = Database::new().await;
     let pool = database.store.pool();
     let mut sources = registry::read(true, None).unwrap();
-    definition::register(pool, &sources).await.unwrap();
+    let nobody = Participants::default();
+    definition::register(pool, &sources, &nobody).await.unwrap();
     sources[0].definition.name = "new-one".to_owned();
     sources[0].definition.hash = DefinitionHash("new".to_owned());
     sources[1].definition.hash = DefinitionHash("other".to_owned());
-    let refused = definition::register(pool, &sources).await.unwrap_err();
+    let refused = definition::register(pool, &sources, &nobody)
+        .await
+        .unwrap_err();
     assert!(
         matches!(refused, RegistryError::Changed { version: 1, .. }),
         "{refused}"
     );
-    assert_eq!(definition::versions(pool, "new-one").await.unwrap(), []);
-    assert_eq!(definition::all(pool).await.unwrap().len(), 2);
+    let catalog = definition::catalog(pool).await.unwrap();
+    assert!(!catalog.by_name().contains_key("new-one"));
+    assert_eq!(catalog.definitions.len(), 2);
 }
 
 #[tokio::test]
-async fn a_stored_definition_comes_back_under_its_hash() {
+async fn registered_definitions_are_read_with_their_hash_and_the_addresses_of_participants() {
     let database = Database::new().await;
     let definition = registry::read(true, None).unwrap().remove(0).definition;
-    let mut connection = database.store.pool().acquire().await.unwrap();
-    let stored = definition::by_hash(&mut connection, &definition.hash)
-        .await
-        .unwrap()
-        .unwrap();
+    let catalog = database.store.catalog().await.unwrap();
+    assert_eq!(catalog.generation, 1);
+    let stored = &catalog.by_name()["place-order"][0];
+    assert_eq!(stored.hash, definition.hash);
+    let read = stored.definition.as_ref().unwrap();
     assert_eq!(
-        (&stored.name, &stored.document),
-        (&definition.name, &definition.document)
+        (&read.name, &read.document, &read.hash),
+        (&definition.name, &definition.document, &definition.hash)
     );
-    let unknown = DefinitionHash("unknown".to_owned());
-    assert!(
-        definition::by_hash(&mut connection, &unknown)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert_eq!(catalog.participants["payment"].group, "payment-svc");
+    // A later release may write fields that this one does not know. The other definitions can still be read.
+    sqlx::query(
+        "UPDATE definition SET document = document || '{\"later\": 1}' WHERE name = 'place-order'",
+    )
+    .execute(database.store.pool())
+    .await
+    .unwrap();
+    let catalog = database.store.catalog().await.unwrap();
+    let names = catalog.by_name();
+    let why = names["place-order"][0].definition.as_ref().unwrap_err();
+    assert!(why.contains("later"), "{why}");
+    assert!(names["place-order-payment-first"][0].definition.is_ok());
 }

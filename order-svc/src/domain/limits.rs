@@ -1,24 +1,23 @@
-//! Every limit a caller can reach, in one place. They are part of the API's documentation.
+//! All limits of the API, in one place. They are part of the API's documentation.
 
-/// Lines of one order. Each is a row to lock for inventory-svc, and all of them travel in one message.
+/// The maximum number of lines in an order. Each line is a row to lock for inventory-svc, and all lines are sent in one
+/// message.
 pub const MAX_ITEMS: usize = 100;
-/// Pieces of one product in one order.
+/// The maximum quantity of one product in an order.
 pub const MAX_QUANTITY: u32 = 1_000_000;
-/// An order's total, minor units: far from where 64-bit sums overflow, far above any real order.
-pub const MAX_TOTAL_MINOR: i64 = 1_000_000_000_000;
-/// Characters of an amount as it is written.
-pub const MAX_AMOUNT_CHARS: usize = 32;
-/// Characters of an `Idempotency-Key`.
+/// The maximum total of an order, minor units.
+pub const MAX_TOTAL_MINOR: i64 = saga_contracts::money::MAX_AMOUNT_MINOR;
+/// The maximum length of an `Idempotency-Key`, characters.
 pub const MAX_IDEMPOTENCY_KEY_CHARS: usize = 255;
-/// Hours for which an `Idempotency-Key` is remembered.
+/// The time for which an `Idempotency-Key` is stored, hours.
 pub const IDEMPOTENCY_HOURS: i64 = 24;
-/// Longest `Prefer: wait`, seconds; a longer wish is shortened to it.
+/// The maximum of `Prefer: wait`, seconds; longer waits are cut to this.
 pub const MAX_WAIT_SECONDS: u64 = 30;
-/// Characters of the reason of a cancellation.
+/// The maximum length of a cancellation's reason, characters.
 pub const MAX_REASON_CHARS: usize = 500;
-/// Orders of one page.
+/// The maximum number of orders on a page.
 pub const MAX_PAGE: u32 = 100;
-/// Orders of a page if nothing is said.
+/// The number of orders on a page if the request gives no limit.
 pub const DEFAULT_PAGE: u32 = 20;
-/// Wrong fields that one answer names; more would only make the answer long.
+/// The maximum number of wrong fields that an answer names. More would only make the answer long.
 pub const MAX_FIELD_ERRORS: usize = 20;

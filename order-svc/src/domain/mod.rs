@@ -1,8 +1,5 @@
-//! What an order is, free of HTTP, SQL and Kafka.
+//! The rules of orders, without HTTP, SQL or Kafka.
 
 pub mod decide;
-pub mod json;
 pub mod limits;
-pub mod money;
 pub mod order;
-pub mod request;

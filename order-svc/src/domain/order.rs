@@ -1,12 +1,19 @@
-//! An order, its lines and its end.
+//! An order, its lines and its status.
 
-use super::money::CurrencyUnit;
 use chrono::{DateTime, Utc};
+use saga_contracts::money::CurrencyUnit;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
-/// Where an order stands. `Confirmed` and `Cancelled` never change.
+/// Parses the id of an order, a customer or a product. Only the form with hyphens is accepted, so that each id has one
+/// spelling. The nil id is refused.
+pub fn parse_id(text: &str) -> Option<Uuid> {
+    let id: Hyphenated = text.parse().ok()?;
+    Some(id.into_uuid()).filter(|id| !id.is_nil())
+}
+
+/// The status of an order. `Confirmed` and `Cancelled` never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum OrderStatus {
     Pending,
@@ -42,8 +49,8 @@ impl FromStr for OrderStatus {
     }
 }
 
-/// One line. `amount_minor` is what is charged for it; `unit_price_minor` is exact unless the line came as a total
-/// that does not divide by its quantity, in which case it is rounded down.
+/// One line of an order. `amount_minor` is charged for the line. `unit_price_minor` is exact, unless the line was
+/// ordered by a total that its quantity does not divide; then it is rounded down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderLine {
     pub product_id: Uuid,
@@ -53,7 +60,7 @@ pub struct OrderLine {
 }
 
 impl OrderLine {
-    /// The price of one piece, if the line's amount is a multiple of it.
+    /// Returns the price of one piece if the line's amount is a multiple of it.
     pub fn exact_unit_price_minor(&self) -> Option<i64> {
         let product = self
             .unit_price_minor
@@ -62,22 +69,22 @@ impl OrderLine {
     }
 }
 
-/// Why an order was cancelled, as its saga said.
+/// The reason why an order was cancelled, as its saga reported it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CancelReason {
-    /// For programs, such as `payment_declined`.
+    /// The code for programs, such as `payment_declined`.
     pub code: String,
-    /// For people.
+    /// The text for people.
     pub message: String,
-    /// The step that failed, if one did.
+    /// The name of the failed step, if a step failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
 }
 
-/// An order. Its id is also the id of its saga: one thing to remember, one thing to search for.
+/// An order. Its id is also its saga's id, so that one id finds both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Order {
-    /// UUIDv7, so ids sort by time.
+    /// A UUIDv7, so ids sort by time.
     pub id: Uuid,
     pub customer_id: Uuid,
     pub status: OrderStatus,
@@ -85,7 +92,7 @@ pub struct Order {
     pub items: Vec<OrderLine>,
     pub amount_minor: i64,
     pub currency: CurrencyUnit,
-    /// Partition of `saga.inputs` on which everything about the order's saga is decided.
+    /// The partition of `saga.inputs` on which everything about the order's saga is decided.
     pub home_partition: i32,
     pub correlation_id: String,
     pub created_at: DateTime<Utc>,

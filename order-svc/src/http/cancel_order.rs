@@ -1,17 +1,15 @@
 //! `POST /orders/{id}/cancel`
 //!
-//! Whether an order can still be cancelled is decided where everything about its saga is decided, on the saga's home
-//! partition; here the wish is recorded and sent there. A refusal therefore shows in the order's events.
+//! The saga's home partition decides whether an order can still be cancelled, like everything else about the saga. This
+//! endpoint only records the request and sends it there. A refusal is therefore visible in the order's events.
 
-use super::{App, answer};
+use super::{answer, app::App, body};
 use crate::{
-    SOURCE,
     domain::{
-        json::{Mistakes, Object, string},
         limits::MAX_REASON_CHARS,
         order::{Order, OrderStatus},
     },
-    intake::start,
+    intake::start::{self, SOURCE},
     store::{
         self,
         event::{EventKind, OrderEvent},
@@ -19,16 +17,15 @@ use crate::{
     view::{self, OrderView},
 };
 use axum::{
-    extract::{Path, State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode},
+    extract::{Path, State},
+    http::StatusCode,
     response::Response,
 };
-use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use saga_contracts::topic;
 use saga_core::{
     ids::SagaId,
-    message::{ActionKind, OperatorAction},
+    message::{ActionKind, OperatorAction, StartSaga, header},
 };
 use saga_messaging::{
     crash_point::CrashPoint,
@@ -36,7 +33,7 @@ use saga_messaging::{
 };
 use saga_service::{
     clock,
-    http::{Problem, RequestContext},
+    http::{FieldError, JsonBody, Problem, RequestContext},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -46,27 +43,33 @@ use tracing::info;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Reason of a request that gives none.
+/// The age in hours below which no order is older than the orchestrator's floor of starts: `retention_days` is at least
+/// 1. Only the cancel of an older order asks the orchestrator before it is recorded.
+const REMEMBERED_HOURS: i64 = 24;
+
+/// The reason of a request that gives none.
 const NO_REASON: &str = "the customer asked for it";
 
-/// The body; it may be left out.
+/// The body of the request, which may be left out.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CancelRequest {
-    /// For people, at most 500 characters.
+    /// The reason, a text for people of at most 500 characters.
     #[schema(nullable = false)]
+    #[serde(default, deserialize_with = "body::not_null")]
     pub reason: Option<String>,
 }
 
-/// A cancellation that was asked for and is not decided yet.
+/// A cancellation that was requested and is not decided yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Cancellation {
-    /// The operator action that the orchestrator decides.
+    /// The id of the operator action that the orchestrator decides.
     action_id: Uuid,
     reason: String,
 }
 
-/// The order and what was asked for.
+/// The order and the requested cancellation.
 #[derive(Serialize, ToSchema)]
 struct CancelAccepted<'a> {
     #[serde(flatten)]
@@ -74,10 +77,11 @@ struct CancelAccepted<'a> {
     cancellation: Cancellation,
 }
 
-/// Why the transaction ended without a wish recorded.
+/// The reason why the transaction did not record a cancellation.
 enum CancelError {
     Unknown,
     Ended(Box<Order>),
+    BelowFloor(DateTime<Utc>),
     Store(OutboxError),
 }
 
@@ -93,15 +97,18 @@ impl From<OutboxError> for CancelError {
     }
 }
 
-/// What is to be recorded.
-struct Wish<'a> {
+/// A cancellation request to record.
+struct CancellationRequest<'a> {
     id: Uuid,
     reason: String,
     context: &'a RequestContext,
     at: DateTime<Utc>,
+    /// The orchestrator's floor of starts, if it would refuse the start that goes with the cancel.
+    refused_below: Option<DateTime<Utc>>,
 }
 
-/// Asks for an order to be cancelled. The answer comes before the decision: the order's events and its status tell.
+/// Requests the cancellation of an order. The answer comes before the decision, which is shown by the order's events
+/// and its status.
 #[utoipa::path(
     post,
     path = "/orders/{id}/cancel",
@@ -112,82 +119,100 @@ struct Wish<'a> {
         (status = 202, description = "Asked for; a second request while it is undecided sends the first one again", body = CancelAccepted),
         (status = 400, description = "The id or the body cannot be read", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such order", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The order has ended", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The order has ended (`order-ended`), or its saga is unknown and too old to be taken up again (`below-floor`)", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn cancel_order(
     State(app): State<Arc<App>>,
     context: RequestContext,
     Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    JsonBody(body): JsonBody,
 ) -> Result<Response, Problem> {
     let id = answer::order_id(&id)?;
-    let body = answer::json_body(&headers, body)?;
-    let wish = Wish {
+    let reason = read_reason(&body)?;
+    let at = clock::now();
+    let cancellation_request = CancellationRequest {
         id,
-        reason: read_reason(&body)?,
+        reason,
         context: &context,
-        at: clock::now(),
+        at,
+        refused_below: refused_below(&app, id, &context, at).await,
     };
-    let (order, cancellation) = record(&app, &wish).await.map_err(|error| match error {
-        CancelError::Unknown => answer::unknown_order(id),
-        CancelError::Ended(order) => ended(&order),
-        CancelError::Store(error) => {
-            Problem::away("the cancellation could not be recorded", &error)
-        }
-    })?;
+    let (order, cancellation) =
+        record(&app, &cancellation_request)
+            .await
+            .map_err(|error| match error {
+                CancelError::Unknown => answer::unknown_order(id),
+                CancelError::Ended(order) => ended(&order),
+                CancelError::BelowFloor(floor) => below_floor(floor),
+                CancelError::Store(error) => Problem::dependency_unavailable(
+                    "the cancellation could not be recorded",
+                    &error,
+                ),
+            })?;
     info!(
         order.id = %id,
         saga.id = %id,
         correlation.id = context.correlation_id,
         saga.action_id = %cancellation.action_id,
-        "cancellation asked for"
+        "cancellation requested"
     );
     let accepted = CancelAccepted {
         order: OrderView::of(&order),
         cancellation,
     };
-    let body = serde_json::to_string(&accepted)
-        .map_err(|error| Problem::away("the answer could not be written", &error))?;
+    let body = serde_json::to_string(&accepted).map_err(|error| {
+        Problem::dependency_unavailable("the answer could not be written", &error)
+    })?;
     Ok(answer::json_text(StatusCode::ACCEPTED, body))
+}
+
+/// Returns the orchestrator's floor of starts if it would refuse the start that goes with the cancel: the order's saga
+/// is unknown there, and the order is older.
+async fn refused_below(
+    app: &App,
+    id: Uuid,
+    context: &RequestContext,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let remembered_from = now - TimeDelta::hours(REMEMBERED_HOURS);
+    let created_ms = SagaId(id).created_at_ms()?;
+    if created_ms >= remembered_from.timestamp_millis() {
+        return None;
+    }
+    app.saga_log.floor_above(id, &context.correlation_id).await
 }
 
 fn read_reason(body: &[u8]) -> Result<String, Problem> {
     if matches!(body, b"" | b"null") {
         return Ok(NO_REASON.to_owned());
     }
-    let object = Object::from_body(body).map_err(Problem::bad_request)?;
-    let mut mistakes = Mistakes::default();
-    object.check_members("", &["reason"], &mut mistakes);
-    let reason = match object.get("reason") {
-        None => NO_REASON.to_owned(),
-        Some(value) => string(value)
-            .filter(|text| !text.trim().is_empty())
-            .filter(|text| text.chars().count() <= MAX_REASON_CHARS)
-            .filter(|text| !text.chars().any(char::is_control))
-            .unwrap_or_else(|| {
-                let limit = format_args!(
-                    "must be text of 1 to {MAX_REASON_CHARS} characters without control characters"
-                )
-                .to_string();
-                mistakes.add("/reason", limit);
-                String::new()
-            }),
+    let request: CancelRequest = body::parse_object(body)?;
+    let Some(reason) = request.reason else {
+        return Ok(NO_REASON.to_owned());
     };
-    if mistakes.is_empty() {
+    let fits = !reason.trim().is_empty()
+        && reason.chars().count() <= MAX_REASON_CHARS
+        && !reason.chars().any(char::is_control);
+    if fits {
         Ok(reason)
     } else {
-        Err(answer::invalid_fields(mistakes))
+        let message = format!(
+            "must be text of 1 to {MAX_REASON_CHARS} characters without control characters"
+        );
+        Err(Problem::invalid(vec![FieldError::new("/reason", message)]))
     }
 }
 
-/// The event and the message in one transaction, under the order's lock: its end cannot come between.
-async fn record(app: &App, wish: &Wish<'_>) -> Result<(Order, Cancellation), CancelError> {
+/// Records the event and stages the message in one transaction. The order is locked, so that it cannot end in between.
+async fn record(
+    app: &App,
+    cancellation_request: &CancellationRequest<'_>,
+) -> Result<(Order, Cancellation), CancelError> {
     let mut transaction = app.pool.begin().await?;
-    let order = store::order::lock(&mut transaction, wish.id)
+    let order = store::order::lock(&mut transaction, cancellation_request.id)
         .await?
         .ok_or(CancelError::Unknown)?;
     match order.status {
@@ -196,13 +221,23 @@ async fn record(app: &App, wish: &Wish<'_>) -> Result<(Order, Cancellation), Can
             return Err(CancelError::Ended(Box::new(order)));
         }
     }
-    // Asked for again, it is sent again, as the same action: the first may have been removed by its topic's retention
-    // before anybody read it, and the order would be held for ever.
-    let cancellation = match pending(&mut transaction, wish.id).await? {
+    if let Some(floor) = cancellation_request.refused_below {
+        return Err(CancelError::BelowFloor(floor));
+    }
+    // A repeated request sends the same action again: the topic's retention may have deleted the first record before
+    // the orchestrator read it, and the order would stay pending for ever.
+    let cancellation = match pending(&mut transaction, cancellation_request.id).await? {
         Some(pending) => pending,
-        None => insert(&mut transaction, wish).await?,
+        None => insert(&mut transaction, cancellation_request).await?,
     };
-    let staged = stage(app, &mut transaction, &order, wish, &cancellation).await?;
+    let staged = stage(
+        app,
+        &mut transaction,
+        &order,
+        cancellation_request,
+        &cancellation,
+    )
+    .await?;
     CrashPoint::CancelBeforeCommit.pass();
     transaction.commit().await?;
     CrashPoint::CancelAfterCommit.pass();
@@ -210,23 +245,26 @@ async fn record(app: &App, wish: &Wish<'_>) -> Result<(Order, Cancellation), Can
     Ok((order, cancellation))
 }
 
-/// A cancellation that is asked for the first time.
-async fn insert(tx: &mut PgConnection, wish: &Wish<'_>) -> Result<Cancellation, sqlx::Error> {
+/// Records the first cancellation request of an order.
+async fn insert(
+    tx: &mut PgConnection,
+    cancellation_request: &CancellationRequest<'_>,
+) -> Result<Cancellation, sqlx::Error> {
     let cancellation = Cancellation {
         action_id: clock::new_id(),
-        reason: wish.reason.clone(),
+        reason: cancellation_request.reason.clone(),
     };
     let event = OrderEvent {
-        order_id: wish.id,
+        order_id: cancellation_request.id,
         kind: EventKind::CancelRequested,
-        at: wish.at,
+        at: cancellation_request.at,
         detail: json!(cancellation),
     };
     store::event::insert(tx, &[event]).await?;
     Ok(cancellation)
 }
 
-/// A cancellation that was asked for before.
+/// Returns an earlier cancellation request of the order.
 async fn pending(tx: &mut PgConnection, id: Uuid) -> Result<Option<Cancellation>, sqlx::Error> {
     let events = store::event::of_order(tx, id).await?;
     let request = events
@@ -242,7 +280,7 @@ async fn stage(
     app: &App,
     tx: &mut PgConnection,
     order: &Order,
-    wish: &Wish<'_>,
+    cancellation_request: &CancellationRequest<'_>,
     cancellation: &Cancellation,
 ) -> Result<StagedBatch, OutboxError> {
     let action = OperatorAction {
@@ -252,17 +290,23 @@ async fn stage(
         actor: SOURCE.to_owned(),
         reason: cancellation.reason.clone(),
         if_version: None,
-        trace: start::trace(&wish.context.correlation_id, &wish.context.traceparent),
+        trace: start::trace(
+            &cancellation_request.context.correlation_id,
+            &cancellation_request.context.traceparent,
+        ),
     };
     let record = action.encode(
         topic::SAGA_INPUTS,
         Some(order.home_partition),
         SOURCE,
-        wish.at,
+        cancellation_request.at,
     );
-    // A crash or a long outage leaves the order's own start to the sweep. A cancel that overtook it would be refused for
-    // want of a saga, and the order would go through all the same; so the start goes in front of it once more.
-    let start = start::record(order, &wish.context.traceparent);
+    // After a crash or a long outage the sweep sends the order's start. A cancel that overtook the start would be
+    // refused because there is no saga, and the order would still be carried out. The start is therefore sent again
+    // before the cancel. A header marks it as sent again: if the orchestrator no longer knows the saga, that saga may
+    // have charged the order.
+    let mut start = start::record(order, &cancellation_request.context.traceparent);
+    start.headers.push(header::START, StartSaga::AGAIN);
     app.outbox.stage_owned(tx, vec![start, record]).await
 }
 
@@ -279,6 +323,17 @@ fn ended(order: &Order) -> Problem {
     ))
     .with_type("order-ended")
     .with_title("The order has ended")
+}
+
+fn below_floor(floor: DateTime<Utc>) -> Problem {
+    let floor = view::time(floor);
+    Problem::conflict(format!(
+        "the orchestrator knows no saga of this order and starts none from before {floor}, so nothing would undo what the \
+         order's saga did; look at its payment and reservations, undo them by hand, and end the order in the database \
+         (deploy/OPERATING.md, \"An order whose saga is not known\")"
+    ))
+    .with_type("below-floor")
+    .with_title("The order is too old to be cancelled by a saga")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The opaque cursor of a listing: the last order shown, and a seal over it and the filter, so that a cursor is only
-//! good for the listing that it came from.
+//! The opaque cursor of a listing: the id of the last order shown, and a hash of that id and the filter, so that a
+//! cursor is valid only for the listing that it came from.
 
-use crate::{domain::json::parse_uuid, store::order::Filter};
+use crate::{domain::order::parse_id, store::order::Filter};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -13,14 +13,14 @@ pub fn encode(last: Uuid, filter: Filter) -> String {
     format!("{}{seal:08x}", last.simple())
 }
 
-/// The order to go on after.
+/// Returns the order after which the next page begins, or `None` if the cursor is not valid for `filter`.
 pub fn decode(text: &str, filter: Filter) -> Option<Uuid> {
     if !text.is_ascii() || text.len() != ID_CHARS + 2 * SEAL_BYTES {
         return None;
     }
     let (id, sealed) = text.split_at(ID_CHARS);
     let last = Uuid::try_parse(id).ok()?;
-    let last = parse_uuid(&last.to_string())?;
+    let last = parse_id(&last.to_string())?;
     (sealed == format!("{:08x}", seal(last, filter))).then_some(last)
 }
 

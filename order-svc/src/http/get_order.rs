@@ -1,6 +1,6 @@
 //! `GET /orders/{id}`
 
-use super::{App, answer};
+use super::{answer, app::App};
 use crate::{store, view};
 use axum::{
     extract::{Path, State},
@@ -10,7 +10,7 @@ use axum::{
 use saga_service::http::Problem;
 use std::sync::Arc;
 
-/// One order.
+/// Returns one order.
 #[utoipa::path(
     get,
     path = "/orders/{id}",
@@ -20,7 +20,7 @@ use std::sync::Arc;
         (status = 200, description = "The order", body = view::OrderView),
         (status = 400, description = "The id is no UUID", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such order", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn get_order(
@@ -34,7 +34,9 @@ pub async fn get_order(
     };
     let order = find
         .await
-        .map_err(|error: sqlx::Error| Problem::away("the order could not be read", &error))?
+        .map_err(|error: sqlx::Error| {
+            Problem::dependency_unavailable("the order could not be read", &error)
+        })?
         .ok_or_else(|| answer::unknown_order(id))?;
     Ok(answer::json_text(StatusCode::OK, view::body(&order)))
 }

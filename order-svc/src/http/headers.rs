@@ -1,4 +1,4 @@
-//! `Idempotency-Key` and `Prefer: wait`.
+//! Parses the headers `Idempotency-Key` and `Prefer: wait`.
 
 use super::answer::invalid_parameter;
 use crate::domain::limits::{MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT_SECONDS};
@@ -8,7 +8,7 @@ use saga_service::http::Problem;
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const PREFERENCE_APPLIED: &str = "preference-applied";
 
-/// The request's key: 1 to 255 printable ASCII characters.
+/// Returns the request's key: 1 to 255 printable ASCII characters.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else {
@@ -31,10 +31,10 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-/// Seconds that the request would like to wait, at most [`MAX_WAIT_SECONDS`]. A preference that cannot be understood
-/// is no error (RFC 7240, section 2); of two equal ones the first counts.
+/// Returns the seconds that the request asks to wait, at most [`MAX_WAIT_SECONDS`]. A preference that cannot be parsed
+/// is not an error (RFC 7240, section 2); the first of several waits counts.
 pub fn wait_seconds(headers: &HeaderMap) -> Option<u64> {
-    let wish = headers
+    let preference = headers
         .get_all("prefer")
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -42,7 +42,7 @@ pub fn wait_seconds(headers: &HeaderMap) -> Option<u64> {
         .filter_map(|preference| preference.split_once('='))
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))?
         .1;
-    let seconds: u64 = wish.trim().trim_matches('"').parse().ok()?;
+    let seconds: u64 = preference.trim().trim_matches('"').parse().ok()?;
     Some(seconds.min(MAX_WAIT_SECONDS)).filter(|seconds| *seconds > 0)
 }
 

@@ -1,10 +1,10 @@
 //! `GET /orders?status=&customerId=&limit=&cursor=`
 
-use super::{App, answer, cursor};
+use super::{answer, app::App, cursor};
 use crate::{
     domain::{
-        json::parse_uuid,
         limits::{DEFAULT_PAGE, MAX_PAGE},
+        order::parse_id,
     },
     store::{self, order::Filter},
     view::OrderView,
@@ -24,12 +24,12 @@ use utoipa::ToSchema;
 #[serde(rename_all = "camelCase")]
 struct OrderPage<'a> {
     orders: Vec<OrderView<'a>>,
-    /// For the next page; left out on the last one.
+    /// The cursor of the next page; left out on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-/// What is asked for.
+/// The parsed query.
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
     filter: Filter,
@@ -38,7 +38,7 @@ struct Wanted {
 
 type Parameters = Vec<(String, String)>;
 
-/// Orders, newest first.
+/// Lists orders, newest first.
 #[utoipa::path(
     get,
     path = "/orders",
@@ -52,7 +52,7 @@ type Parameters = Vec<(String, String)>;
     responses(
         (status = 200, description = "A page", body = OrderPage),
         (status = 400, description = "A parameter is wrong or unknown", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn list_orders(
@@ -64,12 +64,12 @@ pub async fn list_orders(
     let wanted = parse(&parameters)?;
     let list = async {
         let mut connection = app.reporting.acquire().await?;
-        // One more than shown, to know whether there is a next page.
+        // One order more than shown, to know if there is a next page.
         store::order::list(&mut connection, wanted.filter, wanted.limit + 1).await
     };
-    let mut orders = list
-        .await
-        .map_err(|error: sqlx::Error| Problem::away("orders could not be listed", &error))?;
+    let mut orders = list.await.map_err(|error: sqlx::Error| {
+        Problem::dependency_unavailable("orders could not be listed", &error)
+    })?;
     let more = orders.len() > wanted.limit as usize;
     orders.truncate(wanted.limit as usize);
     let next_cursor = orders
@@ -81,7 +81,7 @@ pub async fn list_orders(
         next_cursor,
     };
     let body = serde_json::to_string(&page)
-        .map_err(|error| Problem::away("orders could not be listed", &error))?;
+        .map_err(|error| Problem::dependency_unavailable("orders could not be listed", &error))?;
     Ok(answer::json_text(StatusCode::OK, body))
 }
 
@@ -99,7 +99,7 @@ fn parse(parameters: &Parameters) -> Result<Wanted, Problem> {
         match name.as_str() {
             "status" => wanted.filter.status = Some(value.parse().map_err(wrong)?),
             "customerId" => {
-                let id = parse_uuid(value).ok_or_else(|| wrong("must be a UUID".to_owned()))?;
+                let id = parse_id(value).ok_or_else(|| wrong("must be a UUID".to_owned()))?;
                 wanted.filter.customer_id = Some(id);
             }
             "limit" => {

@@ -1,49 +1,23 @@
-//! The HTTP API: one file an endpoint, with its errors and its tests.
+//! The HTTP API: one file per endpoint, with its errors and its tests.
 
 pub mod answer;
+mod app;
+pub mod body;
 pub mod cancel_order;
 pub mod cursor;
 pub mod get_order;
 pub mod headers;
 pub mod list_orders;
 pub mod order_events;
+pub mod order_request;
 pub mod place_order;
 
-use crate::{
-    domain::request::RequestRules,
-    intake::{
-        batch::{IntakeError, Job, Outcome},
-        upkeep::Partitions,
-        waiting::Waiters,
-    },
-    saga_log::SagaLog,
-};
-use saga_messaging::{
-    batcher::Batcher,
-    outbox::{Outbox, Relay},
-    pressure::Pressure,
-};
-use sqlx::PgPool;
+pub use app::App;
+
 use std::sync::Arc;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// What the endpoints share.
-pub struct App {
-    /// Certain plans, for single orders and everything that writes.
-    pub pool: PgPool,
-    /// Free plans, for listings.
-    pub reporting: PgPool,
-    pub intake: Batcher<Job, Outcome, IntakeError>,
-    pub outbox: Outbox,
-    pub relay: Relay,
-    pub partitions: Partitions,
-    pub pressure: Pressure,
-    pub waiters: Arc<Waiters>,
-    pub saga_log: SagaLog,
-    pub rules: RequestRules,
-}
-
-/// All endpoints with their OpenAPI.
+/// Returns all endpoints with their OpenAPI document.
 pub fn router(app: Arc<App>) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(place_order::place_order, list_orders::list_orders))

@@ -1,8 +1,8 @@
-//! `GET /orders/{id}/events`: the order's own events and its saga's, in one line of time.
+//! `GET /orders/{id}/events`: the order's own events and its saga's, merged by time.
 
-use super::{App, answer};
+use super::{answer, app::App};
 use crate::{
-    saga_log::SagaStory,
+    saga_log::SagaEvents,
     store::{self, event::OrderEvent},
     view,
 };
@@ -19,22 +19,22 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// An order's story, oldest first.
+/// The events of an order, oldest first.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct OrderStory {
     order_id: Uuid,
     saga_id: Uuid,
-    /// `included`; `not_started`: the orchestrator has not read the start yet; `unavailable`: it cannot be asked, and
-    /// only the order's own events are here.
+    /// `included`: the saga's events are in the list. `not_started`: the orchestrator has not read the start yet.
+    /// `unavailable`: the orchestrator cannot be reached, and the list has only the order's own events.
     #[schema(value_type = String, example = "included")]
     saga: &'static str,
-    /// Each has `at`, `source` (`order` or `saga`) and `type`; the rest depends on the type.
+    /// Each event has `at`, `source` (`order` or `saga`) and `type`; its other members depend on the type.
     #[schema(value_type = Vec<Object>)]
     events: Vec<Map<String, Value>>,
 }
 
-/// Every change of an order, with time and cause.
+/// Lists every change of an order, with time and cause.
 #[utoipa::path(
     get,
     path = "/orders/{id}/events",
@@ -44,7 +44,7 @@ struct OrderStory {
         (status = 200, description = "The order's events and its saga's, oldest first", body = OrderStory),
         (status = 400, description = "The id is no UUID", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "There is no such order", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn order_events(
@@ -58,30 +58,31 @@ pub async fn order_events(
         store::event::of_order(&mut connection, id).await
     };
     let own = read.await.map_err(|error: sqlx::Error| {
-        Problem::away("the order's events could not be read", &error)
+        Problem::dependency_unavailable("the order's events could not be read", &error)
     })?;
-    // An order begins with an event, in one transaction.
+    // An order and its first event are written in one transaction.
     if own.is_empty() {
         return Err(answer::unknown_order(id));
     }
     let story = app.saga_log.of_saga(id, &context.correlation_id).await;
     let story = merge(id, own, story);
-    let body = serde_json::to_string(&story)
-        .map_err(|error| Problem::away("the events could not be written", &error))?;
+    let body = serde_json::to_string(&story).map_err(|error| {
+        Problem::dependency_unavailable("the events could not be written", &error)
+    })?;
     Ok(answer::json_text(StatusCode::OK, body))
 }
 
-fn merge(id: Uuid, own: Vec<OrderEvent>, story: SagaStory) -> OrderStory {
+fn merge(id: Uuid, own: Vec<OrderEvent>, story: SagaEvents) -> OrderStory {
     let (saga, told) = match story {
-        SagaStory::Told(events) => ("included", events),
-        SagaStory::NotStarted => ("not_started", Vec::new()),
-        SagaStory::Unavailable => ("unavailable", Vec::new()),
+        SagaEvents::Available(events) => ("included", events),
+        SagaEvents::NotStarted => ("not_started", Vec::new()),
+        SagaEvents::Unavailable => ("unavailable", Vec::new()),
     };
     let mut events: Vec<(DateTime<Utc>, Map<String, Value>)> = own
         .into_iter()
         .map(|event| (event.at, own_event(event)))
         .collect();
-    // An event whose time cannot be read stays behind the one it came after.
+    // An event without a valid time is placed directly after its predecessor.
     let mut latest = DateTime::<Utc>::MIN_UTC;
     for event in told {
         if let Value::Object(mut event) = event {
@@ -92,7 +93,8 @@ fn merge(id: Uuid, own: Vec<OrderEvent>, story: SagaStory) -> OrderStory {
             events.push((latest, event));
         }
     }
-    // Stable: of one millisecond, the order's own come first, and the saga's keep their sequence.
+    // The sort is stable: in the same millisecond the order's own events come first, and the saga's events keep their
+    // sequence.
     events.sort_by_key(|(at, _)| *at);
     OrderStory {
         order_id: id,
@@ -144,7 +146,7 @@ mod tests {
             own(EventKind::Created, 1_000, json!({})),
             own(EventKind::Cancelled, 3_000, json!({"code": "out_of_stock"})),
         ];
-        let saga = SagaStory::Told(vec![
+        let saga = SagaEvents::Available(vec![
             json!({"sequence": 1, "at": "1970-01-01T00:00:01.000Z", "type": "started"}),
             json!({"sequence": 2, "at": "1970-01-01T00:00:02.000Z", "type": "step_failed"}),
             json!({"sequence": 3, "type": "of_unknown_time"}),
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn without_the_orchestrator_the_own_events_remain() {
         let events = vec![own(EventKind::Created, 1_000, json!({}))];
-        let story = merge(Uuid::from_u128(1), events, SagaStory::Unavailable);
+        let story = merge(Uuid::from_u128(1), events, SagaEvents::Unavailable);
         assert_eq!(types(&story), ["created"]);
         assert_eq!(story.saga, "unavailable");
     }

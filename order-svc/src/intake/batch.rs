@@ -1,24 +1,22 @@
-//! One batch of requests: what is new is written, what was asked before gets its answer.
+//! Handles one batch of requests: new orders are written, and repeated requests get the id of the order that the first
+//! request made.
 
 use super::start;
 use crate::{
     domain::order::Order,
-    store::{
-        self,
-        idempotency::{Claim, Taken},
-    },
-    view,
+    store::{self, idempotency::Claim},
 };
 use metrics::counter;
 use saga_contracts::definition::STARTER_STEP;
 use saga_core::{ids::SagaId, message::OutgoingRecord};
 use saga_messaging::{
+    consumer::BatchError,
     crash_point::CrashPoint,
     outbox::{Outbox, OutboxError, Relay, StagedBatch},
-    participant::inbox,
     partition::PartitionAlarm,
-    rule::BatchError,
 };
+use saga_participant::inbox;
+use saga_postgres::silence::limited;
 use sqlx::{PgConnection, PgPool};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -28,45 +26,32 @@ use thiserror::Error;
 use tracing::debug;
 use uuid::Uuid;
 
-/// A request to take an order in.
+/// A request to accept an order.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// Pending, with its id and home partition.
+    /// The pending order, with its id and home partition.
     pub order: Order,
     pub idempotency: Option<Idempotency>,
     pub traceparent: String,
 }
 
-/// What a request that carries an `Idempotency-Key` is remembered by.
+/// The data by which a request with an `Idempotency-Key` is recognized when it is repeated.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
     pub key: String,
     pub request_hash: [u8; 32],
-    pub preference_applied: Option<String>,
-    /// For so long the request waits for a better answer; 0 if it does not.
-    pub wait_seconds: u64,
 }
 
-/// The answer that stands under a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredAnswer {
-    pub order_id: Uuid,
-    pub body: String,
-    pub preference_applied: Option<String>,
-}
-
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Committed: never lost from here on.
+    /// The order is committed, so it cannot be lost any more.
     Accepted,
-    /// Asked before: the same answer again.
-    Stored(StoredAnswer),
-    /// Asked before, and not answered yet.
-    InProgress,
-    /// The key was used for something else.
+    /// The request is a repetition; this is the order that the first request made.
+    Existing(Uuid),
+    /// The key was used for a different request.
     KeyReused,
-    /// This request alone cannot be written.
+    /// Only this request could not be written.
     Failed(IntakeError),
 }
 
@@ -74,10 +59,10 @@ pub enum Outcome {
 pub enum IntakeError {
     #[error("the order could not be stored")]
     Store(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// A value that the database refuses; a check that should have come earlier is missing.
+    /// The database refuses a value that an earlier check should have refused.
     #[error("a value of the order cannot be stored")]
     Data(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    #[error("whether the order was stored is not known")]
+    #[error("it is unknown if the order was stored")]
     Unknown(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
@@ -105,13 +90,13 @@ impl From<OutboxError> for IntakeError {
     }
 }
 
-/// Writes batches.
+/// Writes batches of requests.
 #[derive(Clone)]
 pub struct Intake {
     pub pool: PgPool,
     pub outbox: Outbox,
     pub relay: Relay,
-    /// An order is a row of the barrier too.
+    /// Raised if the barrier record of an order finds no partition.
     pub partition_alarm: PartitionAlarm,
 }
 
@@ -128,26 +113,23 @@ impl Job {
         Some(Claim {
             customer_id: self.order.customer_id,
             key: idempotency.key.clone(),
-            request_hash: idempotency.request_hash,
+            request_hash: idempotency.request_hash.to_vec(),
             order_id: self.order.id,
-            answer: view::body(&self.order),
-            preference_applied: idempotency.preference_applied.clone(),
-            wait_seconds: idempotency.wait_seconds,
         })
     }
 }
 
 impl Intake {
-    /// One transaction over all; if the database refuses a value, one each, so that only its own request fails.
+    /// Writes all jobs in one transaction. If the database refuses a value, writes each job in its own transaction, so
+    /// that only the job with that value fails.
     pub async fn take_in(&self, jobs: Vec<Job>) -> Result<Vec<Outcome>, IntakeError> {
-        match self.attempt(&jobs).await {
+        match self.attempt_unless_silent(&jobs).await {
             Err(IntakeError::Data(_)) if jobs.len() > 1 => {
                 let mut outcomes = Vec::with_capacity(jobs.len());
                 for job in &jobs {
-                    let single = self.attempt(std::slice::from_ref(job)).await;
-                    outcomes.push(single.map_or_else(Outcome::Failed, |mut one| {
-                        one.pop().unwrap_or(Outcome::InProgress)
-                    }));
+                    let only = std::slice::from_ref(job);
+                    let single = self.attempt_unless_silent(only).await;
+                    outcomes.extend(single.unwrap_or_else(|error| vec![Outcome::Failed(error)]));
                 }
                 Ok(outcomes)
             }
@@ -155,13 +137,23 @@ impl Intake {
         }
     }
 
+    /// Limits one attempt in time. The outcome is unknown if the connection goes silent, because that may happen during
+    /// the commit.
+    async fn attempt_unless_silent(&self, jobs: &[Job]) -> Result<Vec<Outcome>, IntakeError> {
+        limited(async { Ok::<_, sqlx::Error>(self.attempt(jobs).await) })
+            .await
+            .unwrap_or_else(|silent| Err(IntakeError::Unknown(Arc::new(silent))))
+    }
+
     async fn attempt(&self, jobs: &[Job]) -> Result<Vec<Outcome>, IntakeError> {
-        let leaders = fold(jobs);
         let mut transaction = self.pool.begin().await?;
-        let (won, taken) = settle_keys(&mut transaction, jobs, &leaders).await?;
+        let holders = settle_keys(&mut transaction, jobs).await?;
+        let outcomes: Vec<Outcome> = jobs.iter().map(|job| outcome(job, &holders)).collect();
         let accepted: Vec<&Job> = jobs
             .iter()
-            .filter(|job| job.idempotency.is_none() || won.contains(&job.order.id))
+            .zip(&outcomes)
+            .filter(|(_, outcome)| matches!(outcome, Outcome::Accepted))
+            .map(|(job, _)| job)
             .collect();
         let staged = if accepted.is_empty() {
             None
@@ -179,7 +171,7 @@ impl Intake {
         }
         counter!("orders_accepted_total").increment(accepted.len() as u64);
         for job in &accepted {
-            // At `info`, its request's line says the same.
+            // At `info`, the request's own log line already says this.
             debug!(
                 order.id = %job.order.id,
                 saga.id = %job.order.id,
@@ -187,14 +179,11 @@ impl Intake {
                 "order accepted"
             );
         }
-        Ok(jobs
-            .iter()
-            .map(|job| outcome(job, jobs, &leaders, &won, &taken))
-            .collect())
+        Ok(outcomes)
     }
 
-    /// Everything that makes an order: the row with its first event, the barrier record of the step that this is, and the
-    /// message that starts its saga.
+    /// Writes the orders with their first events, the barrier records of the sagas' first step, which the orders
+    /// themselves are, and the messages that start the sagas.
     async fn write(
         &self,
         tx: &mut PgConnection,
@@ -202,7 +191,7 @@ impl Intake {
     ) -> Result<StagedBatch, IntakeError> {
         let orders: Vec<&Order> = accepted.iter().map(|job| &job.order).collect();
         store::order::insert(tx, &orders).await?;
-        // Without it, the saga's `order.cancel` would find no work of this step and be an empty compensation.
+        // Without this record, the saga's `order.cancel` would find no work of this step and be an empty compensation.
         let sagas: Vec<SagaId> = orders.iter().map(|order| SagaId(order.id)).collect();
         inbox::record_started(tx, &sagas, STARTER_STEP)
             .await
@@ -215,91 +204,50 @@ impl Intake {
     }
 }
 
-/// For each key, the first job of the batch that carries it; the others are duplicates of that one.
-fn fold(jobs: &[Job]) -> BTreeMap<KeyRef<'_>, usize> {
+/// Returns, for each key, the first job of the batch with that key. Later jobs with the key are duplicates of it.
+fn fold(jobs: &[Job]) -> BTreeMap<KeyRef<'_>, &Job> {
     let mut leaders = BTreeMap::new();
-    for (n, job) in jobs.iter().enumerate() {
+    for job in jobs {
         if let Some(key) = job.key() {
-            leaders.entry(key).or_insert(n);
+            leaders.entry(key).or_insert(job);
         }
     }
     leaders
 }
 
-/// The orders that got their keys, and what stands under the other keys.
+/// Returns the holder of each key in the batch: the batch's first job with that key, or an earlier request.
 async fn settle_keys(
     tx: &mut PgConnection,
     jobs: &[Job],
-    leaders: &BTreeMap<KeyRef<'_>, usize>,
-) -> Result<(HashSet<Uuid>, HashMap<(Uuid, String), Taken>), sqlx::Error> {
-    let claims: Vec<Claim> = leaders.values().filter_map(|n| jobs[*n].claim()).collect();
+) -> Result<HashMap<(Uuid, String), Claim>, sqlx::Error> {
+    let claims: Vec<Claim> = fold(jobs).into_values().filter_map(Job::claim).collect();
     if claims.is_empty() {
-        return Ok((HashSet::new(), HashMap::new()));
+        return Ok(HashMap::new());
     }
     let won: HashSet<Uuid> = store::idempotency::claim(tx, &claims)
         .await?
         .into_iter()
         .collect();
-    let lost: Vec<KeyRef<'_>> = leaders
-        .iter()
-        .filter(|(_, n)| !won.contains(&jobs[**n].order.id))
-        .map(|(key, _)| *key)
-        .collect();
-    if lost.is_empty() {
-        return Ok((won, HashMap::new()));
-    }
-    let taken = store::idempotency::taken(tx, &lost).await?;
-    let by_key = taken
+    let (mut holders, lost): (Vec<Claim>, Vec<Claim>) = claims
         .into_iter()
-        .map(|row| ((row.customer_id, row.key.clone()), row));
-    Ok((won, by_key.collect()))
+        .partition(|claim| won.contains(&claim.order_id));
+    if !lost.is_empty() {
+        holders.extend(store::idempotency::holders(tx, &lost).await?);
+    }
+    Ok(holders
+        .into_iter()
+        .map(|claim| ((claim.customer_id, claim.key.clone()), claim))
+        .collect())
 }
 
-fn outcome(
-    job: &Job,
-    jobs: &[Job],
-    leaders: &BTreeMap<KeyRef<'_>, usize>,
-    won: &HashSet<Uuid>,
-    taken: &HashMap<(Uuid, String), Taken>,
-) -> Outcome {
-    let Some(idempotency) = &job.idempotency else {
-        return Outcome::Accepted;
-    };
-    if won.contains(&job.order.id) {
-        return Outcome::Accepted;
+fn outcome(job: &Job, holders: &HashMap<(Uuid, String), Claim>) -> Outcome {
+    let holder = job.idempotency.as_ref().and_then(|idempotency| {
+        let key = (job.order.customer_id, idempotency.key.clone());
+        Some((holders.get(&key)?, idempotency))
+    });
+    match holder {
+        Some((holder, asked)) if holder.request_hash != asked.request_hash => Outcome::KeyReused,
+        Some((holder, _)) if holder.order_id != job.order.id => Outcome::Existing(holder.order_id),
+        Some(_) | None => Outcome::Accepted,
     }
-    let key = (job.order.customer_id, idempotency.key.clone());
-    if let Some(row) = taken.get(&key) {
-        return judge(row, &idempotency.request_hash);
-    }
-    let leader = leaders
-        .get(&(key.0, key.1.as_str()))
-        .and_then(|n| jobs[*n].claim());
-    leader.map_or(Outcome::InProgress, |claim| {
-        let row = Taken {
-            customer_id: claim.customer_id,
-            key: claim.key,
-            request_hash: claim.request_hash.to_vec(),
-            order_id: claim.order_id,
-            answer: claim.answer,
-            preference_applied: claim.preference_applied,
-            answer_in_seconds: claim.wait_seconds as i64,
-        };
-        judge(&row, &idempotency.request_hash)
-    })
-}
-
-/// What a request gets that comes second.
-fn judge(row: &Taken, request_hash: &[u8; 32]) -> Outcome {
-    if row.request_hash != request_hash {
-        return Outcome::KeyReused;
-    }
-    if row.answer_in_seconds > 0 {
-        return Outcome::InProgress;
-    }
-    Outcome::Stored(StoredAnswer {
-        order_id: row.order_id,
-        body: row.answer.clone(),
-        preference_applied: row.preference_applied.clone(),
-    })
 }

@@ -1,9 +1,9 @@
-//! Taking orders in: many requests, one transaction, one outbox row.
+//! Accepts orders: many requests, one transaction, one outbox row.
 //!
 //! ```text
 //! requests ──▶ batcher ──▶ keys ─▶ orders + created events + barrier records + outbox row ─▶ COMMIT ──▶ 201s
 //!                          │                                                                  └──▶ relay ─▶ Kafka
-//!                          └─ taken: the stored answer, 409 or 422
+//!                          └─ taken: the order that it made, or 422
 //! ```
 
 pub mod batch;

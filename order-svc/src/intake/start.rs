@@ -1,6 +1,6 @@
-//! The message that starts an order's saga.
+//! Builds the message that starts an order's saga.
 
-use crate::{SOURCE, domain::order::Order};
+use crate::domain::order::Order;
 use saga_contracts::{
     message_type,
     payload::{OrderCreated, OrderItem},
@@ -11,7 +11,10 @@ use saga_core::{
     message::{OutgoingRecord, StartSaga, Trace},
 };
 
-/// The start message, to the order's home partition.
+/// The `ce_source` of every message of this service.
+pub const SOURCE: &str = "/order-svc";
+
+/// Returns the start message, addressed to the order's home partition.
 pub fn record(order: &Order, traceparent: &str) -> OutgoingRecord {
     let created = OrderCreated {
         order_id: order.id,
@@ -44,7 +47,7 @@ pub fn record(order: &Order, traceparent: &str) -> OutgoingRecord {
     )
 }
 
-/// What every message about an order carries along.
+/// Returns the trace that every message about an order carries.
 pub fn trace(correlation_id: &str, traceparent: &str) -> Trace {
     Trace {
         correlation_id: correlation_id.to_owned(),

@@ -1,9 +1,10 @@
-//! What goes on beside the requests: the partition count, forgotten keys, and how many orders are pending.
+//! Background tasks: refreshes the partition count, deletes expired keys, and counts pending orders.
 
 use crate::store;
 use metrics::gauge;
 use saga_contracts::topic;
 use saga_messaging::{kafka::KafkaWriter, log::LogError};
+use saga_postgres::silence::limited;
 use sqlx::PgPool;
 use std::{
     sync::{
@@ -16,8 +17,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Partitions of `saga.inputs` as last seen. Kept while the broker is away, so that orders are still taken; a count
-/// that has grown since only means that the new partitions are not used yet.
+/// The number of partitions of `saga.inputs` at the last refresh. The number is kept while the broker is unavailable,
+/// so that orders are still accepted. If the topic has grown since, the new partitions are only not used yet.
 #[derive(Clone, Debug, Default)]
 pub struct Partitions(Arc<AtomicI32>);
 
@@ -26,7 +27,7 @@ impl Partitions {
         Self(Arc::new(AtomicI32::new(count)))
     }
 
-    /// `None` until the broker has been reached once.
+    /// Returns the number of partitions, or `None` until the broker has been reached once.
     pub fn get(&self) -> Option<i32> {
         Some(self.0.load(Ordering::Relaxed)).filter(|count| *count > 0)
     }
@@ -36,16 +37,16 @@ impl Partitions {
     }
 }
 
-/// Partitions are added by hand, and rarely.
+/// The interval between two refreshes. Partitions are added by hand, and rarely.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 const PENDING_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(10);
-/// Keys that one statement forgets, so that none holds its locks for long.
+/// The number of keys that one statement deletes, so that no statement holds its locks for long.
 const FORGET_LIMIT: i64 = 10_000;
-/// The count of pending orders stops here, so that a backlog does not make itself worse.
+/// The count of pending orders stops at this number, so that counting does not slow down a service with a backlog.
 const PENDING_BOUND: i64 = 100_000;
 
-/// Once the count is known, orders can be taken.
+/// Refreshes the partition count. Orders can be accepted once the count is known.
 pub async fn count_partitions(
     partitions: &Partitions,
     writer: &KafkaWriter,
@@ -55,7 +56,7 @@ pub async fn count_partitions(
     Ok(())
 }
 
-/// Keeps the partition count.
+/// Refreshes the partition count periodically until `stop`.
 pub async fn watch_partitions(
     partitions: Partitions,
     writer: KafkaWriter,
@@ -79,7 +80,7 @@ pub async fn watch_partitions(
     }
 }
 
-/// Forgets keys after their day, and counts pending orders.
+/// Deletes keys that are older than a day, and counts pending orders, until `stop`.
 pub async fn tend_database(pool: PgPool, stop: CancellationToken) {
     let mut pending = interval(PENDING_EVERY);
     let mut forget = interval(FORGET_EVERY);
@@ -88,13 +89,13 @@ pub async fn tend_database(pool: PgPool, stop: CancellationToken) {
     loop {
         let result = tokio::select! {
             () = stop.cancelled() => return,
-            _ = pending.tick() => count_pending(&pool).await,
-            _ = forget.tick() => forget_keys(&pool).await,
+            _ = pending.tick() => limited(count_pending(&pool)).await,
+            _ = forget.tick() => limited(forget_keys(&pool)).await,
         };
         if let Err(error) = result {
             warn!(
                 error = &error as &dyn std::error::Error,
-                "upkeep failed, it is tried again"
+                "upkeep failed, it will be retried"
             );
         }
     }

@@ -1,25 +1,15 @@
 //! `Prefer: wait`: requests that are answered when their order has ended.
 //!
-//! Which copy of the service handles an order's end is Kafka's choice, so the one place to look is the table. One
-//! poller looks for all who wait here, and only while somebody waits; a batch that ends orders in this process gives
-//! it a nudge, so that the usual wait is not rounded up to the next tick.
+//! Kafka decides which instance of the service handles an order's end, so the wait polls the table. One poller serves
+//! all waiting requests of a process, and only while there are any. A batch that ends orders in this process wakes the
+//! poller, so that a usual wait is not rounded up to the next tick.
 //!
-//! ```text
-//! request ── register ──▶ commit ──▶ wait ──────────────────────────▶ answer: final, or what was stored
-//!               │                     ▲ or the deadline: deregister ──▶ answer: what was stored
-//!               ▼                     │
-//!            poller: ended? ──▶ replace the stored answer of its key ──▶ settle
-//! ```
-//!
-//! The answer stored under a request's `Idempotency-Key` is the one that is sent: the poller replaces it before the
-//! request hears of the end, and a request that gives up first takes itself off the list, after which nobody replaces
-//! it any more.
+//! Several requests may wait for one order: a client that disconnected and repeats its request with the same
+//! `Idempotency-Key` waits beside its first request. Reading the table instead of a signal makes it irrelevant when a
+//! wait begins.
 
-use crate::{
-    domain::order::Order,
-    store::{self, idempotency::BetterAnswer},
-    view,
-};
+use crate::{store, view};
+use saga_postgres::silence::limited;
 use sqlx::PgPool;
 use std::{
     collections::{HashMap, HashSet},
@@ -34,43 +24,33 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
-/// Requests that wait at once: each tick asks for all of them in one statement. Further ones are answered at once.
+/// The maximum number of waiting requests. Each tick reads the orders of all of them in one statement. Further requests
+/// are answered at once.
 pub const MAX_WAITERS: usize = 2_000;
-/// Between two looks.
+/// The interval between two polls.
 const TICK: Duration = Duration::from_millis(20);
-/// Between two looks after a nudge, which comes shortly before the commit that it announces.
+/// The interval between two polls after a wake-up, which comes shortly before the commit that it announces.
 const QUICK_TICK: Duration = Duration::from_millis(3);
 const QUICK_TICKS: u32 = 4;
-/// While the database is away.
+/// The interval between two polls while the database is unavailable.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(250);
 
-/// Whom an answer is stored for: customer and key.
-pub type KeyOf = (Uuid, String);
-
-/// How a wait ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// The order has ended; this is the answer.
-    Final(String),
-    /// The answer of the beginning stands.
-    Initial,
-    /// The poller was interrupted while it replaced the stored answer: read it.
-    Unclear,
-}
-
+/// A waiting request, with the channel for its order's final body.
 struct Waiter {
-    key: Option<KeyOf>,
-    settle: oneshot::Sender<Settled>,
+    order_id: Uuid,
+    ended: oneshot::Sender<String>,
 }
 
 #[derive(Default)]
 struct List {
-    waiters: HashMap<Uuid, Waiter>,
-    /// Nobody looks any more, so nobody may wait.
+    waiters: HashMap<u64, Waiter>,
+    /// The number of the last ticket; tickets are counted up from one.
+    next: u64,
+    /// The poller has stopped, so new requests are not added.
     closed: bool,
 }
 
-/// Everyone who waits in this process.
+/// All waiting requests of this process.
 #[derive(Default)]
 pub struct Waiters {
     list: Mutex<List>,
@@ -78,42 +58,52 @@ pub struct Waiters {
     nudged: Notify,
 }
 
-/// A place on the list; dropping it leaves the list.
+/// A waiting request's entry in the list. Dropping the ticket removes the entry.
 pub struct Ticket {
     waiters: Arc<Waiters>,
-    order_id: Uuid,
-    settled: oneshot::Receiver<Settled>,
+    number: u64,
+    ended: oneshot::Receiver<String>,
 }
 
 impl Waiters {
-    /// Puts a request on the list, before its order is committed, so that no end can be missed. `None`: it is full,
-    /// or the process is stopping.
-    pub fn register(self: &Arc<Self>, order_id: Uuid, key: Option<KeyOf>) -> Option<Ticket> {
-        let (settle, settled) = oneshot::channel();
-        {
+    /// Adds a request to the list. Returns `None` if the list is full or the process is stopping.
+    pub fn register(self: &Arc<Self>, order_id: Uuid) -> Option<Ticket> {
+        let (sender, ended) = oneshot::channel();
+        let waiter = Waiter {
+            order_id,
+            ended: sender,
+        };
+        let number = {
             let mut list = self.list();
             if list.closed || list.waiters.len() >= MAX_WAITERS {
                 return None;
             }
-            list.waiters.insert(order_id, Waiter { key, settle });
-        }
+            list.next += 1;
+            let number = list.next;
+            list.waiters.insert(number, waiter);
+            number
+        };
         self.arrived.notify_one();
         Some(Ticket {
             waiters: Arc::clone(self),
-            order_id,
-            settled,
+            number,
+            ended,
         })
     }
 
-    /// Orders are about to end in this process.
+    /// Returns the number of waiting requests.
+    pub fn count(&self) -> usize {
+        self.list().waiters.len()
+    }
+
+    /// Wakes the poller, because orders are about to end in this process.
     pub fn nudge(&self) {
         if !self.list().waiters.is_empty() {
             self.nudged.notify_one();
         }
     }
 
-    /// Looks for ended orders until `stop`; then everyone gets the answer of the beginning. A look is never broken off:
-    /// it may be replacing answers.
+    /// Polls for ended orders until `stop`, and then ends every wait.
     pub async fn run(&self, pool: PgPool, stop: CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
@@ -122,14 +112,9 @@ impl Waiters {
             }
             self.look_while_needed(&pool, &stop).await;
         }
-        let left: Vec<Waiter> = {
-            let mut list = self.list();
-            list.closed = true;
-            list.waiters.drain().map(|(_, waiter)| waiter).collect()
-        };
-        for waiter in left {
-            settle(waiter.settle, Settled::Initial);
-        }
+        let mut list = self.list();
+        list.closed = true;
+        list.waiters.clear();
     }
 
     async fn somebody(&self) {
@@ -143,7 +128,7 @@ impl Waiters {
         while !self.list().waiters.is_empty() {
             let started = Instant::now();
             let mut pause = TICK;
-            if let Err(error) = self.tick(pool).await {
+            if let Err(error) = limited(self.tick(pool)).await {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "looking for ended orders failed"
@@ -153,7 +138,7 @@ impl Waiters {
                 quick_ticks -= 1;
                 pause = QUICK_TICK;
             }
-            // A busy database is not asked more often than it answers.
+            // The pause is at least as long as the last poll took, so that a busy database is not overloaded.
             pause = pause.max(started.elapsed());
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -166,82 +151,47 @@ impl Waiters {
         }
     }
 
-    /// One look: settles everyone whose order has ended.
+    /// Polls once and ends every wait for an order that has ended.
     pub async fn tick(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let ids: Vec<Uuid> = self.list().waiters.keys().copied().collect();
+        let ids: HashSet<Uuid> = self.list().waiters.values().map(|w| w.order_id).collect();
+        let ids: Vec<Uuid> = ids.into_iter().collect();
         let mut connection = pool.acquire().await?;
         let ended = store::order::ended(&mut connection, &ids).await?;
-        let ended: Vec<(Order, Waiter)> = {
-            let mut list = self.list();
-            ended
-                .into_iter()
-                .filter_map(|order| list.waiters.remove(&order.id).map(|waiter| (order, waiter)))
-                .collect()
-        };
-        // From here on these requests do not answer on their own; should the replacement fail, dropping their
-        // senders tells them to read what is stored.
-        let better: Vec<BetterAnswer> = ended
+        let ended: HashMap<Uuid, String> = ended
             .iter()
-            .filter_map(|(order, waiter)| {
-                let (customer_id, key) = waiter.key.clone()?;
-                Some(BetterAnswer {
-                    customer_id,
-                    key,
-                    order_id: order.id,
-                    answer: view::body(order),
-                })
-            })
+            .map(|order| (order.id, view::body(order)))
             .collect();
-        let replaced: HashSet<Uuid> = if better.is_empty() {
-            HashSet::new()
-        } else {
-            store::idempotency::answer(&mut connection, &better)
-                .await?
-                .into_iter()
-                .collect()
-        };
-        for (order, waiter) in ended {
-            let free = waiter.key.is_none() || replaced.contains(&order.id);
-            let outcome = if free {
-                Settled::Final(view::body(&order))
-            } else {
-                Settled::Initial
-            };
-            settle(waiter.settle, outcome);
+        let mut list = self.list();
+        let done = list
+            .waiters
+            .extract_if(|_, waiter| ended.contains_key(&waiter.order_id));
+        for (_, waiter) in done {
+            let sent = waiter.ended.send(ended[&waiter.order_id].clone());
+            if sent.is_err() {
+                tracing::trace!("a waiting request was cancelled");
+            }
         }
         Ok(())
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
-        // Nothing panics while it is held, and the map is whole in any case.
+        // No code panics while it holds the lock, and the map is consistent in any case.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whoever waited may have hung up.
-fn settle(to: oneshot::Sender<Settled>, outcome: Settled) {
-    if to.send(outcome).is_err() {
-        tracing::trace!("a waiting request went away");
-    }
-}
-
 impl Ticket {
-    /// Waits for the order's end, at most until `deadline`.
-    pub async fn wait(mut self, deadline: Instant) -> Settled {
-        if let Ok(settled) = tokio::time::timeout_at(deadline, &mut self.settled).await {
-            return settled.unwrap_or(Settled::Unclear);
-        }
-        if self.waiters.list().waiters.remove(&self.order_id).is_some() {
-            return Settled::Initial;
-        }
-        // The poller is replacing the answer at this moment.
-        (&mut self.settled).await.unwrap_or(Settled::Unclear)
+    /// Waits for the order's end until `deadline`, and returns the order's final body, or `None` if the order had not
+    /// ended when the wait was over.
+    pub async fn wait(mut self, deadline: Instant) -> Option<String> {
+        let ended = tokio::time::timeout_at(deadline, &mut self.ended).await;
+        ended.ok()?.ok()
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.waiters.list().waiters.remove(&self.order_id);
+        self.waiters.list().waiters.remove(&self.number);
     }
 }
 
@@ -254,32 +204,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deadline_ends_the_wait_with_the_answer_of_the_beginning() {
+    async fn a_deadline_ends_the_wait() {
         let waiters = Arc::new(Waiters::default());
-        let ticket = waiters.register(Uuid::from_u128(1), None).expect("a place");
-        assert_eq!(ticket.wait(soon()).await, Settled::Initial);
+        let ticket = waiters.register(Uuid::from_u128(1)).expect("a place");
+        assert_eq!(ticket.wait(soon()).await, None);
         assert!(waiters.list().waiters.is_empty());
     }
 
     #[tokio::test]
-    async fn whoever_goes_away_leaves_the_list() {
+    async fn a_canceled_wait_keeps_other_waits_for_the_same_order() {
         let waiters = Arc::new(Waiters::default());
-        drop(waiters.register(Uuid::from_u128(1), None));
+        let first = waiters.register(Uuid::from_u128(1)).expect("a place");
+        let second = waiters.register(Uuid::from_u128(1)).expect("a place");
+        drop(first);
+        assert_eq!(waiters.list().waiters.len(), 1);
+        drop(second);
         assert!(waiters.list().waiters.is_empty());
     }
 
     #[tokio::test]
-    async fn an_interrupted_replacement_is_unclear() {
+    async fn a_stop_ends_every_wait_and_refuses_new_ones() {
         let waiters = Arc::new(Waiters::default());
-        let ticket = waiters.register(Uuid::from_u128(1), None).expect("a place");
-        drop(waiters.list().waiters.remove(&Uuid::from_u128(1)));
-        assert_eq!(ticket.wait(soon()).await, Settled::Unclear);
-    }
-
-    #[tokio::test]
-    async fn a_stop_answers_everyone_and_nobody_waits_after_it() {
-        let waiters = Arc::new(Waiters::default());
-        let ticket = waiters.register(Uuid::from_u128(1), None).expect("a place");
+        let ticket = waiters.register(Uuid::from_u128(1)).expect("a place");
         let (pool, stop) = (
             PgPool::connect_lazy("postgres://nobody@127.0.0.1:9/x"),
             CancellationToken::new(),
@@ -287,17 +233,17 @@ mod tests {
         stop.cancel();
         waiters.run(pool.expect("a lazy pool"), stop).await;
         let later = Instant::now() + Duration::from_mins(1);
-        assert_eq!(ticket.wait(later).await, Settled::Initial);
-        assert!(waiters.register(Uuid::from_u128(2), None).is_none());
+        assert_eq!(ticket.wait(later).await, None);
+        assert!(waiters.register(Uuid::from_u128(2)).is_none());
     }
 
     #[tokio::test]
     async fn the_list_is_bounded() {
         let waiters = Arc::new(Waiters::default());
-        let places: Vec<_> = (0..MAX_WAITERS as u128)
-            .map(|n| waiters.register(Uuid::from_u128(n), None))
+        let places: Vec<_> = (0..MAX_WAITERS)
+            .map(|_| waiters.register(Uuid::from_u128(1)))
             .collect();
         assert!(places.iter().all(Option::is_some));
-        assert!(waiters.register(Uuid::from_u128(u128::MAX), None).is_none());
+        assert!(waiters.register(Uuid::from_u128(1)).is_none());
     }
 }

@@ -1,30 +1,31 @@
-//! order-svc as a participant: a whole batch of `order.confirm` and `order.cancel` at once.
+//! order-svc as a participant: handles a whole batch of `order.confirm` and `order.cancel` at once.
 //!
-//! Every order of the batch is locked in key order, each command is decided in memory in log order, and the net
-//! changes are written by one statement each. Duplicates, late actions and `resolve` are the barrier's and do not
-//! get here.
+//! Every order of the batch is locked in key order, each command is decided in memory in log order, and the resulting
+//! changes are written by one statement. The barrier handles duplicates, late actions and `resolve`, which do not reach
+//! this handler.
 
 use crate::{
     domain::{
-        decide::{Decision, Wanted, decide, reason_of},
+        decide::{Asking, Decision, Wanted, decide, reason_of},
         order::OrderStatus,
     },
     intake::waiting::Waiters,
     store::{
         self,
-        order::{End, Standing},
+        order::{End, OrderState},
     },
 };
 use async_trait::async_trait;
 use metrics::{counter, histogram};
 use saga_contracts::{
-    fault_code, message_type,
+    message_type::{ORDER_CANCEL, ORDER_CANCELLED, ORDER_CONFIRM, ORDER_CONFIRMED},
     payload::{CancelOrder, OrderDecided, OrderRef},
 };
-use saga_core::message::{Command, Fault};
-use saga_messaging::participant::{Answer, BatchHandler, HandlerError, read_payload};
+use saga_participant::{
+    Answer, Command, Failure, HandlerError,
+    batch::{BatchHandler, Commands},
+};
 use saga_service::clock;
-use serde_json::json;
 use sqlx::PgConnection;
 use std::{
     collections::{BTreeSet, HashMap},
@@ -37,84 +38,55 @@ pub struct OrderParticipant {
     pub waiters: Arc<Waiters>,
 }
 
-/// The orders of a batch, and how they end.
+/// The orders of a batch, and their ends so far.
 pub struct Rows {
-    standings: HashMap<Uuid, Standing>,
+    states: HashMap<Uuid, OrderState>,
     ends: Vec<End>,
 }
 
-/// Why a command cannot even be decided.
-enum Unreadable {
-    /// A newer version may know it.
-    UnknownType,
-    Payload(String),
+/// The payload of a command.
+pub enum OrderCommand {
+    Confirm(OrderRef),
+    Cancel(CancelOrder),
 }
 
-/// What a command asks for.
-fn read(command: &Command) -> Result<(Uuid, Wanted), Unreadable> {
-    let invalid = Unreadable::Payload;
-    match command.command_type.as_str() {
-        message_type::ORDER_CONFIRM => {
-            let order: OrderRef = read_payload(command).map_err(invalid)?;
-            Ok((order.order_id, Wanted::Confirmed))
+impl OrderCommand {
+    fn order_id(&self) -> Uuid {
+        match self {
+            Self::Confirm(order) => order.order_id,
+            Self::Cancel(order) => order.order_id,
         }
-        message_type::ORDER_CANCEL => {
-            let order: CancelOrder = read_payload(command).map_err(invalid)?;
-            Ok((order.order_id, Wanted::Cancelled(reason_of(order.cause))))
+    }
+
+    /// Returns the end that the command asks for.
+    fn wanted(self) -> Wanted {
+        match self {
+            Self::Confirm(_) => Wanted::Confirmed,
+            Self::Cancel(order) => Wanted::Cancelled(reason_of(order.cause)),
         }
-        _ => Err(Unreadable::UnknownType),
     }
 }
 
-fn success(order_id: Uuid, status: OrderStatus) -> Answer {
-    let reply_type = match status {
-        OrderStatus::Confirmed => message_type::ORDER_CONFIRMED,
-        OrderStatus::Cancelled | OrderStatus::Pending => message_type::ORDER_CANCELLED,
-    };
-    let decided = OrderDecided {
+fn success(order_id: Uuid, status: OrderStatus) -> Result<Answer, Failure> {
+    Answer::success(OrderDecided {
         order_id,
         status: status.as_str().to_owned(),
-    };
-    Answer::Success {
-        reply_type: reply_type.to_owned(),
-        result: json!(decided),
-    }
-}
-
-fn failure(fault: Fault) -> Answer {
-    Answer::Failure {
-        reply_type: message_type::ORDER_REFUSED.to_owned(),
-        fault,
-    }
+    })
 }
 
 impl Rows {
-    fn decide(&mut self, command: &Command) -> Answer {
-        let (order_id, wanted) = match read(command) {
-            Ok(read) => read,
-            Err(Unreadable::Payload(why)) => {
-                let message = format!("the payload is not as expected: {why}");
-                return failure(Fault::new(fault_code::INVALID_PAYLOAD, message));
-            }
-            Err(Unreadable::UnknownType) => {
-                let message = format!("order-svc does not know '{}'", command.command_type);
-                return Answer::Error {
-                    fault: Fault::new(fault_code::UNKNOWN_COMMAND, message),
-                };
-            }
-        };
-        let status = self
-            .standings
-            .get(&order_id)
-            .map(|standing| standing.status);
-        match decide(status, wanted) {
+    fn decide(&mut self, saga_id: Uuid, command: OrderCommand) -> Result<Answer, Failure> {
+        let order_id = command.order_id();
+        let status = self.states.get(&order_id).map(|state| state.status);
+        let asking = Asking { order_id, saga_id };
+        match decide(asking, status, command.wanted()) {
             Decision::End(wanted) => {
                 let (status, reason) = match wanted {
                     Wanted::Confirmed => (OrderStatus::Confirmed, None),
                     Wanted::Cancelled(reason) => (OrderStatus::Cancelled, Some(reason)),
                 };
-                if let Some(standing) = self.standings.get_mut(&order_id) {
-                    standing.status = status;
+                if let Some(state) = self.states.get_mut(&order_id) {
+                    state.status = status;
                 }
                 self.ends.push(End {
                     id: order_id,
@@ -125,16 +97,16 @@ impl Rows {
                 success(order_id, status)
             }
             Decision::Already(status) => success(order_id, status),
-            Decision::Refuse(fault) => failure(fault),
-            Decision::Retry(fault) => Answer::Error { fault },
+            Decision::Refuse(fault) => Err(Failure::Business(fault)),
+            Decision::Retry(fault) => Err(Failure::Technical(fault)),
         }
     }
 
     fn report(&self) {
         for end in &self.ends {
             counter!("orders_ended_total", "status" => end.status.as_str()).increment(1);
-            if let Some(standing) = self.standings.get(&end.id) {
-                let took = (end.at - standing.created_at).to_std().unwrap_or_default();
+            if let Some(state) = self.states.get(&end.id) {
+                let took = (end.at - state.created_at).to_std().unwrap_or_default();
                 histogram!("order_duration_seconds", "status" => end.status.as_str())
                     .record(took.as_secs_f64());
             }
@@ -144,58 +116,53 @@ impl Rows {
 
 #[async_trait]
 impl BatchHandler for OrderParticipant {
+    type Command = OrderCommand;
     type Rows = Rows;
+
+    fn commands() -> Commands<OrderCommand> {
+        Commands::new()
+            .on(ORDER_CONFIRM, ORDER_CONFIRMED, OrderCommand::Confirm)
+            .on(ORDER_CANCEL, ORDER_CANCELLED, OrderCommand::Cancel)
+    }
 
     async fn load(
         &self,
         tx: &mut PgConnection,
-        commands: &[&Command],
+        commands: &[Command<OrderCommand>],
     ) -> Result<Rows, HandlerError> {
         let ids: BTreeSet<Uuid> = commands
             .iter()
-            .filter_map(|command| read(command).ok())
-            .map(|(id, _)| id)
+            .map(|command| command.payload.order_id())
             .collect();
         let ids: Vec<Uuid> = ids.into_iter().collect();
-        let standings = store::order::lock_all(tx, &ids).await?;
+        let states = store::order::lock_all(tx, &ids).await?;
         Ok(Rows {
-            standings: standings
-                .into_iter()
-                .map(|standing| (standing.id, standing))
-                .collect(),
+            states: states.into_iter().map(|state| (state.id, state)).collect(),
             ends: Vec::new(),
         })
     }
 
-    async fn handle(
-        &self,
-        _tx: &mut PgConnection,
-        rows: &mut Rows,
-        command: &Command,
-    ) -> Result<Answer, HandlerError> {
-        let answer = rows.decide(command);
-        // A saga of somebody's own may end an order that is not its own id.
-        let order_id = read(command).map_or(command.saga_id.0, |(id, _)| id);
+    fn handle(&self, rows: &mut Rows, command: Command<OrderCommand>) -> Result<Answer, Failure> {
+        let (order_id, saga_id) = (command.payload.order_id(), command.saga_id);
+        let answer = rows.decide(saga_id.0, command.payload);
         match &answer {
-            Answer::Success { reply_type, .. } => info!(
+            Ok(_) => info!(
                 order.id = %order_id,
-                saga.id = %command.saga_id,
+                saga.id = %saga_id,
                 correlation.id = command.trace.correlation_id,
-                reply = reply_type,
-                "order ended"
+                "order ended by {}",
+                command.command_type
             ),
-            Answer::Failure { fault, .. } | Answer::Error { fault } => warn!(
+            Err(failure) => warn!(
                 order.id = %order_id,
-                saga.id = %command.saga_id,
+                saga.id = %saga_id,
                 saga.step = command.step,
                 correlation.id = command.trace.correlation_id,
-                fault.code = fault.code,
-                fault.message = fault.message,
-                "a command for an order was refused"
+                "{} refused: {failure}",
+                command.command_type
             ),
-            Answer::CallOutside => {}
         }
-        Ok(answer)
+        answer
     }
 
     async fn store(&self, tx: &mut PgConnection, rows: Rows) -> Result<(), HandlerError> {
@@ -209,7 +176,8 @@ impl BatchHandler for OrderParticipant {
                 rows.ends.len()
             )));
         }
-        // Before the commit: a batch that is rolled back and run again counts twice, which a metric may.
+        // The metrics are recorded before the commit. A batch that is rolled back and run again counts twice, which is
+        // acceptable for a metric.
         rows.report();
         self.waiters.nudge();
         Ok(())
@@ -219,46 +187,56 @@ impl BatchHandler for OrderParticipant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use saga_core::{ids::SagaId, message::Direction};
-    use serde_json::Value;
+    use saga_contracts::{fault_code, payload::CancelCause};
 
     const ORDER: Uuid = Uuid::from_u128(7);
 
     fn rows(status: Option<OrderStatus>) -> Rows {
         let created_at = clock::now();
-        let standing = status.map(|status| Standing {
+        let state = status.map(|status| OrderState {
             id: ORDER,
             status,
             created_at,
         });
         Rows {
-            standings: standing
-                .into_iter()
-                .map(|standing| (ORDER, standing))
-                .collect(),
+            states: state.into_iter().map(|state| (ORDER, state)).collect(),
             ends: Vec::new(),
         }
     }
 
-    fn command(command_type: &str, payload: Value) -> Command {
-        saga_testkit::participant::command(SagaId(ORDER), command_type, Direction::Forward, payload)
+    fn confirm() -> OrderCommand {
+        OrderCommand::Confirm(OrderRef { order_id: ORDER })
     }
 
-    fn reply_type(answer: &Answer) -> &str {
+    fn cancel(cause: Option<CancelCause>) -> OrderCommand {
+        OrderCommand::Cancel(CancelOrder {
+            order_id: ORDER,
+            cause,
+        })
+    }
+
+    /// Returns the new status, or the fault's code.
+    fn outcome(answer: &Result<Answer, Failure>) -> &str {
         match answer {
-            Answer::Success { reply_type, .. } | Answer::Failure { reply_type, .. } => reply_type,
-            Answer::Error { .. } => "error",
-            Answer::CallOutside => "call",
+            Ok(Answer::Success(result)) => result["status"].as_str().expect("a status"),
+            Ok(Answer::CallOutside) => "call",
+            Err(Failure::Business(fault) | Failure::Technical(fault)) => &fault.code,
+            Err(Failure::Handler(_)) => "broken",
         }
+    }
+
+    /// Decides a command of the order's own saga.
+    fn own(rows: &mut Rows, command: OrderCommand) -> Result<Answer, Failure> {
+        rows.decide(ORDER, command)
     }
 
     #[test]
     fn a_confirmation_and_a_cancellation_in_one_batch_leave_the_first() {
         let mut rows = rows(Some(OrderStatus::Pending));
-        let confirmed = rows.decide(&command("order.confirm", json!({"orderId": ORDER})));
-        let cancelled = rows.decide(&command("order.cancel", json!({"orderId": ORDER})));
-        assert_eq!(reply_type(&confirmed), "order.confirmed");
-        assert_eq!(reply_type(&cancelled), message_type::ORDER_REFUSED);
+        let confirmed = own(&mut rows, confirm());
+        let cancelled = own(&mut rows, cancel(None));
+        assert_eq!(outcome(&confirmed), "CONFIRMED");
+        assert_eq!(outcome(&cancelled), fault_code::ORDER_ENDED);
         assert_eq!(rows.ends.len(), 1);
         assert_eq!(rows.ends[0].status, OrderStatus::Confirmed);
     }
@@ -266,35 +244,37 @@ mod tests {
     #[test]
     fn a_cancellation_keeps_the_sagas_cause() {
         let mut rows = rows(Some(OrderStatus::Pending));
-        let payload = json!({
-            "orderId": ORDER,
-            "cause": {"step": "reserve", "code": "out_of_stock", "message": "none left"},
-        });
-        let answer = rows.decide(&command("order.cancel", payload));
-        assert_eq!(reply_type(&answer), "order.cancelled");
+        let cause = CancelCause {
+            step: Some("reserve".to_owned()),
+            code: "out_of_stock".to_owned(),
+            message: "none left".to_owned(),
+        };
+        let answer = own(&mut rows, cancel(Some(cause)));
+        assert_eq!(outcome(&answer), "CANCELLED");
         let reason = rows.ends[0].reason.as_ref().expect("reason");
         assert_eq!(reason.code, "out_of_stock");
     }
 
     #[test]
-    fn a_payload_that_names_no_order_is_refused() {
-        for payload in [json!(null), json!({}), json!({"orderId": 7}), json!("x")] {
-            let answer = rows(None).decide(&command("order.confirm", payload));
-            assert_eq!(reply_type(&answer), message_type::ORDER_REFUSED);
+    fn a_batch_of_several_sagas_about_one_order_ends_it_by_its_own() {
+        let mut rows = rows(Some(OrderStatus::Pending));
+        let another = Uuid::from_u128(8);
+        for ended in [false, true] {
+            if ended {
+                let confirmed = own(&mut rows, confirm());
+                assert_eq!(outcome(&confirmed), "CONFIRMED");
+            }
+            for command in [confirm(), cancel(None)] {
+                let refused = rows.decide(another, command);
+                assert_eq!(outcome(&refused), fault_code::ORDER_OF_ANOTHER_SAGA);
+            }
+            assert_eq!(rows.ends.len(), usize::from(ended));
         }
     }
 
     #[test]
-    fn a_command_that_is_not_known_may_be_known_to_a_newer_version() {
-        let answer = rows(None).decide(&command("order.paint", json!({"orderId": ORDER})));
-        assert!(
-            matches!(&answer, Answer::Error { fault } if fault.code == fault_code::UNKNOWN_COMMAND)
-        );
-    }
-
-    #[test]
     fn an_unknown_order_is_an_error_when_it_is_to_be_confirmed() {
-        let answer = rows(None).decide(&command("order.confirm", json!({"orderId": ORDER})));
-        assert_eq!(reply_type(&answer), "error");
+        let answer = own(&mut rows(None), confirm());
+        assert!(matches!(answer, Err(Failure::Technical(_))), "{answer:?}");
     }
 }

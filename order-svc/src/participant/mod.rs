@@ -1,44 +1,31 @@
-//! Joins the group that handles `order.commands`.
+//! The participant in the consumer group that handles `order.commands`.
 
 mod handler;
 
 pub use handler::OrderParticipant;
 
-use crate::{Config, SOURCE};
-use anyhow::Context;
-use saga_contracts::{
-    message_type::{ORDER_CANCEL, ORDER_CANCELLED},
-    topic,
+use crate::{
+    config::Config,
+    intake::{start::SOURCE, waiting::Waiters},
 };
-use saga_messaging::{
-    kafka::KafkaConfig,
-    participant::{self, ParticipantConfig},
-    partition::PartitionAlarm,
-};
-use sqlx::PgPool;
+use saga_contracts::{message_type::ORDER_REFUSED, topic};
+use saga_messaging::{partition::PartitionAlarm, progress::Progress};
+use saga_participant::{Participant, batch::Batch};
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
-/// What it is, and what its topics must be like.
-pub fn settings(config: &Config, alarm: PartitionAlarm) -> ParticipantConfig {
-    let mut participant =
-        ParticipantConfig::new("order", topic::ORDER_COMMANDS, topic::ORDER_GROUP)
-            .compensation_reply(ORDER_CANCEL, ORDER_CANCELLED)
-            .with_settings(&config.participant)
-            .with_partition_alarm(alarm);
-    SOURCE.clone_into(&mut participant.source);
-    participant
-}
-
-/// Runs until `stop`.
-pub async fn run(
-    participant: ParticipantConfig,
-    handler: OrderParticipant,
-    pool: PgPool,
-    kafka: KafkaConfig,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    participant::run(participant, Arc::new(handler), None, pool, kafka, stop)
-        .await
-        .context("order.commands cannot be consumed")
+/// Returns the participant, with the requirements for its topics.
+pub fn participant(
+    config: &Config,
+    waiters: Arc<Waiters>,
+    alarm: PartitionAlarm,
+    progress: Progress,
+) -> Participant<Batch<OrderParticipant>> {
+    Participant::batch("order", OrderParticipant { waiters })
+        .topic(topic::ORDER_COMMANDS)
+        .group(topic::ORDER_GROUP)
+        .source(SOURCE)
+        .failure_reply(ORDER_REFUSED)
+        .settings(&config.participant)
+        .partition_alarm(alarm)
+        .progress(progress)
 }

@@ -1,5 +1,5 @@
-//! The `order_event` table: what happened to an order here, each kind at most once. That it was created and how it ended
-//! is written with the order's row.
+//! The `order_event` table: the events of an order in this service, each kind at most once. The events of an order's
+//! creation and end are written together with the order's row.
 
 use super::corrupt;
 use chrono::{DateTime, Utc};
@@ -38,11 +38,11 @@ pub struct OrderEvent {
     pub order_id: Uuid,
     pub kind: EventKind,
     pub at: DateTime<Utc>,
-    /// An object: what is particular to the kind.
+    /// An object whose members depend on the kind.
     pub detail: Value,
 }
 
-/// Inserts events and says how many were new.
+/// Inserts events and returns how many were new.
 pub async fn insert(tx: &mut PgConnection, events: &[OrderEvent]) -> Result<u64, sqlx::Error> {
     let orders: Vec<Uuid> = events.iter().map(|event| event.order_id).collect();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
@@ -64,7 +64,7 @@ pub async fn insert(tx: &mut PgConnection, events: &[OrderEvent]) -> Result<u64,
     Ok(done.rows_affected())
 }
 
-/// An order's events, oldest first.
+/// Returns an order's events, oldest first.
 pub async fn of_order(tx: &mut PgConnection, id: Uuid) -> Result<Vec<OrderEvent>, sqlx::Error> {
     let rows: Vec<(String, DateTime<Utc>, Value)> =
         sqlx::query_as("SELECT kind, at, detail FROM order_event WHERE order_id = $1 ORDER BY at")

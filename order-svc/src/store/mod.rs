@@ -1,4 +1,4 @@
-//! All SQL of this service. Functions take the connection; their caller owns the transaction.
+//! All SQL of this service. Functions take a connection; the caller owns the transaction.
 
 pub mod event;
 pub mod idempotency;
@@ -7,7 +7,7 @@ pub mod order;
 
 use crate::domain::order::OrderStatus;
 
-/// A value in a row that this program never writes.
+/// Returns an error for a value that this program never writes.
 fn corrupt(column: &'static str, value: &str) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_owned(),

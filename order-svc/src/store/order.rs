@@ -1,53 +1,37 @@
 //! The `orders` table.
 
 use super::{corrupt, status};
-use crate::domain::{
-    money::CurrencyUnit,
-    order::{CancelReason, Order, OrderLine, OrderStatus},
-};
+use crate::domain::order::{CancelReason, Order, OrderLine, OrderStatus};
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Postgres, QueryBuilder, types::Json};
+use saga_contracts::money::CurrencyUnit;
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
-/// A row as it is read.
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: Uuid,
-    customer_id: Uuid,
-    status: String,
-    definition: String,
-    items: Json<Vec<OrderLine>>,
-    amount_minor: i64,
-    currency: String,
-    home_partition: i32,
-    correlation_id: String,
-    created_at: DateTime<Utc>,
-    ended_at: Option<DateTime<Utc>>,
-    reason: Option<Json<CancelReason>>,
-}
-
-impl Row {
-    fn into_order(self) -> Result<Order, sqlx::Error> {
-        Ok(Order {
-            id: self.id,
-            customer_id: self.customer_id,
-            status: status(&self.status)?,
-            definition: self.definition,
-            items: self.items.0,
-            amount_minor: self.amount_minor,
-            currency: CurrencyUnit::from_code(&self.currency)
-                .map_err(|_| corrupt("currency", &self.currency))?,
-            home_partition: self.home_partition,
-            correlation_id: self.correlation_id,
-            created_at: self.created_at,
-            ended_at: self.ended_at,
-            reason: self.reason.map(|Json(reason)| reason),
+impl FromRow<'_, PgRow> for Order {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let currency: &str = row.try_get("currency")?;
+        let reason: Option<Json<CancelReason>> = row.try_get("reason")?;
+        let Json(items) = row.try_get("items")?;
+        Ok(Self {
+            id: row.try_get("id")?,
+            customer_id: row.try_get("customer_id")?,
+            status: status(row.try_get("status")?)?,
+            definition: row.try_get("definition")?,
+            items,
+            amount_minor: row.try_get("amount_minor")?,
+            currency: CurrencyUnit::from_code(currency)
+                .map_err(|_| corrupt("currency", currency))?,
+            home_partition: row.try_get("home_partition")?,
+            correlation_id: row.try_get("correlation_id")?,
+            created_at: row.try_get("created_at")?,
+            ended_at: row.try_get("ended_at")?,
+            reason: reason.map(|Json(reason)| reason),
         })
     }
 }
 
-/// The columns are named, not `*`: a migration may add one while this version still runs, and a prepared statement
-/// must not change its result.
+/// Builds a query. The columns are named instead of `*`: a migration may add a column while this version still runs,
+/// and the result of a prepared statement must not change.
 macro_rules! select {
     ($rest:literal) => {
         concat!(
@@ -58,7 +42,7 @@ macro_rules! select {
     };
 }
 
-/// Inserts new, pending orders, and that they were created.
+/// Inserts new, pending orders and their `created` events.
 pub async fn insert(tx: &mut PgConnection, orders: &[&Order]) -> Result<(), sqlx::Error> {
     let ids: Vec<Uuid> = orders.iter().map(|order| order.id).collect();
     let customers: Vec<Uuid> = orders.iter().map(|order| order.customer_id).collect();
@@ -99,41 +83,38 @@ pub async fn insert(tx: &mut PgConnection, orders: &[&Order]) -> Result<(), sqlx
 }
 
 pub async fn find(tx: &mut PgConnection, id: Uuid) -> Result<Option<Order>, sqlx::Error> {
-    let row: Option<Row> = sqlx::query_as(select!("WHERE id = $1"))
+    sqlx::query_as(select!("WHERE id = $1"))
         .bind(id)
         .fetch_optional(tx)
-        .await?;
-    row.map(Row::into_order).transpose()
+        .await
 }
 
-/// The order, locked against its saga's end until the transaction ends.
+/// Returns the order, locked until the transaction ends, so that its saga cannot end it meanwhile.
 pub async fn lock(tx: &mut PgConnection, id: Uuid) -> Result<Option<Order>, sqlx::Error> {
-    let row: Option<Row> = sqlx::query_as(select!("WHERE id = $1 FOR UPDATE"))
+    sqlx::query_as(select!("WHERE id = $1 FOR UPDATE"))
         .bind(id)
         .fetch_optional(tx)
-        .await?;
-    row.map(Row::into_order).transpose()
+        .await
 }
 
-/// Of these orders, those that have ended: what everyone who waits is waiting for.
+/// Returns those of the given orders that have ended. The poller calls this for the waiting requests.
 pub async fn ended(tx: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Order>, sqlx::Error> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE id = ANY($1) AND ended_at IS NOT NULL"))
+    sqlx::query_as(select!("WHERE id = ANY($1) AND ended_at IS NOT NULL"))
         .bind(ids)
         .fetch_all(tx)
-        .await?;
-    rows.into_iter().map(Row::into_order).collect()
+        .await
 }
 
-/// Where an order stands and since when, for a participant's batch.
+/// An order's status and creation time, for a participant's batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Standing {
+pub struct OrderState {
     pub id: Uuid,
     pub status: OrderStatus,
     pub created_at: DateTime<Utc>,
 }
 
-/// Locks the orders in key order, as every batch does, so that two batches never wait for each other in a ring.
-pub async fn lock_all(tx: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Standing>, sqlx::Error> {
+/// Locks the orders in key order, as every batch does, so that two batches cannot deadlock.
+pub async fn lock_all(tx: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<OrderState>, sqlx::Error> {
     let rows: Vec<(Uuid, String, DateTime<Utc>)> = sqlx::query_as(
         "SELECT id, status, created_at FROM orders WHERE id = ANY($1) ORDER BY id FOR UPDATE",
     )
@@ -142,7 +123,7 @@ pub async fn lock_all(tx: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Standin
     .await?;
     rows.into_iter()
         .map(|(id, text, created_at)| {
-            Ok(Standing {
+            Ok(OrderState {
                 id,
                 status: status(&text)?,
                 created_at,
@@ -151,7 +132,7 @@ pub async fn lock_all(tx: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Standin
         .collect()
 }
 
-/// How an order ended.
+/// The end of an order.
 #[derive(Clone, Debug)]
 pub struct End {
     pub id: Uuid,
@@ -160,7 +141,8 @@ pub struct End {
     pub reason: Option<CancelReason>,
 }
 
-/// Ends pending orders and writes down that they ended; says how many: fewer than given means that the lock was not held.
+/// Ends pending orders and writes their events. Returns how many were ended; a smaller number than given means that the
+/// lock was not held.
 pub async fn end(tx: &mut PgConnection, ends: &[End]) -> Result<i64, sqlx::Error> {
     let ids: Vec<Uuid> = ends.iter().map(|end| end.id).collect();
     let statuses: Vec<&str> = ends.iter().map(|end| end.status.as_str()).collect();
@@ -192,16 +174,17 @@ pub async fn end(tx: &mut PgConnection, ends: &[End]) -> Result<i64, sqlx::Error
     .await
 }
 
-/// What a listing shows.
+/// The filter of a listing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub status: Option<OrderStatus>,
     pub customer_id: Option<Uuid>,
-    /// Only orders older than this one.
+    /// Only orders with a smaller id, which are older.
     pub before: Option<Uuid>,
 }
 
-/// A page, newest first. The text follows the filter, so that each combination has its own plan.
+/// Returns a page of orders, newest first. The statement's text depends on the filter, so that each combination has its
+/// own plan.
 pub async fn list(
     tx: &mut PgConnection,
     filter: Filter,
@@ -220,11 +203,10 @@ pub async fn list(
     query
         .push(" ORDER BY id DESC LIMIT ")
         .push_bind(i64::from(limit));
-    let rows: Vec<Row> = query.build_query_as().fetch_all(tx).await?;
-    rows.into_iter().map(Row::into_order).collect()
+    query.build_query_as().fetch_all(tx).await
 }
 
-/// Pending orders, counted up to `bound`: a figure for the metrics that cannot become expensive.
+/// Returns the number of pending orders, counted up to `bound`, so that the metric stays cheap.
 pub async fn count_pending(tx: &mut PgConnection, bound: i64) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT COUNT(*) FROM (SELECT 1 FROM orders WHERE status = 'PENDING' LIMIT $1) AS pending",

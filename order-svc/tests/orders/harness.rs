@@ -1,4 +1,4 @@
-//! The service's parts on a database of the test's own, with a log that records what is published.
+//! Runs the service's parts on the test's own database, with a log that records published messages.
 
 use async_trait::async_trait;
 use axum::{
@@ -7,8 +7,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode},
 };
 use order_svc::{
-    domain::{money::CurrencyUnit, request::RequestRules},
-    http::{App, router},
+    http::{App, order_request::RequestRules, router},
     intake::{
         batch::{Intake, Job, Outcome},
         upkeep::Partitions,
@@ -18,21 +17,25 @@ use order_svc::{
     saga_log::SagaLog,
     store,
 };
+use saga_contracts::money::CurrencyUnit;
+use saga_core::secret::Secret;
 use saga_core::{
     ids::SagaId,
-    message::{Command, Direction, IncomingRecord, Input, OutgoingRecord},
+    message::{Command, Direction, IncomingRecord, Input, OutgoingRecord, StartSaga, header},
 };
 use saga_messaging::{
+    backpressure::{Backpressure, Bounds},
     batcher::{Batcher, BatcherSettings},
     log::{Delivered, LogError, LogWriter},
     outbox::{Relay, RelaySettings},
-    participant::{Answer, inbox},
-    pressure::{Bounds, Pressure},
 };
-use saga_service::{config::Secret, postgres, postgres::PostgresConfig};
-use saga_testkit::{
+use saga_participant::inbox;
+use saga_postgres::{
+    PostgresConfig, clock::Clock, migrations::migrate, reporting_pool, store_pool,
+};
+use saga_test_support::{
     environment::{TestEnv, until},
-    participant::{command, run_batch},
+    participant::{Reaction, command, run_batch},
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -47,21 +50,21 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-/// Far above what anything here takes.
+/// Far above the time that anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const PARTITIONS: i32 = 4;
 
-/// A log that keeps what it is given, or is away.
+/// A log that stores every record, or is unavailable.
 #[derive(Clone, Default)]
 pub struct Recorder {
     records: Arc<Mutex<Vec<OutgoingRecord>>>,
-    away: Arc<AtomicBool>,
+    unavailable: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl LogWriter for Recorder {
     async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
-        if self.away.load(Ordering::SeqCst) {
+        if self.unavailable.load(Ordering::SeqCst) {
             return Err(LogError::Unavailable("away".into()));
         }
         let mut all = self.records.lock().expect("lock");
@@ -89,8 +92,8 @@ impl Drop for TestService {
     }
 }
 
-fn pressure(limit: u64) -> Pressure {
-    Pressure::new(Bounds {
+fn pressure(limit: u64) -> Backpressure {
+    Backpressure::new(Bounds {
         patience: PATIENCE,
         least: 1_000,
         at_first: limit,
@@ -123,7 +126,11 @@ impl Response {
             .expect("UUID")
     }
 
-    /// The first field that a problem names.
+    pub fn state(&self) -> String {
+        self.json()["status"].as_str().expect("status").to_owned()
+    }
+
+    /// Returns the first field that a problem names.
     pub fn field(&self) -> String {
         self.json()["errors"][0]["field"]
             .as_str()
@@ -132,7 +139,7 @@ impl Response {
     }
 }
 
-/// An order of one product, 2 × 10.50 EUR.
+/// Returns an order of one product, 2 × 10.50 EUR.
 pub fn order_of(customer: Uuid) -> Value {
     json!({
         "customerId": customer,
@@ -150,6 +157,14 @@ impl TestService {
     }
 
     pub async fn with(orchestrator_url: &str, backlog_limit: u64) -> Self {
+        Self::with_clock(orchestrator_url, backlog_limit, Clock::of_process()).await
+    }
+
+    pub async fn with_clock(
+        orchestrator_url: &str,
+        backlog_limit: u64,
+        clock: &'static Clock,
+    ) -> Self {
         let url = TestEnv::postgres_only()
             .await
             .create_role_and_database("order")
@@ -159,9 +174,9 @@ impl TestService {
             max_connections: 5,
             connect_timeout_ms: 20_000,
         };
-        let pool = postgres::store_pool(&config, "test").await.expect("pool");
+        let pool = store_pool(&config, "test").await.expect("pool");
         for migrator in store::migration::all() {
-            postgres::migrate(&pool, &migrator).await.expect("migrated");
+            migrate(&pool, &migrator).await.expect("migrated");
         }
         inbox::ensure_partitions(&pool, 1)
             .await
@@ -186,9 +201,7 @@ impl TestService {
         let writing = intake.clone();
         let app = Arc::new(App {
             pool: pool.clone(),
-            reporting: postgres::reporting_pool(&config, "test")
-                .await
-                .expect("pool"),
+            reporting: reporting_pool(&config, "test").await.expect("pool"),
             intake: Batcher::start("test", BatcherSettings::default(), move |jobs: Vec<Job>| {
                 let writing = writing.clone();
                 async move { writing.take_in(jobs).await }
@@ -198,6 +211,7 @@ impl TestService {
             partitions: Partitions::known(PARTITIONS),
             pressure: pressure(backlog_limit),
             waiters,
+            clock,
             saga_log: SagaLog::new(orchestrator_url).expect("client"),
             rules: RequestRules {
                 currency: CurrencyUnit::from_code("EUR").expect("currency"),
@@ -256,14 +270,14 @@ impl TestService {
             .await
     }
 
-    /// Places an order that must be accepted.
+    /// Places an order, which must be accepted.
     pub async fn place(&self, body: &Value) -> Uuid {
         let response = self.post("/orders", &[], body).await;
         assert_eq!(response.status, 201, "{}", response.json());
         response.id()
     }
 
-    /// Rows of a table; its name is the test's own.
+    /// Returns the number of rows of a table.
     pub async fn count(&self, table: &'static str) -> i64 {
         let statement = match table {
             "orders" => "SELECT COUNT(*) FROM orders",
@@ -286,7 +300,7 @@ impl TestService {
             .expect(statement);
     }
 
-    /// What was published about a saga, decoded, with its partition.
+    /// Returns the decoded messages published about a saga, each with its partition.
     pub fn published(&self, saga: Uuid) -> Vec<(Option<i32>, Input)> {
         let records = self.log.records.lock().expect("lock").clone();
         records
@@ -311,7 +325,18 @@ impl TestService {
             .collect()
     }
 
-    /// As [`published`](Self::published), once there are so many.
+    /// Returns, for each record published about a saga, true if its header marks it as a start sent again.
+    pub fn published_again(&self, saga: Uuid) -> Vec<bool> {
+        let key = saga.to_string().into_bytes();
+        let records = self.log.records.lock().expect("lock").clone();
+        let of_saga = records.into_iter().filter(|record| record.key == key);
+        let again = |record: OutgoingRecord| {
+            record.headers.get(header::START) == Some(StartSaga::AGAIN.as_bytes())
+        };
+        of_saga.map(again).collect()
+    }
+
+    /// Returns [`published`](Self::published) once there are at least `count` messages.
     pub async fn published_soon(&self, saga: Uuid, count: usize) -> Vec<(Option<i32>, Input)> {
         until("messages are published", PATIENCE, async || {
             Some(self.published(saga)).filter(|inputs| inputs.len() >= count)
@@ -319,23 +344,26 @@ impl TestService {
         .await
     }
 
-    pub fn broker_is_away(&self, away: bool) {
-        self.log.away.store(away, Ordering::SeqCst);
+    pub fn set_broker_unavailable(&self, unavailable: bool) {
+        self.log.unavailable.store(unavailable, Ordering::SeqCst);
     }
 
-    /// What the participant does with commands in one transaction, without the barrier.
-    pub async fn handle(&self, commands: &[Command]) -> Vec<Answer> {
+    /// Handles commands in one transaction, without the barrier.
+    pub async fn handle(&self, commands: &[Command]) -> Vec<Reaction> {
         let participant = OrderParticipant {
             waiters: Arc::clone(&self.app.waiters),
         };
-        run_batch(&participant, &self.pool, commands)
+        run_batch(participant, &self.pool, commands)
             .await
             .expect("handled")
     }
 
     pub async fn confirm(&self, id: Uuid) {
         let answers = self.handle(&[confirm(id)]).await;
-        assert!(matches!(answers[0], Answer::Success { .. }), "{answers:?}");
+        assert!(
+            matches!(answers[0], Reaction::Success { .. }),
+            "{answers:?}"
+        );
     }
 
     pub async fn take_in(&self, jobs: Vec<Job>) -> Vec<Outcome> {

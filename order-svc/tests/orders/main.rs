@@ -1,5 +1,5 @@
-//! order-svc on a real Postgres: its statements, its transactions and its HTTP answers. Kafka is a recorder here; the
-//! whole system has its own tests.
+//! Tests order-svc on a real Postgres: its statements, its transactions and its HTTP answers. Kafka is replaced by a
+//! recorder; the whole system has its own tests.
 
 mod cancelling;
 mod harness;

@@ -1,7 +1,7 @@
-//! The participant's statements.
+//! Tests the participant's statements.
 
 use crate::harness::{TestService, cancel, confirm, order};
-use saga_messaging::participant::Answer;
+use saga_test_support::participant::Reaction;
 use uuid::Uuid;
 
 #[tokio::test]
@@ -16,13 +16,13 @@ async fn a_batch_ends_its_orders_and_an_end_is_final() {
     ];
     let answers = service.handle(&batch).await;
     assert!(
-        matches!(&answers[0], Answer::Success { reply_type, .. } if reply_type == "order.confirmed")
+        matches!(&answers[0], Reaction::Success { reply_type, .. } if reply_type == "order.confirmed")
     );
     assert!(
-        matches!(&answers[1], Answer::Success { reply_type, .. } if reply_type == "order.cancelled")
+        matches!(&answers[1], Reaction::Success { reply_type, .. } if reply_type == "order.cancelled")
     );
-    assert!(matches!(&answers[2], Answer::Failure { fault, .. } if fault.code == "order_ended"));
-    assert!(matches!(&answers[3], Answer::Error { fault } if fault.code == "unknown_order"));
+    assert!(matches!(&answers[2], Reaction::Failure { fault } if fault.code == "order_ended"));
+    assert!(matches!(&answers[3], Reaction::Error { fault } if fault.code == "unknown_order"));
     let order = service.get(&format!("/orders/{one}")).await.json();
     assert_eq!(order["status"], "CANCELLED");
     assert_eq!(order["reason"]["code"], "out_of_stock");
@@ -31,7 +31,7 @@ async fn a_batch_ends_its_orders_and_an_end_is_final() {
     assert!(
         answers
             .iter()
-            .all(|answer| matches!(answer, Answer::Failure { .. })),
+            .all(|answer| matches!(answer, Reaction::Failure { .. })),
         "{answers:?}"
     );
     let order = service.get(&format!("/orders/{two}")).await.json();
@@ -54,7 +54,7 @@ async fn batches_that_share_orders_never_deadlock() {
         .unzip();
     let (first, second) = tokio::join!(service.handle(&there), service.handle(&back));
     for answer in first.iter().chain(&second) {
-        assert!(matches!(answer, Answer::Success { .. }), "{answer:?}");
+        assert!(matches!(answer, Reaction::Success { .. }), "{answer:?}");
     }
     assert_eq!(service.count("order_event").await, 40);
 }

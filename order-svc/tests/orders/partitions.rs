@@ -1,7 +1,7 @@
-//! An order is a row of the barrier too.
+//! Tests that accepting an order raises the alarm if the barrier's partition is missing.
 
 use crate::harness::{TestService, order};
-use saga_messaging::participant::{BarrierUpkeep, inbox};
+use saga_participant::{inbox, internal::BarrierUpkeep};
 use sqlx::AssertSqlSafe;
 
 const AHEAD_DAYS: u32 = 2;
@@ -13,7 +13,7 @@ async fn without_a_partition_an_order_is_not_accepted_until_upkeep_has_made_it()
         .await
         .expect("partitions");
     let today = saga_service::clock::now().date_naive();
-    // Tomorrow's too, since that may be today before the order comes.
+    // Tomorrow's partition too, because the day may change before the order arrives.
     for day in [today, today + chrono::Days::new(1)] {
         let statement = format!("DROP TABLE {}", day.format("inbox_%Y%m%d"));
         sqlx::raw_sql(AssertSqlSafe(statement))
@@ -27,7 +27,7 @@ async fn without_a_partition_an_order_is_not_accepted_until_upkeep_has_made_it()
     let alarm = &service.intake.partition_alarm;
     let told = alarm.health().expect_err("the alarm is raised");
     assert!(told.contains("inbox"), "{told}");
-    // What the alarm wakes.
+    // The alarm wakes this task.
     BarrierUpkeep::new(service.pool.clone(), AHEAD_DAYS, alarm.clone())
         .round()
         .await;

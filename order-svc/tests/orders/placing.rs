@@ -1,12 +1,15 @@
-//! Accepting orders, and refusing what is none.
+//! Tests that orders are accepted and that invalid ones are refused.
 
 use crate::harness::{PARTITIONS, PATIENCE, TestService, order, order_of};
 use axum::http::Method;
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use saga_contracts::payload::OrderCreated;
 use saga_core::message::Input;
 use saga_messaging::kafka::home_partition;
-use saga_testkit::environment::until;
+use saga_postgres::clock::Clock;
+use saga_service::clock;
+use saga_test_support::environment::until;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -152,13 +155,13 @@ async fn orders_that_arrive_together_share_a_transaction() {
 }
 
 #[tokio::test]
-async fn an_order_outlives_a_broker_that_is_away() {
+async fn an_order_survives_an_unavailable_broker() {
     let service = TestService::start().await;
-    service.broker_is_away(true);
+    service.set_broker_unavailable(true);
     let id = service.place(&order()).await;
     assert_eq!(service.count("outbox").await, 1);
     assert!(service.published(id).is_empty());
-    service.broker_is_away(false);
+    service.set_broker_unavailable(false);
     service.published_soon(id, 1).await;
     until("the outbox is empty", PATIENCE, async || {
         service.count("outbox").await == 0
@@ -166,7 +169,7 @@ async fn an_order_outlives_a_broker_that_is_away() {
     .await;
 }
 
-/// What the orchestrator has not read yet would make every new saga wait, once a step.
+/// A backlog of unread inputs would make every new saga wait, once per step.
 #[tokio::test]
 async fn inputs_that_the_orchestrator_has_not_read_push_back() {
     let service = TestService::with("http://127.0.0.1:9", 10).await;
@@ -183,15 +186,53 @@ async fn inputs_that_the_orchestrator_has_not_read_push_back() {
 #[tokio::test]
 async fn a_backlog_pushes_back() {
     let service = TestService::with("http://127.0.0.1:9", 0).await;
-    service.broker_is_away(true);
+    service.set_broker_unavailable(true);
     service.place(&order()).await;
     let response = service.post("/orders", &[], &order()).await;
     assert_eq!(response.status, 503);
     assert!(response.header("retry-after").is_some());
     assert_eq!(service.count("orders").await, 1);
-    service.broker_is_away(false);
+    service.set_broker_unavailable(false);
     until("orders are taken again", PATIENCE, async || {
         service.post("/orders", &[], &order()).await.status == 201
     })
     .await;
+}
+
+/// Starts a service on a machine whose clock is right, with a database whose clock is `ahead` of it.
+async fn service_of(ahead: TimeDelta) -> TestService {
+    let clock: &Clock = Box::leak(Box::new(Clock::new(clock::now)));
+    clock.observe(clock::now() + ahead);
+    TestService::with_clock("http://127.0.0.1:9", u64::MAX, clock).await
+}
+
+#[tokio::test]
+async fn an_order_is_of_the_databases_time() {
+    let service = service_of(TimeDelta::hours(2)).await;
+    let id = service.place(&order()).await;
+    let made = id
+        .get_timestamp()
+        .map(|time| time.to_unix().0.cast_signed());
+    let ahead = made.unwrap_or_default() - clock::now().timestamp();
+    assert!((7_100..=7_200).contains(&ahead), "{ahead} s");
+}
+
+#[tokio::test]
+async fn no_order_is_taken_while_clocks_differ_so_much_that_its_saga_might_be_refused() {
+    for hours in [13, -13] {
+        let service = service_of(TimeDelta::hours(hours)).await;
+        let response = service.post("/orders", &[], &order()).await;
+        assert_eq!(response.status, 503);
+        assert!(response.header("retry-after").is_some());
+        let problem = response.json();
+        assert_eq!(problem["type"], "/problems/clock-skew");
+        let detail = problem["detail"].as_str().expect("detail");
+        let side = if hours > 0 { "behind" } else { "ahead of" };
+        let named = format!("s {side} the database's");
+        assert!(
+            detail.contains("this machine's clock is 46") && detail.contains(&named),
+            "{detail}"
+        );
+        assert_eq!(service.count("orders").await, 0);
+    }
 }

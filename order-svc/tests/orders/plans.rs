@@ -1,11 +1,11 @@
-//! Every statement of the store finds its rows by an index, also on tables without statistics.
+//! Tests that every statement of the store finds its rows by an index, even on tables without statistics.
 
 use crate::harness::{PATIENCE, TestService, order};
 use order_svc::store;
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use serde_json::json;
 
-/// Often enough that a statement that scans shows beyond what the migrations did.
+/// The number of rounds is large enough that the scans of one statement exceed those of the migrations.
 const ROUNDS: i64 = 40;
 
 #[tokio::test]
@@ -30,7 +30,7 @@ async fn no_statement_scans_a_table() {
         };
         tokio::join!(ending, placing);
     }
-    // One wait is many looks.
+    // One wait polls many times.
     service.post("/orders", &headers, &order()).await;
     let mut connection = service.pool.acquire().await.expect("connection");
     for _ in 0..ROUNDS {

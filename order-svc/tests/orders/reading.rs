@@ -1,9 +1,9 @@
-//! Single orders, listings, events.
+//! Tests reading: single orders, listings, events.
 
 use crate::harness::{PATIENCE, TestService, cancel, order, order_of};
 use axum::{Json, Router, routing::get};
 use order_svc::http::router;
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::net::TcpListener;
@@ -31,7 +31,7 @@ async fn pages_show_every_order_once_newest_first() {
             break;
         };
         path = format!("/orders?limit=10&cursor={cursor}");
-        // What arrives meanwhile is newer than the page and does not move it.
+        // A new order is newer than the page and does not shift it.
         service.place(&order()).await;
     }
     assert_eq!(seen.len(), 25);

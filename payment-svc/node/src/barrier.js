@@ -1,174 +1,306 @@
-// The barrier: what makes a participant safe against commands that come twice, late, or in the wrong order.
+// The barrier: protects a participant against commands that arrive twice, late, or in the wrong order.
 //
-//   command ─▶ transaction 1: lock the step's row ─▶ admit ─┬─▶ answer (a saved one, or the handler's)
-//                                                           └─▶ "pending" + what to ask outside, committed
-//                                                                   │
+//   command ─▶ transaction 1: lock the saga's rows ─▶ admit ─┬─▶ reply (a saved one, or the handler's)
+//                                                            └─▶ "pending", with what to ask outside and a lease
+//                                                                    │
 //              transaction 2: settle ◀── the outcome ◀── the call, outside of any transaction
+//                    └─▶ replies, kept with the call until they are acknowledged
 //
-// A crash anywhere leaves either nothing, or a row that says `pending` with the call's key. The command's offset is not
-// committed yet then, so Kafka delivers it again, and it repeats the same key. Nothing here knows about payments.
+// A crash at any point leaves either nothing, or a call whose lease ends. Then the sweep of any process, in Node or in
+// Rust, claims the call and repeats it with the same key, or sends the replies again. Commands that arrive while a call
+// is open are stored with it. This file knows nothing about payments.
 
 import { transaction } from './database.js';
-import { Undecodable, beganAt, error, notDone, success } from './message.js';
+import { Undecodable, beganAt, error, notDone, reply, success } from './message.js';
+import { Rival, SagaRows, claim, close } from './tables.js';
 
 /**
- * The table of the contract: what to do with a command of `direction`, given what the step's row says.
- * `forward` is null, 'pending', 'done', 'failed' or 'refused'; `compensation` is null, 'pending' or 'done'.
+ * The limit for ids from the future. Clocks differ by minutes; an id from further in the future is a mistake, and has no
+ * partition.
+ */
+const AHEAD_LIMIT_MS = 24 * 60 * 60 * 1000;
+/** The maximum number of intents that one sweep claims. */
+const SWEEP_LIMIT = 16;
+
+/**
+ * The table of the contract: returns what to do with a command of `direction`. `forward` and `compensation` are the marks
+ * of the step's rows: undefined, 'pending', 'done', 'failed' or 'refused'.
  */
 export function admit(forward, compensation, direction) {
   if (direction === 'compensation') {
     if (compensation === 'done') return 'saved compensation';
-    if (compensation === 'pending') return 'call compensation';
-    if (forward === null) return 'refuse and compensate empty';
-    if (forward === 'pending') return 'call forward';
+    if (compensation === 'pending' || forward === 'pending') return 'wait';
+    if (forward === undefined) return 'refuse and compensate empty';
     return forward === 'done' ? 'run' : 'compensate empty';
   }
-  if (forward === 'pending') return 'call forward';
+  if (forward === 'pending') return 'wait';
   if (forward === 'done' || forward === 'failed') return 'saved forward';
   if (forward === 'refused') return 'not done';
-  // Nothing has happened. A resolve closes the door; an action may go through, unless its compensation was first.
-  return direction === 'resolve' || compensation !== null ? 'refuse' : 'run';
+  // Nothing has happened yet. A resolve refuses later actions. An action may run, unless its compensation was first.
+  return direction === 'resolve' || compensation !== undefined ? 'refuse' : 'run';
 }
 
 /**
- * Gives a function that handles one command and yields its answer.
- *
- * The participant has `commands`: by type, `async (tx, command) => ({ answer } | { call })`, where `call` is what the
- * outside is to be asked; `ask(call)`, which asks it and yields an outcome, `{ kind: 'unknown' }` if there is none;
- * `settle(tx, call, outcome)`, which writes what the outcome means and yields the answer; and `emptyReplies`, the
- * reply's type by compensation type.
+ * The barrier over a database. Its participant has:
+ * - `commands`: by type, `async (tx, command) => answer`, or no answer if an external call is needed;
+ * - `ask(key, command)`, which makes the external call and returns an outcome of `kind` approved, declined, failed or
+ *   unknown;
+ * - `settle(tx, command, outcome)`, which writes the outcome and returns the answer;
+ * - `emptyReplies`, the reply's type by compensation type.
  */
-export function createBarrier(pool, participant) {
-  return async function handle(command) {
-    for (;;) {
-      const next = await transaction(pool, (tx) => decide(tx, participant, command));
-      if (next.answer) return next.answer;
-      const outcome = await participant.ask(next.call);
-      if (outcome.kind === 'unknown') {
-        // Neither "done" nor "not done" would be true. The row stays pending, and the next attempt, compensation or
-        // resolve that finds it repeats the same key first.
-        return error(command, 'outcome_unknown', `the outcome of a call is not known: ${outcome.why}`);
+export class Barrier {
+  #pool;
+  #participant;
+  #limits;
+
+  /**
+   * `limits`: `leaseMs` is the lease of a call, `retryMs` the pause between two tries, `keyLifetimeMs` the time for which
+   * the external system stores a key.
+   */
+  constructor(pool, participant, limits) {
+    this.#pool = pool;
+    this.#participant = participant;
+    this.#limits = limits;
+  }
+
+  /**
+   * Returns { replies, told }: the replies to send, and the calls to `close` once the replies are acknowledged. Without a
+   * reply, another process holds the lease of the step's call, and will answer this command too.
+   */
+  async handle(command) {
+    const decided = await this.#transaction(command.sagaId, async (tx, rows) => {
+      checkAge(rows, command);
+      if (command.floorMs > rows.floors.seenMs && command.floorMs <= beganAt(command.sagaId)) {
+        await rows.raiseSeenFloor(command.floorMs);
       }
-      const unsaved = await transaction(pool, (tx) => settle(tx, participant, next.call, outcome));
-      if (unsaved && next.call.direction === command.direction) return unsaved;
-      // The row says what to answer now: round again.
+      return this.#decide(tx, rows, command);
+    });
+    const answered = await this.#call(decided.call ? [decided.call] : []);
+    if (decided.reply) answered.replies.unshift(decided.reply);
+    return answered;
+  }
+
+  /** Repeats calls whose lease has ended with the same key, and resends replies that were not acknowledged. */
+  async sweep() {
+    const open = await claim(this.#pool, true, SWEEP_LIMIT, this.#limits.leaseMs);
+    const unheard = await claim(this.#pool, false, SWEEP_LIMIT, this.#limits.leaseMs);
+    const answered = await this.#call(open);
+    for (const found of unheard) {
+      answered.replies.push(...found.intent.replies);
+      answered.told.push(toldOf(found, found.intent));
     }
-  };
-}
+    return answered;
+  }
 
-/** Forgets what no saga can ask for any more: everything below the floor. Returns how many rows went. */
-export function forgetBelow(pool, floorMs, lowestId) {
-  return transaction(pool, async (tx) => {
-    // In one transaction, so that nothing is forgotten whose late command would not be refused.
-    await tx.query('UPDATE payment_node.saga_floor SET own_ms = $1 WHERE own_ms < $1', [floorMs]);
-    const gone = await tx.query('DELETE FROM payment_node.barrier WHERE saga_id < $1', [lowestId]);
-    return gone.rowCount;
-  });
-}
+  async close(told) {
+    for (const each of told) await close(this.#pool, each);
+  }
 
-async function decide(tx, participant, command) {
-  await refuseBelowFloor(tx, command);
-  const row = await lock(tx, command);
-  switch (admit(row.forward, row.compensation, command.direction)) {
-    case 'run':
-      return run(tx, participant, command, row);
-    case 'call forward':
-      return { call: row.forward_call };
-    case 'call compensation':
-      return { call: row.compensation_call };
-    case 'saved forward':
-      // Also what a resolve is answered with: the action's own answer, with the action's direction.
-      return { answer: { ...row.forward_reply, direction: 'forward' } };
-    case 'saved compensation':
-      return { answer: row.compensation_reply };
-    case 'refuse and compensate empty':
-      await refuse(tx, command);
-      return compensateEmpty(tx, participant, command);
-    case 'compensate empty':
-      return compensateEmpty(tx, participant, command);
-    case 'refuse':
-      await refuse(tx, command);
-      return { answer: notDone(command) };
-    case 'not done':
-      return { answer: notDone(command) };
+  /** Makes the calls, and the calls that follow from them, until all are settled or left to a sweep. */
+  async #call(calls) {
+    const answered = { replies: [], told: [] };
+    while (calls.length > 0) {
+      const done = await Promise.all(
+        calls.map(async (call) => {
+          const over = call.intent.openedAt.getTime() + this.#limits.keyLifetimeMs <= Date.now();
+          const outcome = over
+            ? { kind: 'unknown', why: 'its key may be forgotten outside' }
+            : await this.#participant.ask(keyOf(call), call.intent.command);
+          return this.#transaction(call.sagaId, (tx, rows) => this.#settle(tx, rows, call, outcome));
+        }),
+      );
+      answered.replies.push(...done.flatMap(({ replies }) => replies));
+      answered.told.push(...done.flatMap(({ told }) => told));
+      calls = done.flatMap(({ more }) => more);
+    }
+    return answered;
+  }
+
+  async #transaction(sagaId, work) {
+    for (;;) {
+      try {
+        return await transaction(this.#pool, async (tx) => work(tx, await SagaRows.lock(tx, sagaId)));
+      } catch (failed) {
+        if (!(failed instanceof Rival)) throw failed;
+      }
+    }
+  }
+
+  /** Returns { reply }, { call }, or neither. */
+  async #decide(tx, rows, command) {
+    const { step, direction } = command;
+    const [forward, compensation] = [rows.row(step, 'forward'), rows.row(step, 'compensation')];
+    const saved = (row, of) => ({ reply: reply(command, row.reply ?? success(`${command.type}.done`, null), row.at, of) });
+    switch (admit(forward?.mark, compensation?.mark, direction)) {
+      case 'run':
+        return this.#run(tx, rows, command);
+      case 'wait':
+        return this.#wait(rows, command, forward?.mark === 'done' ? 'compensation' : 'forward');
+      case 'saved forward':
+        // A resolve gets this answer too: the action's own answer, with the action's direction.
+        return saved(forward, 'forward');
+      case 'saved compensation':
+        return saved(compensation, 'compensation');
+      case 'refuse and compensate empty':
+        await refuse(rows, command);
+        return this.#compensateEmpty(rows, command);
+      case 'compensate empty':
+        return this.#compensateEmpty(rows, command);
+      case 'refuse':
+        await refuse(rows, command);
+        return { reply: reply(command, notDone(command), rows.now) };
+      case 'not done':
+        return { reply: reply(command, notDone(command), rows.now) };
+    }
+  }
+
+  async #run(tx, rows, command) {
+    const { step, direction } = command;
+    const handler = this.#participant.commands[command.type];
+    if (!handler) {
+      const answer = error(command, 'unknown_command', `there is no command ${command.type} here`);
+      return { reply: reply(command, answer, rows.now) };
+    }
+    await tx.query('SAVEPOINT handler');
+    const answer = await handler(tx, command);
+    if (!answer) return this.#open(rows, command);
+    // The writes of a handler that did not succeed are undone; the barrier's row is kept.
+    if (answer.outcome !== 'success') await tx.query('ROLLBACK TO SAVEPOINT handler');
+    if (isSaved(command, answer)) {
+      await rows.forgetReleased(step, direction);
+      await rows.write(step, direction, markOf(answer), answer);
+    }
+    return { reply: reply(command, answer, rows.now) };
+  }
+
+  async #open(rows, command) {
+    const { sagaId, step, direction } = command;
+    const intent = {
+      // The generation is the last part of the key. Only a definite "not done" that is not saved raises it.
+      generation: rows.intent(step, direction)?.generation ?? 1,
+      state: 'open',
+      leaseUntil: after(rows.now, this.#limits.leaseMs),
+      openedAt: rows.now,
+      command,
+    };
+    await rows.writeIntent(step, direction, intent);
+    await rows.write(step, direction, 'pending');
+    return { call: { sagaId, step, direction, intent } };
+  }
+
+  /** Stores the command with the open call, and claims the call if its lease has ended. */
+  async #wait(rows, command, of) {
+    const { sagaId, step, direction } = command;
+    const open = rows.intent(step, of);
+    if (open?.state !== 'open') {
+      const [code, message] = open
+        ? ['outcome_unknown', 'the outcome of a call could not be learned in its key\'s lifetime: a person has to look']
+        : ['intent_missing', 'an external call\'s intent is not there'];
+      return { reply: reply(command, error(command, code, message), rows.now) };
+    }
+    const intent = { ...open };
+    if (direction === of) {
+      // The latest attempt gets the answer. The payload stays the one that the key was first used with.
+      intent.command = latest({ ...command, payload: open.command.payload }, open.command);
+    } else {
+      const name = direction === 'compensation' ? 'cancel' : 'resolve';
+      intent[name] = latest(command, open[name]);
+    }
+    const isFree = open.leaseUntil <= rows.now;
+    if (isFree) intent.leaseUntil = after(rows.now, this.#limits.leaseMs);
+    await rows.writeIntent(step, of, intent);
+    return isFree ? { call: { sagaId, step, direction: of, intent } } : {};
+  }
+
+  /** Answers a compensation that has nothing to compensate. The saga sees no difference to other compensations. */
+  async #compensateEmpty(rows, command) {
+    const answer = success(this.#participant.emptyReplies[command.type] ?? `${command.type}.done`, {});
+    await rows.write(command.step, 'compensation', 'done', answer);
+    return { reply: reply(command, answer, rows.now) };
+  }
+
+  async #settle(tx, rows, call, outcome) {
+    const { step, direction } = call;
+    const open = rows.intent(step, direction);
+    // Another process settled the call first, with the same key and therefore with the same outcome.
+    if (open?.state !== 'open' || open.generation !== call.intent.generation) return { replies: [], told: [], more: [] };
+    if (outcome.kind === 'unknown') return this.#leave(rows, call, open, outcome.why);
+    const { command } = open;
+    const answer = await this.#participant.settle(tx, command, outcome);
+    const saved = isSaved(command, answer);
+    if (saved) await rows.write(step, direction, markOf(answer), answer);
+    else await rows.release(step, direction);
+    const replies = [reply(command, answer, rows.now)];
+    const more = [];
+    for (const waiting of [open.resolve, open.cancel]) {
+      if (!waiting) continue;
+      const decided = await this.#decide(tx, rows, waiting);
+      if (decided.reply) replies.push(decided.reply);
+      if (decided.call) more.push(decided.call);
+    }
+    // A refusal by a waiting command makes a released call final.
+    const isFinal = saved || rows.row(step, direction) !== undefined;
+    const generation = open.generation + (saved ? 0 : 1);
+    const told = await this.#tell(rows, call, { ...open, generation, state: isFinal ? 'settled' : 'released', replies });
+    return { replies, told, more };
+  }
+
+  /**
+   * Leaves the call to the next sweep, which repeats it with the same key. After the key's lifetime the call is never
+   * repeated.
+   */
+  async #leave(rows, call, open, why) {
+    const { step, direction } = call;
+    if (rows.now < after(open.openedAt, this.#limits.keyLifetimeMs)) {
+      await rows.writeIntent(step, direction, { ...open, leaseUntil: after(rows.now, this.#limits.retryMs) });
+      return { replies: [], told: [], more: [] };
+    }
+    const message = `the outcome of a call is not known, and its key is too old to be repeated: ${why}`;
+    const replies = [open.command, open.resolve, open.cancel]
+      .filter(Boolean)
+      .map((command) => reply(command, error(command, 'outcome_unknown', message), rows.now));
+    return { replies, told: await this.#tell(rows, call, { ...open, state: 'expired', replies }), more: [] };
+  }
+
+  async #tell(rows, call, intent) {
+    const kept = { ...intent, leaseUntil: after(rows.now, this.#limits.leaseMs) };
+    await rows.writeIntent(call.step, call.direction, kept);
+    return [toldOf(call, kept)];
   }
 }
 
-async function run(tx, participant, command, row) {
-  const handler = participant.commands[command.type];
-  if (!handler) return { answer: error(command, 'unknown_command', `there is no command ${command.type} here`) };
-  await tx.query('SAVEPOINT handler');
-  const { answer, call } = await handler(tx, command);
-  if (call) {
-    const { sagaId, step, direction, type, saveFailure } = command;
-    // What the gateway knows a call by. Repeated as it is until there is an outcome.
-    const key = `${sagaId}/${step}/${direction}/${row[`${direction}_calls`]}`;
-    const whole = { sagaId, step, direction, type, saveFailure, key, ...call };
-    await write(tx, command, direction, { mark: 'pending', call: whole });
-    return { call: whole };
+function checkAge(rows, { sagaId }) {
+  const began = beganAt(sagaId);
+  if (began < rows.floors.ownMs) {
+    throw new Undecodable('below_floor', 'the saga is so old that what is known of it may be forgotten here');
   }
-  // What a handler wrote before it said no is undone; the barrier's row is not.
-  if (answer.outcome !== 'success') await tx.query('ROLLBACK TO SAVEPOINT handler');
-  if (isSaved(command, answer)) await write(tx, command, command.direction, { mark: markOf(answer), reply: answer });
-  return { answer };
+  if (began > rows.now.getTime() + AHEAD_LIMIT_MS) {
+    throw new Undecodable('id_out_of_window', 'the saga\'s id says that it begins in the future');
+  }
 }
 
-/** Returns the answer if it is not saved: then the row does not have it. */
-async function settle(tx, participant, call, outcome) {
-  const row = await lock(tx, call);
-  const open = row[call.direction] === 'pending' && row[`${call.direction}_call`].key === call.key;
-  // Another process was first, with the same key and so with the same outcome.
-  if (!open) return undefined;
-  const answer = await participant.settle(tx, call, outcome);
-  if (isSaved(call, answer)) {
-    await write(tx, call, call.direction, { mark: markOf(answer), reply: answer });
-    return undefined;
-  }
-  // Definitely not done, and not final: as if nothing had been, but the key is used up.
-  await write(tx, call, call.direction, { mark: null, calls: row[`${call.direction}_calls`] + 1 });
-  return answer;
+async function refuse(rows, { step }) {
+  await rows.forgetReleased(step, 'forward');
+  await rows.write(step, 'forward', 'refused');
 }
 
-/** An error never; a failure only if the command says so, and of a compensation never: it is tried again. */
+/**
+ * Returns true if the answer is saved. An error is never saved. A failure is saved only if the command says so, and never
+ * for a compensation, which is retried.
+ */
 function isSaved(command, answer) {
   if (answer.outcome === 'failure') return command.saveFailure && command.direction === 'forward';
   return answer.outcome === 'success';
 }
 
 const markOf = (answer) => (answer.outcome === 'success' ? 'done' : 'failed');
-
-/** To the saga it looks like any other compensation: there is no difference. */
-async function compensateEmpty(tx, participant, command) {
-  const answer = success(participant.emptyReplies[command.type] ?? `${command.type}.done`, {});
-  await write(tx, command, 'compensation', { mark: 'done', reply: answer });
-  return { answer };
-}
-
-const refuse = (tx, command) => write(tx, command, 'forward', { mark: 'refused' });
-
-async function refuseBelowFloor(tx, { sagaId }) {
-  // Locked, so that the floor does not rise between this look and the row that it would have forgotten.
-  const { rows } = await tx.query('SELECT own_ms FROM payment_node.saga_floor FOR SHARE');
-  if (beganAt(sagaId) < Number(rows[0].own_ms)) {
-    throw new Undecodable('below_floor', 'the saga is so old that what is known of it may be forgotten here');
-  }
-}
-
-/** The step's row, made if it is missing, so that there is always something to lock. */
-async function lock(tx, { sagaId, step }) {
-  const make = 'INSERT INTO payment_node.barrier (saga_id, step) VALUES ($1, $2) ON CONFLICT DO NOTHING';
-  await tx.query(make, [sagaId, step]);
-  const read = 'SELECT * FROM payment_node.barrier WHERE saga_id = $1 AND step = $2 FOR UPDATE';
-  const { rows } = await tx.query(read, [sagaId, step]);
-  return rows[0];
-}
-
-/** `column` is 'forward' or 'compensation', never a text from outside. */
-async function write(tx, { sagaId, step }, column, { mark, reply = null, call = null, calls = null }) {
-  await tx.query(
-    `UPDATE payment_node.barrier
-     SET ${column} = $3, ${column}_reply = $4, ${column}_call = $5, ${column}_calls = coalesce($6, ${column}_calls)
-     WHERE saga_id = $1 AND step = $2`,
-    [sagaId, step, mark, reply && JSON.stringify(reply), call && JSON.stringify(call), calls],
-  );
-}
+const after = (time, ms) => new Date(time.getTime() + ms);
+const latest = (command, other) => (other === undefined || other === null || command.attempt >= other.attempt ? command : other);
+const keyOf = ({ sagaId, step, direction, intent }) => `${sagaId}/${step}/${direction}/${intent.generation}`;
+const toldOf = ({ sagaId, step, direction }, { generation, state }) => ({
+  sagaId,
+  step,
+  direction,
+  generation,
+  isFinal: state === 'settled',
+});

@@ -1,37 +1,51 @@
 #!/usr/bin/env node
-// A payment participant in Node. `npm start`; what it needs stands in config.js.
+// A payment participant in Node. Start it with `npm start`; its settings are in config.js.
 
-import { createBarrier, forgetBelow } from './barrier.js';
+import { Barrier } from './barrier.js';
 import { readConfig } from './config.js';
 import { connect, migrate } from './database.js';
 import { SimulatedGateway } from './gateway.js';
 import { log } from './log.js';
-import { lowestId } from './message.js';
 import { runParticipant } from './participant.js';
 import { createPayments } from './payments.js';
+import { Forgetting, makePartitions } from './upkeep.js';
+
+/** The time limit of a stop. Work that takes longer is redone by the member that gets the partitions. */
+const STOP_LIMIT_MS = 30_000;
+
+/**
+ * Logs the reason and ends the process; a supervisor restarts it. A process that lives on without consuming would look
+ * healthy.
+ */
+function end(why) {
+  log('error', why);
+  process.exit(1);
+}
 
 async function main() {
   const config = readConfig(process.env);
   const pool = connect(config.databaseUrl);
   await migrate(pool);
-  const payments = createPayments(new SimulatedGateway(connect(config.databaseUrl), config.gateway));
+  await makePartitions(pool);
+  const payments = createPayments(pool, new SimulatedGateway(connect(config.databaseUrl), config.gateway));
 
-  // Commands carry the floor: no saga that began before it is alive, so what is known of those may be forgotten.
-  let floorMs = 0;
-  const noteFloor = (ms) => (floorMs = Math.max(floorMs, ms));
+  const forgetting = new Forgetting(pool);
   const upkeep = setInterval(() => {
-    forgetBelow(pool, floorMs, lowestId(floorMs)).catch((failed) => log('warn', 'upkeep failed', { cause: failed.message }));
+    makePartitions(pool)
+      .then(() => forgetting.round())
+      .catch((failed) => log('warn', `upkeep failed: ${failed.message}`));
   }, config.upkeepMs);
 
-  const participant = await runParticipant(config, createBarrier(pool, payments), noteFloor);
+  const participant = await runParticipant(config, pool, new Barrier(pool, payments, config.calls), end);
   log('info', 'ready', { group: config.group, topic: config.commandTopic });
 
   let stopping = false;
   const stop = async (signal) => {
-    // Who asks twice does not want to wait.
+    // A second signal ends the process at once.
     if (stopping) process.exit(1);
     stopping = true;
     log('info', `${signal}: finishing what is at hand`);
+    setTimeout(() => end(`not stopped within ${STOP_LIMIT_MS} ms`), STOP_LIMIT_MS).unref();
     clearInterval(upkeep);
     await participant.stop();
     log('info', 'stopped');
@@ -40,7 +54,6 @@ async function main() {
   for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => stop(signal));
 }
 
-main().catch((failed) => {
-  log('error', failed.message);
-  process.exit(1);
-});
+// Rejected promises that are not awaited are handled here, too.
+process.on('uncaughtException', (failed) => end(`unexpected: ${failed.stack}`));
+main().catch((failed) => end(failed.message));

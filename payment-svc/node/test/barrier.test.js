@@ -1,4 +1,5 @@
-// The table of the contract, row by row: F and C are what the step's row says, then what each direction comes to.
+// Tests the table of the contract, row by row: F and C are the marks of the step's rows; then follows the decision for
+// each direction.
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
@@ -6,15 +7,15 @@ import { admit } from '../src/barrier.js';
 
 const TABLE = [
   // F, C, action, compensation, resolve
-  [null, null, 'run', 'refuse and compensate empty', 'refuse'],
-  [null, 'done', 'refuse', 'saved compensation', 'refuse'],
-  ['pending', null, 'call forward', 'call forward', 'call forward'],
-  ['done', null, 'saved forward', 'run', 'saved forward'],
-  ['done', 'pending', 'saved forward', 'call compensation', 'saved forward'],
+  [undefined, undefined, 'run', 'refuse and compensate empty', 'refuse'],
+  [undefined, 'done', 'refuse', 'saved compensation', 'refuse'],
+  ['pending', undefined, 'wait', 'wait', 'wait'],
+  ['done', undefined, 'saved forward', 'run', 'saved forward'],
+  ['done', 'pending', 'saved forward', 'wait', 'saved forward'],
   ['done', 'done', 'saved forward', 'saved compensation', 'saved forward'],
-  ['failed', null, 'saved forward', 'compensate empty', 'saved forward'],
+  ['failed', undefined, 'saved forward', 'compensate empty', 'saved forward'],
   ['failed', 'done', 'saved forward', 'saved compensation', 'saved forward'],
-  ['refused', null, 'not done', 'compensate empty', 'not done'],
+  ['refused', undefined, 'not done', 'compensate empty', 'not done'],
   ['refused', 'done', 'not done', 'saved compensation', 'not done'],
 ];
 

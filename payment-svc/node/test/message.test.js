@@ -1,9 +1,23 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Undecodable, beganAt, deadLetter, error, lowestId, notDone, readCommand, replyRecord, success } from '../src/message.js';
-import { blame } from '../src/participant.js';
+import {
+  Undecodable,
+  beganAt,
+  commandOf,
+  deadLetter,
+  error,
+  lowestId,
+  notDone,
+  readCommand,
+  reply,
+  replyRecord,
+  storedCommand,
+  success,
+} from '../src/message.js';
+import { blame, bySaga } from '../src/participant.js';
 
 const SAGA = '019a0000-0000-7000-8000-000000000001';
+const AT = new Date(0);
 
 function record(changes = {}, value = '{"orderId":"x"}') {
   const headers = {
@@ -27,24 +41,24 @@ const read = (changes, value) => readCommand(record(changes, value), ['saga.inpu
 
 test('a command is read and its answer echoes what it came with', () => {
   const command = read();
-  const reply = replyRecord(command, success('payment.success', { ok: true }));
-  assert.equal(reply.topic, 'saga.inputs');
-  assert.equal(reply.partition, 3);
-  assert.equal(reply.key, SAGA);
-  assert.equal(reply.headers.ce_id, `${SAGA}/charge-payment/forward/success`);
-  assert.equal(reply.headers['saga-attempt'], '2');
-  assert.equal(reply.headers['correlation-id'], 'wär-ich-🦉');
-  assert.ok(!('traceparent' in reply.headers));
+  const sent = replyRecord(reply(command, success('payment.success', { ok: true }), AT));
+  assert.equal(sent.topic, 'saga.inputs');
+  assert.equal(sent.partition, 3);
+  assert.equal(sent.key, SAGA);
+  assert.equal(sent.headers.ce_id, `${SAGA}/charge-payment/forward/success`);
+  assert.equal(sent.headers['saga-attempt'], '2');
+  assert.equal(sent.headers['correlation-id'], 'wär-ich-🦉');
+  assert.ok(!('traceparent' in sent.headers));
 });
 
 test('the same answer has the same id, and each attempt an error of its own', () => {
   const command = read();
   const later = { ...command, attempt: 3 };
-  const id = (about, answer) => replyRecord(about, answer).headers.ce_id;
+  const id = (about, answer) => replyRecord(reply(about, answer, AT)).headers.ce_id;
   assert.equal(id(command, success('t', {})), id(later, success('t', {})));
   assert.notEqual(id(command, error(command, 'c', 'm')), id(later, error(later, 'c', 'm')));
   const resolve = read({ 'saga-direction': 'resolve', ce_type: 'payment.charge.resolve' });
-  assert.equal(replyRecord(resolve, notDone(resolve)).headers.ce_type, 'payment.charge.not_done');
+  assert.equal(replyRecord(reply(resolve, notDone(resolve), AT)).headers.ce_type, 'payment.charge.not_done');
 });
 
 test('a record that cannot be read says why', () => {
@@ -52,13 +66,38 @@ test('a record that cannot be read says why', () => {
     assert.throws(() => read(changes, value), (failed) => failed instanceof Undecodable && failed.reason === reason);
   check({ 'saga-step': undefined }, '{}', 'missing_header');
   check({ 'saga-id': '0195d2c0-0000-4000-8000-000000000001' }, '{}', 'bad_header');
-  check({ 'saga-id': 'ffffffff-ffff-7fff-8fff-ffffffffffff' }, '{}', 'bad_header');
   check({ 'saga-direction': 'sideways' }, '{}', 'bad_header');
   check({ 'saga-attempt': '-1' }, '{}', 'bad_header');
   check({ 'saga-floor': 'long ago' }, '{}', 'bad_header');
   check({ 'reply-topic': 'elsewhere' }, '{}', 'bad_header');
   check({}, null, 'no_payload');
   check({}, '{', 'bad_payload');
+  check({}, '{"amountMinor":123456789012345678901234}', 'number_out_of_range');
+  check({}, '{"a":["\\u0000"]}', 'nul_character');
+  check({}, `${'['.repeat(66)}1${']'.repeat(66)}`, 'too_deep');
+});
+
+test('numbers in texts, and those that 64 bits hold, are nothing to refuse', () => {
+  for (const value of ['{"a":"123456789012345678901234"}', '{"a":18446744073709551615}', '{"a":1e300,"b":"\\"1"}']) {
+    assert.ok(read({}, value), value);
+  }
+});
+
+test('a command that is kept is read as it was, by this participant and by the one in Rust', () => {
+  const command = read({ traceparent: '00-a-b-01' });
+  assert.deepEqual(commandOf(JSON.parse(JSON.stringify(storedCommand(command)))), command);
+  assert.deepEqual(storedCommand(command), {
+    saga_id: SAGA,
+    step: 'charge-payment',
+    direction: 'forward',
+    attempt: 2,
+    command_type: 'payment.charge',
+    payload: { orderId: 'x' },
+    save_failure: true,
+    reply_to: { topic: 'saga.inputs', partition: 3 },
+    floor: '1970-01-01T00:00:01.000Z',
+    trace: { correlation_id: 'wär-ich-🦉', traceparent: '00-a-b-01' },
+  });
 });
 
 test('a dead letter keeps the record and says where it stood', () => {
@@ -80,4 +119,23 @@ test('a record is blamed for its data and for bugs, never for a database that is
   assert.equal(blame(Object.assign(new Error('refused'), { code: 'ECONNREFUSED' })), undefined);
   assert.equal(blame(Object.assign(new Error('deadlock'), { code: '40P01' })), undefined);
   assert.equal(blame(new Error('Connection terminated unexpectedly')), undefined);
+  // The error of a missing partition has no constraint name; a violated constraint has one.
+  assert.equal(blame(Object.assign(new Error('no partition'), { code: '23514' })), undefined);
+  assert.equal(blame(Object.assign(new Error('check'), { code: '23514', constraint: 'c' })), 'data_error');
+});
+
+test('records of one saga keep their order, and those of others do not wait for them', async () => {
+  const records = ['a', 'b', 'a', 'c', 'a'].map((key, offset) => ({ key: Buffer.from(key), offset }));
+  const began = [];
+  let open;
+  const gate = new Promise((resolve) => (open = resolve));
+  const outputs = await bySaga(records, async ({ key, offset }) => {
+    began.push(offset);
+    if (offset === 3) open();
+    if (String(key) === 'a') await gate;
+    return offset * 10;
+  });
+  assert.deepEqual(outputs, [0, 10, 20, 30, 40]);
+  assert.deepEqual(began.filter((offset) => offset % 2 === 0), [0, 2, 4]);
+  await assert.rejects(bySaga(records, async ({ offset }) => { if (offset === 1) throw new Error('away'); }), /away/);
 });

@@ -1,4 +1,4 @@
-//! One order's payment and the rules of its life.
+//! The payment of one order, and its state machine.
 //!
 //! ```text
 //!            ┌─▶ declined ─┐
@@ -7,18 +7,25 @@
 //!                               ▲      └─▶ refund_failed
 //!                               └────────────────┘
 //! ```
+//!
+//! In each of these states, a payment is held by the saga that has made it. An order without a payment is held by the
+//! saga that the order's id names. No other saga charges the order or refunds it. This also applies to compensations:
+//! the barrier answers the compensation of a saga whose charge was refused, so a refund that gets here has a charge.
+//! Answering such a refund as if there were nothing to refund would end its saga and leave the charge in place.
 
-use super::money::digits_of;
 use saga_contracts::{
     fault_code,
+    money::CurrencyUnit,
     payload::{ChargePayment, PaymentMoved},
+    saga_of_order,
 };
+use saga_core::message::WHOLE_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// What the gateway is asked to do.
+/// The operation that the gateway is called for.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -40,16 +47,16 @@ impl Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PaymentStatus {
-    /// The gateway is being asked.
+    /// The gateway is being called.
     Charging,
     Charged,
-    /// The gateway said no.
+    /// The gateway declined.
     Declined,
-    /// The gateway broke, and nothing was charged: the saga tries again or gives up.
+    /// The gateway failed, and nothing was charged: the saga tries again or gives up.
     ChargeFailed,
     Refunding,
     Refunded,
-    /// The gateway broke or said no; the money is still charged.
+    /// The gateway failed or declined; the money is still charged.
     RefundFailed,
 }
 
@@ -81,14 +88,24 @@ impl PaymentStatus {
     }
 }
 
+/// The command that asks for a charge or refund, without its attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub saga_id: Uuid,
+    /// The command's name: `<saga>/<step>/<direction>`.
+    pub command: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payment {
     pub order_id: Uuid,
+    /// The saga that holds the payment.
+    pub saga_id: Uuid,
     pub customer_id: Uuid,
     pub amount_minor: i64,
     pub currency: String,
     pub status: PaymentStatus,
-    /// The command whose call is open or was the last.
+    /// The command whose call is open, or was the last.
     pub caller: String,
     pub charge_reference: Option<String>,
     pub refund_reference: Option<String>,
@@ -96,11 +113,13 @@ pub struct Payment {
     pub fault_message: Option<String>,
 }
 
-/// Why a command gets no call. All but `Busy` are business answers; that one is technical and tried again.
+/// The reason why a command makes no call. `Busy` is technical and retried; all others are business failures.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     #[error("{0}")]
     InvalidPayload(String),
+    #[error("order {order_id} is held by saga {holder}")]
+    OrderOfAnotherSaga { order_id: Uuid, holder: Uuid },
     #[error("order {order_id} was charged already, its payment is {}", status.as_str())]
     AlreadyCharged {
         order_id: Uuid,
@@ -114,50 +133,69 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidPayload(_) => fault_code::INVALID_PAYLOAD,
+            Self::OrderOfAnotherSaga { .. } => fault_code::ORDER_OF_ANOTHER_SAGA,
             Self::AlreadyCharged { .. } => fault_code::ALREADY_CHARGED,
             Self::Busy(_) => fault_code::PAYMENT_BUSY,
         }
     }
 }
 
-/// What a refund comes to.
+/// The decision on a refund.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefundDecision {
-    /// Nothing was charged, or it was refunded before: this is the answer.
+    /// Nothing was charged, or it was refunded before: the command is answered with this.
     Answer(PaymentMoved),
     CallGateway,
 }
 
-/// Whether the gateway can be asked for this at all.
+/// Checks that the gateway can be called for this charge.
 pub fn check_charge(command: &ChargePayment) -> Result<(), Refusal> {
-    if command.amount_minor <= 0 {
+    // Readers that parse numbers as floating-point, such as a participant in another language, would round larger
+    // numbers.
+    if !(1..=WHOLE_MAX).contains(&command.amount_minor) {
         let message = format!(
-            "amountMinor: {} is not a positive amount",
+            "amountMinor: {} is not an amount from 1 to {WHOLE_MAX}",
             command.amount_minor
         );
         return Err(Refusal::InvalidPayload(message));
     }
-    if digits_of(&command.currency).is_none() {
+    if CurrencyUnit::from_code(&command.currency).is_err() {
         let message = "currency: not a currency of ISO 4217".to_owned();
         return Err(Refusal::InvalidPayload(message));
     }
     Ok(())
 }
 
+/// Checks that this saga may charge or refund the order. `payment` is the order's row.
+pub fn check_holder(
+    payment: Option<&Payment>,
+    order_id: Uuid,
+    saga_id: Uuid,
+) -> Result<(), Refusal> {
+    let holder = payment
+        .map(|payment| payment.saga_id)
+        .or_else(|| saga_of_order(order_id));
+    match holder {
+        Some(holder) if holder != saga_id => Err(Refusal::OrderOfAnotherSaga { order_id, holder }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 impl Payment {
-    /// The payment while its charge is under way. `before` is the row as it is.
+    /// Returns the payment with its charge in flight. `before` is the current row.
     pub fn charging(
         before: Option<&Self>,
         command: &ChargePayment,
-        caller: &str,
+        caller: &Caller,
     ) -> Result<Self, Refusal> {
         check_charge(command)?;
         let order_id = command.order_id;
+        check_holder(before, order_id, caller.saga_id)?;
         if let Some(payment) = before {
             match payment.status {
                 PaymentStatus::Declined | PaymentStatus::ChargeFailed => {}
-                // Its definite failure was not saved and this is the next attempt.
-                PaymentStatus::Charging if payment.caller == caller => {}
+                // The definite failure of the earlier attempt was not saved; this is the next attempt.
+                PaymentStatus::Charging if payment.caller == caller.command => {}
                 PaymentStatus::Charging => return Err(Refusal::Busy(order_id)),
                 status @ (PaymentStatus::Charged
                 | PaymentStatus::Refunding
@@ -169,11 +207,12 @@ impl Payment {
         }
         Ok(Self {
             order_id,
+            saga_id: caller.saga_id,
             customer_id: command.customer_id,
             amount_minor: command.amount_minor,
             currency: command.currency.clone(),
             status: PaymentStatus::Charging,
-            caller: caller.to_owned(),
+            caller: caller.command.clone(),
             charge_reference: None,
             refund_reference: None,
             fault_code: None,
@@ -181,20 +220,23 @@ impl Payment {
         })
     }
 
-    /// What a refund of this payment comes to.
-    pub fn refund(&self, caller: &str) -> Result<RefundDecision, Refusal> {
+    /// Decides on a refund of this payment.
+    pub fn refund(&self, caller: &Caller) -> Result<RefundDecision, Refusal> {
+        check_holder(Some(self), self.order_id, caller.saga_id)?;
         match self.status {
             PaymentStatus::Declined | PaymentStatus::ChargeFailed => Ok(RefundDecision::Answer(
                 nothing_refunded(self.order_id, &self.currency),
             )),
             PaymentStatus::Refunded => Ok(RefundDecision::Answer(self.moved(Operation::Refund))),
             PaymentStatus::Charged | PaymentStatus::RefundFailed => Ok(RefundDecision::CallGateway),
-            PaymentStatus::Refunding if self.caller == caller => Ok(RefundDecision::CallGateway),
+            PaymentStatus::Refunding if self.caller == caller.command => {
+                Ok(RefundDecision::CallGateway)
+            }
             PaymentStatus::Refunding | PaymentStatus::Charging => Err(Refusal::Busy(self.order_id)),
         }
     }
 
-    /// The result that a saga gets.
+    /// Returns the result for the saga's reply.
     pub fn moved(&self, operation: Operation) -> PaymentMoved {
         let reference = match operation {
             Operation::Charge => &self.charge_reference,
@@ -209,7 +251,7 @@ impl Payment {
     }
 }
 
-/// The answer to a refund of what was never charged.
+/// Returns the result of a refund if nothing was charged.
 pub fn nothing_refunded(order_id: Uuid, currency: &str) -> PaymentMoved {
     PaymentMoved {
         order_id,
@@ -232,15 +274,30 @@ mod tests {
         }
     }
 
+    fn caller(saga: u128, command: &str) -> Caller {
+        Caller {
+            saga_id: Uuid::from_u128(saga),
+            command: command.to_owned(),
+        }
+    }
+
     fn payment(status: PaymentStatus) -> Payment {
-        let payment = Payment::charging(None, &command(1_050, "EUR"), "first").expect("valid");
+        let first = caller(9, "first");
+        let payment = Payment::charging(None, &command(1_050, "EUR"), &first).expect("valid");
         Payment { status, ..payment }
     }
 
     #[test]
     fn bad_amounts_and_currencies_are_refused() {
-        for (amount, currency) in [(0, "EUR"), (-1, "EUR"), (1, "eur"), (1, "XXX"), (1, "")] {
-            let refusal = Payment::charging(None, &command(amount, currency), "first");
+        for (amount, currency) in [
+            (0, "EUR"),
+            (-1, "EUR"),
+            (WHOLE_MAX + 1, "EUR"),
+            (1, "eur"),
+            (1, "XXX"),
+            (1, ""),
+        ] {
+            let refusal = Payment::charging(None, &command(amount, currency), &caller(9, "first"));
             assert_eq!(
                 refusal.map_err(|why| why.code()),
                 Err("invalid_payload"),
@@ -251,8 +308,9 @@ mod tests {
 
     #[test]
     fn an_order_is_charged_again_only_after_it_was_not() {
-        let check = |status, caller, expected: Result<(), &str>| {
-            let outcome = Payment::charging(Some(&payment(status)), &command(1, "EUR"), caller);
+        let check = |status, name, expected: Result<(), &str>| {
+            let (before, caller) = (payment(status), caller(9, name));
+            let outcome = Payment::charging(Some(&before), &command(1, "EUR"), &caller);
             assert_eq!(
                 outcome.map(drop).map_err(|why| why.code()),
                 expected,
@@ -270,9 +328,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_charged_is_refunded() {
-        let check = |status, caller, expected: Result<Option<i64>, &str>| {
-            let outcome = payment(status).refund(caller).map_err(|why| why.code());
+    fn only_charged_payments_are_refunded() {
+        let check = |status, name, expected: Result<Option<i64>, &str>| {
+            let outcome = payment(status)
+                .refund(&caller(9, name))
+                .map_err(|why| why.code());
             let amount = outcome.map(|decision| match decision {
                 RefundDecision::Answer(moved) => Some(moved.amount_minor),
                 RefundDecision::CallGateway => None,
@@ -287,5 +347,41 @@ mod tests {
         check(PaymentStatus::Refunding, "first", Ok(None));
         check(PaymentStatus::Refunding, "second", Err("payment_busy"));
         check(PaymentStatus::Charging, "second", Err("payment_busy"));
+    }
+
+    #[test]
+    fn a_payment_is_its_sagas_in_every_state() {
+        for status in PaymentStatus::ALL {
+            let (before, other) = (payment(status), caller(8, "other"));
+            let refused = Refusal::OrderOfAnotherSaga {
+                order_id: before.order_id,
+                holder: before.saga_id,
+            };
+            let charged = Payment::charging(Some(&before), &command(1, "EUR"), &other);
+            assert_eq!(charged.as_ref(), Err(&refused), "{status:?}");
+            assert_eq!(before.refund(&other), Err(refused), "{status:?}");
+        }
+    }
+
+    /// The order may have been cancelled before its own saga reached the charge.
+    #[test]
+    fn an_order_of_order_svc_is_charged_by_its_saga_alone() {
+        let order_id = Uuid::from_u128(7 << 76 | 9);
+        let charge = ChargePayment {
+            order_id,
+            ..command(100, "EUR")
+        };
+        let refused = Refusal::OrderOfAnotherSaga {
+            order_id,
+            holder: order_id,
+        };
+        let by_another = Payment::charging(None, &charge, &caller(8, "charge"));
+        assert_eq!(by_another, Err(refused));
+        let own = Caller {
+            saga_id: order_id,
+            command: "charge".to_owned(),
+        };
+        let payment = Payment::charging(None, &charge, &own).expect("its own saga");
+        assert_eq!(payment.saga_id, order_id);
     }
 }

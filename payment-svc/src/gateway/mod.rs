@@ -1,53 +1,55 @@
-//! What this service knows of a payment gateway: two operations, each with an idempotency key.
+//! The interface of a payment gateway: two operations, each with an idempotency key.
 //!
-//! The key is what makes a call repeatable. A gateway that gets a key again answers what it answered first and does
-//! nothing, so an answer that was lost is asked for by *calling again*, never by looking the payment up: a look-up that
-//! finds nothing may have overtaken the call.
+//! The key makes a call repeatable. A gateway that gets a key again returns its first answer and does nothing. A lost
+//! answer is therefore fetched by *calling again*, never by looking the payment up: a look-up that finds nothing may
+//! have overtaken the call.
 
 mod ledger;
+mod rule;
 mod rule_list;
 mod rules;
 mod simulated;
 
 pub use ledger::Ledger;
-pub use rules::{Effect, GatewayConfig, Rule, RuleError, Rules};
+pub use rule::{Effect, Rule};
+pub use rules::{GatewayConfig, RuleError, Rules};
 pub use simulated::SimulatedGateway;
 
 use crate::domain::Operation;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-/// What a gateway is asked to do.
+/// A request to a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayRequest {
     pub operation: Operation,
     pub order_id: Uuid,
     pub customer_id: Uuid,
     pub amount_minor: i64,
-    /// ISO 4217.
+    /// The ISO 4217 code of the currency.
     pub currency: String,
-    /// What is paid for, as far as the command says.
+    /// The products that are paid for, if the command names them.
     pub product_ids: Vec<Uuid>,
-    /// The charge that a refund gives back.
+    /// The gateway's reference of the charge to refund.
     pub charge_reference: Option<String>,
 }
 
-/// What a gateway answers.
+/// A gateway's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayAnswer {
     Approved {
         reference: String,
     },
-    /// A definite no.
+    /// The gateway definitely declined.
     Declined {
         code: String,
         message: String,
     },
-    /// Broken, and definitely nothing was done nor will be with this key: another attempt takes another key.
+    /// The call failed. Nothing was done, and nothing will be done with this key. The next attempt uses another key.
     Failed {
         message: String,
     },
-    /// It may have been done or not: the same key must be asked again.
+    /// The outcome is unknown: the same key must be used again.
     Indeterminate {
         why: String,
     },

@@ -1,13 +1,14 @@
-//! A list of rules that may also come as one text: an environment variable holds no list of tables.
+//! Deserializes a list of rules that may also be one text, because an environment variable cannot hold a list of
+//! tables.
 
-use super::Rule;
+use super::rule::Rule;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
 };
 use std::fmt;
 
-/// The TOML of a configuration file, in which the list stands under this key.
+/// The TOML document of a configuration file, with the list under this key.
 #[derive(Deserialize)]
 struct Document {
     rules: Vec<Rule>,
@@ -52,7 +53,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn rules_come_as_a_list_or_as_its_text() {
+    fn rules_are_read_from_a_list_or_its_text() {
         let text = r#"[{effect = "time_out", times = 1}, {effect = "decline"}]"#;
         let list = json!([{"effect": "time_out", "times": 1}, {"effect": "decline"}]);
         for rules in [json!(text), list] {

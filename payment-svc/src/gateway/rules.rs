@@ -1,7 +1,12 @@
-//! How the simulated gateway is told to misbehave.
+//! The rules by which the simulated gateway fails.
 
-use super::{GatewayRequest, rule_list};
-use crate::domain::{MajorAmount, Operation, digits_of};
+use super::{
+    GatewayRequest,
+    rule::{Effect, Rule},
+    rule_list,
+};
+use crate::domain::Operation;
+use saga_contracts::money::MajorAmount;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -15,119 +20,19 @@ use uuid::Uuid;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GatewayConfig {
-    /// A larger charge is declined; the same number in every currency.
+    /// The limit. A larger charge is declined; the number is the same in every currency.
     pub limit: MajorAmount,
-    /// The first rule that matches decides, except that after a delay the next ones are looked at too.
+    /// The rules. The first rule that matches decides, except that after a delay the next rules are evaluated too.
     #[serde(default, deserialize_with = "rule_list::deserialize")]
     pub rules: Vec<Rule>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Effect {
-    /// A definite no.
-    Decline,
-    /// The answer takes `delay_ms`.
-    Delay,
-    /// It is done, but the answer is lost.
-    TimeOut,
-    /// It definitely fails.
-    Error,
-}
-
-/// A rule matches if everything that it names is so.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operation: Option<Operation>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub customer_id: Option<Uuid>,
-    /// One of the order's products.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub product_id: Option<Uuid>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub currency: Option<String>,
-    /// Exactly so many minor units.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub amount_minor: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub amount_minor_from: Option<i64>,
-    /// Included.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub amount_minor_to: Option<i64>,
-    pub effect: Effect,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay_ms: Option<u64>,
-    /// Only the first so many calls of an order and operation; all of them if absent. Calls that failed are counted
-    /// whichever process made them, others by each for itself: whose answer was lost is asked again until there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub times: Option<u32>,
-    /// What a decline or an error says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-}
-
-/// A rule that cannot work; it says which, and names the keys.
+/// The error for an invalid rule. It has the rule's index and names the keys.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("gateway.rules[{index}]: {why}")]
 pub struct RuleError {
     index: usize,
     why: &'static str,
-}
-
-impl Rule {
-    fn check(&self) -> Result<(), &'static str> {
-        match (self.effect, self.delay_ms) {
-            (Effect::Delay, None | Some(0)) => return Err("effect = \"delay\" needs delay_ms"),
-            (Effect::Delay, Some(_))
-            | (Effect::Decline | Effect::TimeOut | Effect::Error, None) => {}
-            (Effect::Decline | Effect::TimeOut | Effect::Error, Some(_)) => {
-                return Err("delay_ms belongs to effect = \"delay\"");
-            }
-        }
-        if let (Some(from), Some(to)) = (self.amount_minor_from, self.amount_minor_to)
-            && from > to
-        {
-            return Err("amount_minor_from is greater than amount_minor_to");
-        }
-        let ranged = self.amount_minor_from.is_some() || self.amount_minor_to.is_some();
-        if self.amount_minor.is_some() && ranged {
-            return Err("amount_minor excludes amount_minor_from and amount_minor_to");
-        }
-        if self.times == Some(0) {
-            return Err("times = 0 makes the rule useless");
-        }
-        if self
-            .currency
-            .as_deref()
-            .is_some_and(|currency| digits_of(currency).is_none())
-        {
-            return Err("currency is not in ISO 4217");
-        }
-        Ok(())
-    }
-
-    fn matches(&self, request: &GatewayRequest) -> bool {
-        fn allows<T>(wanted: Option<&T>, test: impl FnOnce(&T) -> bool) -> bool {
-            wanted.is_none_or(test)
-        }
-        allows(self.operation.as_ref(), |operation| {
-            *operation == request.operation
-        }) && allows(self.customer_id.as_ref(), |customer| {
-            *customer == request.customer_id
-        }) && allows(self.product_id.as_ref(), |product| {
-            request.product_ids.contains(product)
-        }) && allows(self.currency.as_ref(), |currency| {
-            *currency == request.currency
-        }) && allows(self.amount_minor.as_ref(), |exact| {
-            *exact == request.amount_minor
-        }) && allows(self.amount_minor_from.as_ref(), |from| {
-            *from <= request.amount_minor
-        }) && allows(self.amount_minor_to.as_ref(), |to| {
-            request.amount_minor <= *to
-        })
-    }
 }
 
 impl GatewayConfig {
@@ -139,7 +44,7 @@ impl GatewayConfig {
     }
 }
 
-/// What the rules want done to a call.
+/// The effect of the rules on a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Treatment {
     pub delay: Duration,
@@ -147,13 +52,13 @@ pub struct Treatment {
     pub message: Option<String>,
 }
 
-/// Calls that rules with `times` have seen are counted for this many orders at most. Beyond it the count starts anew: a
-/// simulation that runs for months must not grow.
+/// The maximum number of entries in the count of calls. Beyond this number the count starts again, so that a simulation
+/// that runs for months does not grow.
 const COUNTED_MAX: usize = 100_000;
 
 type Counted = (usize, Operation, Uuid);
 
-/// The rules, with a count of the calls that they have met.
+/// The rules, with a count of the calls that they matched.
 #[derive(Debug)]
 pub struct Rules {
     config: GatewayConfig,
@@ -168,12 +73,11 @@ impl Rules {
         }
     }
 
-    /// Why the request would be declined by the limit.
+    /// Returns the reason if the request is above the limit.
     pub fn over_limit(&self, request: &GatewayRequest) -> Option<String> {
-        let digits = digits_of(&request.currency).unwrap_or(2);
         let limit = self.config.limit;
-        let over =
-            request.operation == Operation::Charge && request.amount_minor > limit.minor(digits);
+        let over = request.operation == Operation::Charge
+            && request.amount_minor > limit.minor(&request.currency);
         over.then(|| {
             format!(
                 "the amount is above the limit of {limit} {}",
@@ -182,7 +86,7 @@ impl Rules {
         })
     }
 
-    /// Whether it matters how often the order was seen.
+    /// Returns true if a rule with `times` matches, so that the number of earlier calls matters.
     pub fn counts(&self, request: &GatewayRequest) -> bool {
         let rules = self.config.rules.iter();
         rules
@@ -190,7 +94,8 @@ impl Rules {
             .any(|rule| rule.matches(request))
     }
 
-    /// Counts the call. `failed` calls of the order are known to have failed.
+    /// Counts the call and returns the rules' effect on it. `failed` is the number of the order's calls that are known
+    /// to have failed.
     pub fn treat(&self, request: &GatewayRequest, failed: u32) -> Treatment {
         let mut treatment = Treatment::default();
         for (index, rule) in self.config.rules.iter().enumerate() {
@@ -332,7 +237,7 @@ pub(super) mod tests {
             ..charge
         };
         assert_eq!(rules.treat(&other, 0).effect, Some(Effect::Error));
-        // Another process has seen it twice.
+        // Another process has counted two calls.
         let third = GatewayRequest {
             order_id: Uuid::from_u128(10),
             ..other

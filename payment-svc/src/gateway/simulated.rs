@@ -1,18 +1,19 @@
-//! The gateway that is shipped: it approves what is below its limit, unless a rule says otherwise.
+//! The simulated gateway that is shipped: it approves charges up to its limit, unless a rule says otherwise.
 //!
-//! It keeps its promise the hard way: its memory of keys is durable, so that a key that is repeated after a crash of
-//! either side gets its first answer, and money never moves twice.
+//! Its ledger of keys is durable. A key that is repeated after a crash of either side gets its first answer, and money
+//! never moves twice.
 
 use super::{
     Gateway, GatewayAnswer, GatewayConfig, GatewayRequest,
     ledger::{Ledger, LedgerDecision, LedgerEntry},
-    rules::{Effect, Rules, Treatment},
+    rule::Effect,
+    rules::{Rules, Treatment},
 };
 use async_trait::async_trait;
 use saga_contracts::fault_code::{IDEMPOTENCY_CONFLICT, PAYMENT_DECLINED};
 use uuid::Uuid;
 
-/// See the module.
+/// A gateway with rules and a durable ledger.
 pub struct SimulatedGateway {
     rules: Rules,
     ledger: Ledger,
@@ -71,8 +72,8 @@ fn decide(
     request: &GatewayRequest,
 ) -> LedgerDecision {
     if treatment.effect == Some(Effect::Error) {
-        // Remembered like any answer: an earlier call with this key may still be under way, and whoever was told that
-        // nothing was done takes another key.
+        // A failure is stored like every answer: an earlier call with this key may still be in flight, and a caller
+        // that received the failure uses another key.
         let message = treatment.message.clone();
         return LedgerDecision::Failed {
             order_id: request.order_id,
@@ -89,7 +90,7 @@ fn decide(
     }
     match over_limit {
         Some(why) => declined(why),
-        // A function of the key: whatever is asked twice is the same payment.
+        // The reference is a function of the key, so that repeated calls return the same payment.
         None => LedgerDecision::Approved {
             reference: format!(
                 "sim-{}",
@@ -99,7 +100,7 @@ fn decide(
     }
 }
 
-/// The first answer, if the key was used for the same thing.
+/// Returns the first answer, if the key was used for the same operation, amount and currency.
 fn answer(first: &LedgerEntry, key: &str, request: &GatewayRequest) -> GatewayAnswer {
     let same = first.operation == request.operation
         && first.amount_minor == request.amount_minor

@@ -1,10 +1,11 @@
-//! A payment as the API shows it.
+//! The payment in the API's format.
 
 use crate::{
-    domain::{Entry, PaymentStatus, decimal},
+    domain::{Entry, PaymentStatus},
     store::PaymentRecord,
 };
 use chrono::{DateTime, Utc};
+use saga_contracts::money;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -14,14 +15,16 @@ use uuid::Uuid;
 #[serde(rename_all = "camelCase")]
 pub struct PaymentView {
     order_id: Uuid,
+    /// The saga that holds the payment. No other saga charges the order or refunds it.
+    saga_id: Uuid,
     customer_id: Uuid,
     status: PaymentStatus,
-    /// In major units, with the currency's digits.
+    /// The amount in major units, with the currency's digits.
     #[schema(example = "10.50")]
     amount: String,
     #[schema(example = 1050)]
     amount_minor: i64,
-    /// ISO 4217.
+    /// The ISO 4217 code of the currency.
     #[schema(example = "EUR")]
     currency: String,
     /// The gateway's reference of the charge.
@@ -30,10 +33,10 @@ pub struct PaymentView {
     /// The gateway's reference of the refund.
     #[serde(skip_serializing_if = "Option::is_none")]
     refund_reference: Option<String>,
-    /// Why the last call did not do what was asked.
+    /// The reason why the last call did not carry out its operation.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
-    /// What happened, oldest first: the first entry and up to 49 of the latest.
+    /// The payment's history, oldest first: the first entry and up to 49 of the latest.
     history: Vec<Entry>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
@@ -60,9 +63,10 @@ impl From<PaymentRecord> for PaymentView {
         });
         Self {
             order_id: payment.order_id,
+            saga_id: payment.saga_id,
             customer_id: payment.customer_id,
             status: payment.status,
-            amount: decimal(payment.amount_minor, &payment.currency),
+            amount: money::format(payment.amount_minor, &payment.currency),
             amount_minor: payment.amount_minor,
             currency: payment.currency,
             gateway_reference: payment.charge_reference,

@@ -1,11 +1,11 @@
-//! The simulated gateway's ledger.
+//! The statements of the simulated gateway's ledger.
 
 use crate::domain::Operation;
-use sqlx::PgPool;
+use sqlx::{FromRow, PgPool, Row, postgres::PgRow};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// What a key was answered.
+/// A key with the decision that it was answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerEntry {
     pub key: String,
@@ -24,7 +24,7 @@ pub enum LedgerDecision {
         code: String,
         message: String,
     },
-    /// Nothing was done, and with this key nothing will be.
+    /// Nothing was done, and nothing will be done with this key.
     Failed {
         order_id: Uuid,
         message: String,
@@ -69,47 +69,36 @@ impl LedgerDecision {
     }
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    key: String,
-    operation: String,
-    amount_minor: i64,
-    currency: String,
-    reference: Option<String>,
-    code: Option<String>,
-    message: Option<String>,
-    order_id: Option<Uuid>,
-}
-
-impl TryFrom<Row> for LedgerEntry {
-    type Error = sqlx::Error;
-
-    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, PgRow> for LedgerEntry {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let operation: &str = row.try_get("operation")?;
         let operation = [Operation::Charge, Operation::Refund]
             .into_iter()
-            .find(|operation| operation.as_str() == row.operation)
-            .ok_or_else(|| sqlx::Error::Decode(format!("operation {}", row.operation).into()))?;
-        let message = row.message.unwrap_or_default();
-        let decision = match (row.reference, row.code) {
+            .find(|known| known.as_str() == operation)
+            .ok_or_else(|| sqlx::Error::Decode(format!("operation {operation}").into()))?;
+        let message: Option<String> = row.try_get("message")?;
+        let message = message.unwrap_or_default();
+        let order_id: Option<Uuid> = row.try_get("order_id")?;
+        let decision = match (row.try_get("reference")?, row.try_get("code")?) {
             (Some(reference), _) => LedgerDecision::Approved { reference },
             (None, Some(code)) => LedgerDecision::Declined { code, message },
             (None, None) => LedgerDecision::Failed {
-                order_id: row.order_id.unwrap_or_default(),
+                order_id: order_id.unwrap_or_default(),
                 message,
             },
         };
         Ok(Self {
-            key: row.key,
+            key: row.try_get("key")?,
             operation,
-            amount_minor: row.amount_minor,
-            currency: row.currency,
+            amount_minor: row.try_get("amount_minor")?,
+            currency: row.try_get("currency")?,
             decision,
         })
     }
 }
 
-/// Keeps the decisions of keys that have none and returns for each entry the decision that counts, in the order given.
-/// Keys that are new and keys that were there commit in one statement; the answers are read after it.
+/// Stores the decisions of keys that have none, and returns for each entry the decision that counts, in the order
+/// given. One statement commits the new keys; the decisions of existing keys are read after it.
 pub async fn record(
     pool: &PgPool,
     entries: Vec<LedgerEntry>,
@@ -158,17 +147,16 @@ pub async fn record(
 }
 
 async fn read_keys(pool: &PgPool, keys: &[String]) -> Result<Vec<LedgerEntry>, sqlx::Error> {
-    let rows: Vec<Row> = sqlx::query_as(
+    sqlx::query_as(
         "SELECT key, operation, amount_minor, currency, reference, code, message, order_id \
          FROM gateway_ledger WHERE key = ANY($1)",
     )
     .bind(keys)
     .fetch_all(pool)
-    .await?;
-    rows.into_iter().map(LedgerEntry::try_from).collect()
+    .await
 }
 
-/// How many keys of an order were told that nothing was done.
+/// Returns how many keys of an order were answered with a failure.
 pub async fn failures(
     pool: &PgPool,
     order_id: Uuid,

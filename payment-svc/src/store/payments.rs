@@ -1,80 +1,67 @@
-//! What a batch of commands or settlements reads and writes: every payment once, in key order.
+//! Reads and writes the payments of a batch of commands or settlements: every payment once, in key order.
 
-use crate::domain::{Book, Entry, Payment, PaymentChange, PaymentStatus};
+use crate::domain::{Entry, Payment, PaymentBatch, PaymentChange, PaymentStatus};
 use serde_json::Value;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{FromRow, PgConnection, PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
 
-/// Entries that a payment's history keeps: the first, and the latest behind it. A payment that is tried more often than
-/// that waits for a person anyway, who wants to see its end.
+/// The maximum number of entries in a payment's history: the first, and the latest ones. A payment with more attempts
+/// waits for a person, who needs to see the latest ones.
 const HISTORY_MAX: i32 = 50;
 
-#[derive(sqlx::FromRow)]
-pub(super) struct PaymentRow {
-    order_id: Uuid,
-    customer_id: Uuid,
-    amount_minor: i64,
-    currency: String,
-    status: String,
-    caller: String,
-    charge_reference: Option<String>,
-    refund_reference: Option<String>,
-    fault_code: Option<String>,
-    fault_message: Option<String>,
-}
-
-impl TryFrom<PaymentRow> for Payment {
-    type Error = sqlx::Error;
-
-    fn try_from(row: PaymentRow) -> Result<Self, sqlx::Error> {
-        let status = PaymentStatus::parse(&row.status)
-            .ok_or_else(|| sqlx::Error::Decode(format!("payment status {}", row.status).into()))?;
+impl FromRow<'_, PgRow> for Payment {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let status: &str = row.try_get("status")?;
+        let status = PaymentStatus::parse(status)
+            .ok_or_else(|| sqlx::Error::Decode(format!("payment status {status}").into()))?;
         Ok(Self {
-            order_id: row.order_id,
-            customer_id: row.customer_id,
-            amount_minor: row.amount_minor,
-            currency: row.currency,
+            order_id: row.try_get("order_id")?,
+            saga_id: row.try_get("saga_id")?,
+            customer_id: row.try_get("customer_id")?,
+            amount_minor: row.try_get("amount_minor")?,
+            currency: row.try_get("currency")?,
             status,
-            caller: row.caller,
-            charge_reference: row.charge_reference,
-            refund_reference: row.refund_reference,
-            fault_code: row.fault_code,
-            fault_message: row.fault_message,
+            caller: row.try_get("caller")?,
+            charge_reference: row.try_get("charge_reference")?,
+            refund_reference: row.try_get("refund_reference")?,
+            fault_code: row.try_get("fault_code")?,
+            fault_message: row.try_get("fault_message")?,
         })
     }
 }
 
 /// Locks and reads the payments of these orders.
-pub async fn lock(tx: &mut PgConnection, mut orders: Vec<Uuid>) -> Result<Book, sqlx::Error> {
+pub async fn lock(
+    tx: &mut PgConnection,
+    mut orders: Vec<Uuid>,
+) -> Result<PaymentBatch, sqlx::Error> {
     orders.sort_unstable();
     orders.dedup();
-    let rows: Vec<PaymentRow> = sqlx::query_as(
-        "SELECT order_id, customer_id, amount_minor, currency, status, caller, charge_reference, \
+    let payments = sqlx::query_as(
+        "SELECT order_id, saga_id, customer_id, amount_minor, currency, status, caller, charge_reference, \
          refund_reference, fault_code, fault_message FROM payment \
          WHERE order_id = ANY($1) ORDER BY order_id FOR NO KEY UPDATE",
     )
     .bind(&orders)
     .fetch_all(tx)
     .await?;
-    let payments: Result<Vec<Payment>, sqlx::Error> =
-        rows.into_iter().map(Payment::try_from).collect();
-    Ok(Book::new(payments?))
+    Ok(PaymentBatch::new(payments))
 }
 
 /// Reads one payment without locking it.
 pub async fn find(pool: &PgPool, order: Uuid) -> Result<Option<Payment>, sqlx::Error> {
-    let row: Option<PaymentRow> = sqlx::query_as(
-        "SELECT order_id, customer_id, amount_minor, currency, status, caller, charge_reference, \
+    sqlx::query_as(
+        "SELECT order_id, saga_id, customer_id, amount_minor, currency, status, caller, charge_reference, \
          refund_reference, fault_code, fault_message FROM payment WHERE order_id = $1",
     )
     .bind(order)
     .fetch_optional(pool)
-    .await?;
-    row.map(Payment::try_from).transpose()
+    .await
 }
 
-/// Writes what a batch came to. Fewer rows than changes: a rival was first, and the batch must run again.
-pub async fn write(tx: &mut PgConnection, book: Book) -> Result<(), sqlx::Error> {
+/// Writes a batch's changes. If fewer rows than changes are written, another transaction was first, and the batch must
+/// run again.
+pub async fn write(tx: &mut PgConnection, book: PaymentBatch) -> Result<(), sqlx::Error> {
     let (new, changed): (Vec<_>, Vec<_>) =
         book.changes().into_iter().partition(|change| change.is_new);
     insert(tx, &new).await?;
@@ -141,7 +128,7 @@ impl<'a> Columns<'a> {
         self.payments.iter().map(|payment| of(payment)).collect()
     }
 
-    /// `$1` to `$11`.
+    /// Binds `$1` to `$11`. The saga is not bound, because `caller` contains it.
     fn bind<'q>(self, query: Query<'q>) -> Query<'q>
     where
         'a: 'q,
@@ -165,7 +152,8 @@ fn entries(entries: &[Entry]) -> Result<Value, sqlx::Error> {
     serde_json::to_value(entries).map_err(|error| sqlx::Error::Encode(Box::new(error)))
 }
 
-/// Not a data error: the batch rolls back, is loaded again and runs again.
+/// Checks the number of written rows. A mismatch is not a data error: the batch rolls back, is loaded again and runs
+/// again.
 fn count(what: &str, written: u64, expected: usize) -> Result<(), sqlx::Error> {
     if usize::try_from(written).is_ok_and(|written| written == expected) {
         Ok(())

@@ -1,12 +1,11 @@
-//! What people ask over HTTP.
+//! The statements of the HTTP API.
 
-use super::payments::PaymentRow;
 use crate::domain::{Entry, Payment};
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, types::Json};
+use sqlx::{FromRow, PgPool, Row, postgres::PgRow, types::Json};
 use uuid::Uuid;
 
-/// A payment with what happened to it.
+/// A payment with its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentRecord {
     pub payment: Payment,
@@ -15,51 +14,40 @@ pub struct PaymentRecord {
     pub updated_at: DateTime<Utc>,
 }
 
-#[derive(sqlx::FromRow)]
-struct Row {
-    #[sqlx(flatten)]
-    payment: PaymentRow,
-    history: Json<Vec<Entry>>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-}
-
-impl TryFrom<Row> for PaymentRecord {
-    type Error = sqlx::Error;
-
-    fn try_from(row: Row) -> Result<Self, sqlx::Error> {
+impl FromRow<'_, PgRow> for PaymentRecord {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        let Json(history) = row.try_get("history")?;
         Ok(Self {
-            payment: Payment::try_from(row.payment)?,
-            history: row.history.0,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
+            payment: Payment::from_row(row)?,
+            history,
+            created_at: row.try_get("created_at")?,
+            updated_at: row.try_get("updated_at")?,
         })
     }
 }
 
-/// A part of the payments, the newest orders first.
+/// A page of payments, the newest orders first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentPage {
     pub payments: Vec<PaymentRecord>,
-    /// The last order of the page, if there are more behind it.
+    /// The last order of the page, if more payments follow.
     pub next: Option<Uuid>,
 }
 
 pub async fn find_record(pool: &PgPool, order: Uuid) -> Result<Option<PaymentRecord>, sqlx::Error> {
-    let row: Option<Row> = sqlx::query_as("SELECT * FROM payment WHERE order_id = $1")
+    sqlx::query_as("SELECT * FROM payment WHERE order_id = $1")
         .bind(order)
         .fetch_optional(pool)
-        .await?;
-    row.map(PaymentRecord::try_from).transpose()
+        .await
 }
 
-/// At most `limit` payments behind `after`. Order ids are ordered by time, so their primary key serves.
+/// Returns at most `limit` payments after `after`. Order ids are sorted by time, so the primary key's index is used.
 pub async fn list_records(
     pool: &PgPool,
     after: Option<Uuid>,
     limit: u32,
 ) -> Result<PaymentPage, sqlx::Error> {
-    // One more than asked for tells whether there is a next page.
+    // One payment more than requested, to know if there is a next page.
     let query = match after {
         None => sqlx::query_as("SELECT * FROM payment ORDER BY order_id DESC LIMIT $1")
             .bind(i64::from(limit) + 1),
@@ -69,10 +57,7 @@ pub async fn list_records(
         .bind(i64::from(limit) + 1)
         .bind(after),
     };
-    let rows: Vec<Row> = query.fetch_all(pool).await?;
-    let payments: Result<Vec<PaymentRecord>, sqlx::Error> =
-        rows.into_iter().map(PaymentRecord::try_from).collect();
-    let mut payments = payments?;
+    let mut payments: Vec<PaymentRecord> = query.fetch_all(pool).await?;
     let more = payments.len() > limit as usize;
     payments.truncate(limit as usize);
     let next = payments

@@ -1,6 +1,6 @@
-//! The simulated gateway and its ledger.
+//! Tests the simulated gateway and its ledger.
 
-use crate::frame::{approved, database, gateway};
+use crate::fixture::{approved, database, gateway};
 use anyhow::Result;
 use futures_util::future::join_all;
 use payment_svc::{
@@ -42,7 +42,7 @@ async fn a_key_is_charged_once_however_often_it_is_asked_also_after_a_restart() 
 async fn calls_that_share_a_commit_get_their_own_answers() -> Result<()> {
     let pool = database().await?;
     let (one, two) = (gateway(&pool, &json!([]))?, gateway(&pool, &json!([]))?);
-    // Ten keys, each asked ten times, of two instances.
+    // Ten keys, each called ten times, on two instances.
     let asked = join_all((0..100_u32).map(|n| {
         let (gateway, key) = (
             if n % 3 == 0 { &one } else { &two },
@@ -88,7 +88,7 @@ async fn a_decline_is_remembered_too() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_timed_out_was_done_and_asking_again_tells() -> Result<()> {
+async fn a_timed_out_call_took_effect_and_a_repetition_returns_its_result() -> Result<()> {
     let pool = database().await?;
     let slow = gateway(&pool, &json!([{"effect": "time_out", "times": 2}]))?;
     for _ in 0..2 {
@@ -125,8 +125,8 @@ async fn an_answered_key_does_not_fail_afterwards() -> Result<()> {
     Ok(())
 }
 
-/// Whoever was told that nothing was done takes another key: should a call with the first one still be under way, it
-/// must not move money after that.
+/// A caller that received a failure uses another key. If a call with the first key is still in flight, it must not move
+/// money after that.
 #[tokio::test]
 async fn a_key_that_failed_never_moves_money() -> Result<()> {
     let pool = database().await?;
@@ -157,7 +157,7 @@ async fn a_key_is_good_for_one_payment_only() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_error_that_comes_once_comes_once_whichever_process_is_asked() -> Result<()> {
+async fn an_error_limited_to_once_occurs_once_across_processes() -> Result<()> {
     let pool = database().await?;
     let once = json!([{"effect": "error", "times": 1}]);
     let before = gateway(&pool, &once)?;

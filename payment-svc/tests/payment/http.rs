@@ -1,10 +1,10 @@
-//! The HTTP API, without the shell around it.
+//! Tests the HTTP API without the shell around it.
 
-use crate::frame::{batch, call, calls, charge, database};
+use crate::fixture::{batch, call, calls, charge, database};
 use anyhow::Result;
 use axum::{Router, http::StatusCode};
 use payment_svc::http::{App, router};
-use saga_testkit::service::get;
+use saga_test_support::service::get;
 use serde_json::json;
 use sqlx::PgPool;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn app(pool: &PgPool) -> Router {
 }
 
 #[tokio::test]
-async fn a_payment_shows_its_amount_and_what_happened() -> Result<()> {
+async fn a_payment_shows_its_amount_and_history() -> Result<()> {
     let pool = database().await?;
     let (app, calls, order) = (app(&pool), calls(&pool, &json!([]))?, Uuid::new_v4());
     let path = format!("/payments/{order}");
@@ -49,7 +49,7 @@ async fn a_payment_shows_its_amount_and_what_happened() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_declined_payment_says_why() -> Result<()> {
+async fn a_declined_payment_shows_its_reason() -> Result<()> {
     let pool = database().await?;
     let (app, calls, order) = (app(&pool), calls(&pool, &json!([]))?, Uuid::new_v4());
     let pay = charge(order, 100_001);

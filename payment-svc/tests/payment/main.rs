@@ -1,7 +1,7 @@
-//! The payment service on a real Postgres.
+//! Tests the payment service on a real Postgres.
 
 mod calls;
-mod frame;
+mod fixture;
 mod gateway;
 mod http;
 mod service;

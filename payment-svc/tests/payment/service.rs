@@ -1,6 +1,7 @@
-//! The service itself, on a real Kafka. The command topic and the group are the service's own, so this is one test.
+//! Tests the whole service on a real Kafka. The command topic and the group have fixed names, so there is only one
+//! test.
 
-use crate::frame::{approved, charge, refund};
+use crate::fixture::{approved, charge, refund};
 use anyhow::{Context, Result};
 use payment_svc::PaymentService;
 use saga_contracts::topic;
@@ -9,10 +10,10 @@ use saga_core::{
     message::{Command, Direction, Outcome},
 };
 use saga_service::clock;
-use saga_testkit::{
+use saga_test_support::{
     environment::{TestEnv, until},
     participant::Conversation,
-    service::Running,
+    service::{Running, refuses_another_database},
 };
 use serde_json::Value;
 use sqlx::PgPool;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_mins(1);
 const PARTITIONS: i32 = 2;
 
-/// By amount: these misbehave.
+/// The amounts for which the gateway's rules apply.
 const TIMES_OUT: i64 = 1_301;
 const FAILS_ONCE: i64 = 1_302;
 const NEVER_ANSWERS: i64 = 1_303;
@@ -35,15 +36,18 @@ gateway.rules = [
 calls.retry_delay_ms = 20
 "#;
 
-async fn start(database: &str, brokers: &str, rules: &str) -> Result<Running> {
-    let overrides = format!(
+fn overrides(database: &str, brokers: &str, rules: &str) -> String {
+    format!(
         "postgres.url = \"{database}\"\nkafka.brokers = \"{brokers}\"\nlog.format = \"human\"\n{rules}"
-    );
-    Running::start::<PaymentService>(&overrides).await
+    )
+}
+
+async fn start(database: &str, brokers: &str, rules: &str) -> Result<Running> {
+    Running::start::<PaymentService>(&overrides(database, brokers, rules)).await
 }
 
 async fn status(running: &Running, order: Uuid) -> Result<String> {
-    let response = saga_testkit::http_client()
+    let response = saga_test_support::http_client()
         .get(running.url(&format!("/payments/{order}")))
         .send()
         .await?;
@@ -70,17 +74,17 @@ fn refund_of(order: Uuid) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_charges_once_whatever_the_gateway_and_the_process_do() -> Result<()> {
+async fn the_service_charges_once_despite_faults_of_gateway_and_process() -> Result<()> {
     let env = TestEnv::shared().await;
     let database = env.create_database("payment_service").await;
     let topics = [topic::PAYMENT_COMMANDS, topic::SAGA_INPUTS];
     env.create_topics(&topics.map(|name| (name, PARTITIONS)))
         .await;
-    env.create_topics(&[(&topic::dead_letters(topic::PAYMENT_COMMANDS), 1)])
+    env.create_topics(&[(&topic::dead_letters_of(topic::PAYMENT_COMMANDS), 1)])
         .await;
     let brokers = env.brokers();
     let running = start(&database, &brokers, RULES).await?;
-    let http = saga_testkit::http_client();
+    let http = saga_test_support::http_client();
     until("the service is healthy", PATIENCE, async || {
         http.get(running.url("/health"))
             .send()
@@ -92,6 +96,9 @@ async fn the_service_charges_once_whatever_the_gateway_and_the_process_do() -> R
     let pool = PgPool::connect(&database).await?;
     let mut log = Conversation::open(&brokers, topic::PAYMENT_COMMANDS).await?;
     charged_and_refunded(&running, &mut log, &pool).await?;
+    let empty = env.create_database("payment_stranger").await;
+    let stranger = overrides(&empty, &brokers, RULES);
+    refuses_another_database::<PaymentService>(&stranger, topic::PAYMENT_GROUP, &database).await?;
     misbehaving(&running, &mut log, &pool).await?;
     let running = restarted(running, &mut log, &database, &brokers, &pool).await?;
     running.stop().await
@@ -127,7 +134,7 @@ async fn charged_and_refunded(
         (Outcome::Failure, "payment_declined")
     );
     assert_eq!(status(running, order).await?, "declined");
-    // Nothing was charged, so its compensation is empty and the gateway is not asked.
+    // Nothing was charged, so the compensation is empty and the gateway is not called.
     assert_eq!(log.ask(&refund_of(order)).await?.outcome, Outcome::Success);
     assert_eq!(approved(pool).await?, (500, 500));
     Ok(())
@@ -157,7 +164,7 @@ async fn misbehaving(running: &Running, log: &mut Conversation, pool: &PgPool) -
     Ok(())
 }
 
-/// The process stops while it does not know whether a charge was made; the next one finds out and charges nothing.
+/// Stops the process while the outcome of a charge is unknown. The next process finds the outcome and charges nothing.
 async fn restarted(
     running: Running,
     log: &mut Conversation,

@@ -1,13 +1,16 @@
-//! The AsyncAPI 3.0 document of every topic, made from the types of this crate and of saga-core
-//! (<https://www.asyncapi.com/docs/reference/specification/v3.0.0>). `asyncapi.json` beside this crate's manifest is
-//! its committed form; a test checks that it has not drifted.
+//! Makes the AsyncAPI 3.0 document of every topic from the types of this crate and of saga-core
+//! (<https://www.asyncapi.com/docs/reference/specification/v3.0.0>). The document is committed as `asyncapi.json`
+//! beside this crate's manifest; a test checks that the file matches the types.
 
 use crate::{message_type as name, payload, topic};
-use saga_core::message::{LifecycleMessage, OperatorAction, TimerDue};
+use saga_core::{
+    instance::LifecycleMessage,
+    message::{OperatorAction, TimerDue},
+};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-/// One kind of message: its type, the topic it travels on, its payload's schema and what it is for.
+/// One kind of message: its type, its topic, its payload's schema and its purpose.
 struct Message {
     name: &'static str,
     topic: &'static str,
@@ -42,7 +45,7 @@ impl Schemas {
     }
 }
 
-/// The whole document.
+/// Returns the whole document.
 pub fn document() -> Value {
     let mut schemas = Schemas::default();
     let messages = messages(&mut schemas);
@@ -62,7 +65,7 @@ pub fn document() -> Value {
     }
     for name in topic::ALL {
         if name != topic::SAGA_EVENTS {
-            let dead = topic::dead_letters(name);
+            let dead = topic::dead_letters_of(name);
             let letter = reference("components/messages/deadLetter");
             let message = Map::from_iter([("deadLetter".to_owned(), letter)]);
             let described = channel(&dead, &message);
@@ -98,7 +101,7 @@ fn channel(address: &str, messages: &Map<String, Value>) -> Value {
     json!({"address": address, "messages": messages, "bindings": {"kafka": {"topic": address}}})
 }
 
-/// Sent and received as a participant sees it: commands are received, replies sent.
+/// Returns the operations from a participant's point of view: it receives commands and sends replies.
 fn operations(messages: &[Message]) -> Map<String, Value> {
     messages
         .iter()
@@ -129,7 +132,7 @@ fn describe(message: &Message) -> Value {
     })
 }
 
-/// Headers of a message, by what it is. All values are text.
+/// Returns the headers of a message by its role. All values are text.
 fn headers(role: Role) -> Value {
     let mut required = vec![
         "ce_specversion",
@@ -161,6 +164,7 @@ fn headers(role: Role) -> Value {
     let optional: &[&str] = match role {
         Role::Start => &[
             "saga-business-key",
+            "saga-start",
             "correlation-id",
             "traceparent",
             "content-type",
@@ -190,6 +194,7 @@ fn headers(role: Role) -> Value {
             json!(["success", "failure", "error", "not_done"]),
         ),
         ("save-failure", json!(["true", "false"])),
+        ("saga-start", json!(["again"])),
     ] {
         if let Some(property) = properties.get_mut(name) {
             property["enum"] = values;
@@ -385,9 +390,9 @@ fn order(schemas: &mut Schemas) -> Vec<Message> {
 mod tests {
     use super::document;
 
-    /// Set `UPDATE_ASYNCAPI=1` to write the file anew.
+    /// Set `UPDATE_ASYNCAPI=1` to rewrite the file.
     #[test]
-    fn the_committed_document_is_what_the_types_say() {
+    fn the_committed_document_matches_the_types() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/asyncapi.json");
         let generated = format!("{:#}\n", document());
         if std::env::var_os("UPDATE_ASYNCAPI").is_some() {

@@ -2,10 +2,21 @@
 //! payment-svc exchange with the orchestrator. JSON keys are camelCase; money is integer minor units.
 
 pub mod asyncapi;
+pub mod money;
 pub mod payload;
 pub mod topic;
 
-/// `ce_type` of every message of the reference application.
+use uuid::Uuid;
+
+/// Returns the id of the saga that an order belongs to. order-svc gives an order and its saga the same id, a UUIDv7.
+/// Therefore the order's id names its saga before any participant has seen the order, and a command of another saga is
+/// refused even if it comes before the order's own saga, or after the order has ended. Returns `None` if the id is not
+/// order-svc's; then the first saga that does something for the order holds it.
+pub fn saga_of_order(order_id: Uuid) -> Option<Uuid> {
+    (order_id.get_version_num() == 7).then_some(order_id)
+}
+
+/// The `ce_type` of every message of the reference application.
 pub mod message_type {
     pub const ORDER_CREATED: &str = "order.created";
     pub const INVENTORY_RESERVE: &str = "inventory.reserve";
@@ -27,45 +38,47 @@ pub mod message_type {
     pub const ORDER_REFUSED: &str = "order.refused";
 }
 
-/// Names of the shipped definitions.
+/// The names of the shipped definitions.
 pub mod definition {
     pub const PLACE_ORDER: &str = "place-order";
     pub const PLACE_ORDER_PAYMENT_FIRST: &str = "place-order-payment-first";
-    /// Both begin with the order row, which order-svc has written already.
+    /// The first step of both definitions: the order's row, which order-svc has written before the saga starts.
     pub const STARTER_STEP: &str = "create-order";
 }
 
-/// Fault codes that participants answer and orders are cancelled with.
+/// The fault codes that participants answer with and that orders are cancelled with.
 pub mod fault_code {
-    /// A product has fewer pieces available than are wanted. `inventory.failed`.
+    /// A product has fewer pieces available than the order wants. Reply: `inventory.failed`.
     pub const OUT_OF_STOCK: &str = "out_of_stock";
-    /// `inventory.failed`.
+    /// The product does not exist. Reply: `inventory.failed`.
     pub const UNKNOWN_PRODUCT: &str = "unknown_product";
-    /// The order holds the product already, by another command. `inventory.failed`.
+    /// The order holds the product already, by another command. Reply: `inventory.failed`.
     pub const ALREADY_RESERVED: &str = "already_reserved";
-    /// There is nothing reserved that could be completed. `inventory.failed`.
+    /// Nothing is reserved that could be completed. Reply: `inventory.failed`.
     pub const NOT_RESERVED: &str = "not_reserved";
 
-    /// The gateway said no. `payment.failed`.
+    /// The gateway declined the payment. Reply: `payment.failed`.
     pub const PAYMENT_DECLINED: &str = "payment_declined";
-    /// The order was charged already, by another command. `payment.failed`.
+    /// The order was charged already, by another command. Reply: `payment.failed`.
     pub const ALREADY_CHARGED: &str = "already_charged";
-    /// A key of the gateway's was used for another payment before: a fault of the caller's. `payment.failed`.
+    /// The idempotency key was used for another payment before, which is the caller's mistake. Reply: `payment.failed`.
     pub const IDEMPOTENCY_CONFLICT: &str = "idempotency_conflict";
-    /// The gateway broke, and has not done what was asked. An error.
+    /// The gateway broke and has not carried out the call. Reply: an error.
     pub const GATEWAY_ERROR: &str = "gateway_error";
-    /// A call for the same order is open, by another command; it passes. An error.
+    /// Another command has an open call for the same order; the condition passes. Reply: an error.
     pub const PAYMENT_BUSY: &str = "payment_busy";
 
-    /// The order has ended the other way. `order.refused`.
+    /// The order has ended the other way. Reply: `order.refused`.
     pub const ORDER_ENDED: &str = "order_ended";
-    /// `order.refused` for a cancellation, an error for a confirmation: the order's row may still appear.
+    /// The order is unknown. Reply: `order.refused` to a cancellation, an error to a confirmation: the order's row may
+    /// still appear.
     pub const UNKNOWN_ORDER: &str = "unknown_order";
-    /// Orders whose saga was compensated without saying why are cancelled with it.
+    /// The code of orders that are cancelled by a saga without a cause.
     pub const CANCELLED: &str = "cancelled";
 
-    /// The payload is not what the command needs. A failure: it will not get better.
+    /// Another saga holds the order. Reply: `inventory.failed`, `payment.failed` or `order.refused`.
+    pub const ORDER_OF_ANOTHER_SAGA: &str = "order_of_another_saga";
+
+    /// The payload does not fit the command. Reply: a failure, because a retry cannot help.
     pub const INVALID_PAYLOAD: &str = "invalid_payload";
-    /// This version does not know the command's type, a newer one may. An error: trying again may help.
-    pub const UNKNOWN_COMMAND: &str = "unknown_command";
 }

@@ -1,4 +1,4 @@
-//! Payloads of commands and replies.
+//! The payloads of the reference application's commands and replies.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,35 +10,35 @@ use uuid::Uuid;
 pub struct OrderItem {
     pub product_id: Uuid,
     pub quantity: u32,
-    /// Per unit, minor units of the order's currency.
+    /// Price of one unit, in minor units of the order's currency.
     pub unit_price_minor: i64,
 }
 
-/// `order.created`: the saga's input, and by default the payload of its commands.
+/// Payload of `order.created`: the saga's input, and by default the payload of its commands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderCreated {
     pub order_id: Uuid,
     pub customer_id: Uuid,
     pub items: Vec<OrderItem>,
-    /// Total, minor units.
+    /// Total price, in minor units.
     pub amount_minor: i64,
-    /// ISO 4217.
+    /// ISO 4217 code.
     pub currency: String,
 }
 
-/// `inventory.reserve`.
+/// Payload of `inventory.reserve`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReserveStock {
     pub order_id: Uuid,
     pub items: Vec<StockItem>,
-    /// Sell at once instead of reserving: the reservation is the pivot, nothing completes it later.
+    /// True to sell at once instead of reserving: the reservation is the pivot, and no later command completes it.
     #[serde(default, rename = "final")]
     pub is_final: bool,
 }
 
-/// What inventory needs of an order's line; other keys are ignored.
+/// The part of an order's line that inventory needs; other keys are ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StockItem {
@@ -46,23 +46,24 @@ pub struct StockItem {
     pub quantity: u32,
 }
 
-/// `inventory.release`, `inventory.complete`, `payment.refund`, `order.confirm`: the order is all they need.
+/// Payload of `inventory.release`, `inventory.complete`, `payment.refund` and `order.confirm`, which need only the
+/// order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderRef {
     pub order_id: Uuid,
 }
 
-/// `inventory.reserved`, `inventory.released`, `inventory.completed`.
+/// Payload of `inventory.reserved`, `inventory.released` and `inventory.completed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StockMoved {
     pub order_id: Uuid,
-    /// Empty if there was nothing to move.
+    /// Empty if nothing was moved.
     pub items: Vec<StockItem>,
 }
 
-/// `payment.charge`.
+/// Payload of `payment.charge`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChargePayment {
@@ -72,7 +73,7 @@ pub struct ChargePayment {
     pub currency: String,
 }
 
-/// `payment.success`, `payment.refunded`.
+/// Payload of `payment.success` and `payment.refunded`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentMoved {
@@ -83,7 +84,7 @@ pub struct PaymentMoved {
     pub gateway_reference: String,
 }
 
-/// `order.cancel`: what the saga says made it turn round.
+/// Payload of `order.cancel`, with the saga's cause for compensating.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelOrder {
@@ -92,7 +93,7 @@ pub struct CancelOrder {
     pub cause: Option<CancelCause>,
 }
 
-/// `$.cause` of a saga.
+/// The `$.cause` of a saga.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CancelCause {
     #[serde(default)]
@@ -101,7 +102,7 @@ pub struct CancelCause {
     pub message: String,
 }
 
-/// `order.confirmed`, `order.cancelled`.
+/// Payload of `order.confirmed` and `order.cancelled`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrderDecided {
@@ -113,8 +114,8 @@ pub struct OrderDecided {
 /// Payload of every `failure` and `error` reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FaultPayload {
-    /// For programs, such as `out_of_stock`.
+    /// A code for programs, such as `out_of_stock`.
     pub code: String,
-    /// For people.
+    /// A message for people.
     pub message: String,
 }

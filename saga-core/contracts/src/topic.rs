@@ -1,9 +1,9 @@
-//! Topic names and the consumer groups of the participants. `<topic>.dlq` holds a topic's dead letters.
+//! Names the topics and consumer groups of the reference application's participants, and re-exports the protocol's.
 
-/// Everything that can move a saga.
-pub const SAGA_INPUTS: &str = "saga.inputs";
-/// Every state change of every saga.
-pub const SAGA_EVENTS: &str = "saga.events";
+pub use saga_core::message::topic::{
+    ORCHESTRATOR_GROUP, SAGA_EVENTS, SAGA_INPUTS, dead_letters_of,
+};
+
 pub const ORDER_COMMANDS: &str = "order.commands";
 pub const INVENTORY_COMMANDS: &str = "inventory.commands";
 pub const PAYMENT_COMMANDS: &str = "payment.commands";
@@ -17,12 +17,6 @@ pub const ALL: [&str; 5] = [
     PAYMENT_COMMANDS,
 ];
 
-pub const ORCHESTRATOR_GROUP: &str = "orchestrator";
 pub const ORDER_GROUP: &str = "order-svc";
 pub const INVENTORY_GROUP: &str = "inventory-svc";
 pub const PAYMENT_GROUP: &str = "payment-svc";
-
-/// The dead-letter topic of a topic.
-pub fn dead_letters(topic: &str) -> String {
-    format!("{topic}.dlq")
-}

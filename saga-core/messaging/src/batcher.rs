@@ -1,4 +1,4 @@
-//! Group commit: what arrives together shares one transaction.
+//! Group commit: items that arrive together share one transaction.
 //!
 //! ```text
 //!  submit ─┐
@@ -6,10 +6,11 @@
 //!  submit ─┘                    a moment   one at a time, or a few
 //! ```
 //!
-//! The cost of a database at low and middle load is transactions, not rows. A batch that finds little in the queue
-//! therefore waits a moment, but only when more is to be expected in that moment: the gaps between recent arrivals tell.
-//! On an idle system the first request goes at once.
+//! At low and middle load, a database's cost is transactions, not rows. A batch that finds few items in the queue
+//! therefore waits a moment, but only if the gaps between recent arrivals let it expect more items in that moment. On
+//! an idle system, the first request is handled at once.
 
+use crate::progress::Progress;
 use futures_util::FutureExt;
 use metrics::{counter, histogram};
 use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -22,16 +23,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-/// Bounds of one batcher.
+/// Limits of one batcher.
 #[derive(Clone, Copy, Debug)]
 pub struct BatcherSettings {
-    /// Items a batch at most.
+    /// Most items in a batch.
     pub batch_limit: usize,
-    /// Items that wait at most; one more is refused with [`BatcherError::Full`].
+    /// Most items that wait; another item is refused with [`BatcherError::Full`].
     pub queue_limit: usize,
-    /// Longest wait for company.
+    /// Longest wait for more items.
     pub window: Duration,
-    /// Batches that run at once. With more than one, later items may be finished first.
+    /// Most batches that run at once. With more than one, later items may be finished first.
     pub in_flight: usize,
 }
 
@@ -46,16 +47,17 @@ impl Default for BatcherSettings {
     }
 }
 
-/// Why an item has no answer of its own.
+/// The reason why an item has no result of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BatcherError<E> {
-    /// Too much is waiting already: push back.
+    /// The queue is full: the caller should push back.
     #[error("too many are waiting")]
     Full,
-    /// The process stops and takes nothing more.
+    /// The process is stopping and takes no more items.
     #[error("stopping")]
     Closed,
-    /// The batch ended without an answer for this item (it panicked); whether its work was done is not known.
+    /// The batch ended without a result for this item, because it panicked. It is unknown whether the item's work was
+    /// done.
     #[error("the batch broke off")]
     BrokenOff,
     /// The batch failed.
@@ -70,11 +72,12 @@ struct Waiting<T, R, E> {
     answer: oneshot::Sender<Answer<R, E>>,
 }
 
-/// Hands items to batches. Clones share the queue.
+/// Collects items into batches. Clones share the queue.
 pub struct Batcher<T, R, E> {
     queue: mpsc::Sender<Waiting<T, R, E>>,
     closing: CancellationToken,
     gathering: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
+    progress: Progress,
 }
 
 impl<T, R, E> Clone for Batcher<T, R, E> {
@@ -83,6 +86,7 @@ impl<T, R, E> Clone for Batcher<T, R, E> {
             queue: self.queue.clone(),
             closing: self.closing.clone(),
             gathering: Arc::clone(&self.gathering),
+            progress: self.progress.clone(),
         }
     }
 }
@@ -93,8 +97,8 @@ where
     R: Send + 'static,
     E: Clone + Send + 'static,
 {
-    /// `run` gets the items in the order of submission and returns one result each, in that order. `name` labels the
-    /// metrics.
+    /// Starts a batcher. `run` gets the items in the order of submission and returns one result for each, in that
+    /// order. `name` labels the metrics.
     pub fn start<F, Fut>(name: &'static str, settings: BatcherSettings, run: F) -> Self
     where
         F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
@@ -102,21 +106,24 @@ where
     {
         let (queue, waiting) = mpsc::channel(settings.queue_limit.max(1));
         let closing = CancellationToken::new();
+        let progress = Progress::default();
         let gathering = tokio::spawn(gather(
             name,
             settings,
             Arc::new(run),
             waiting,
             closing.clone(),
+            progress.clone(),
         ));
         Self {
             queue,
             closing,
             gathering: Arc::new(tokio::sync::Mutex::new(Some(gathering))),
+            progress,
         }
     }
 
-    /// Waits for the item's batch. Dropping the future does not take the item back.
+    /// Submits the item and waits for its batch. Dropping the future does not take the item back.
     pub async fn submit(&self, item: T) -> Answer<R, E> {
         if self.closing.is_cancelled() {
             return Err(BatcherError::Closed);
@@ -130,12 +137,17 @@ where
         answered.await.unwrap_or(Err(BatcherError::BrokenOff))
     }
 
-    /// Items that wait for a batch.
+    /// Returns the number of items that wait for a batch.
     pub fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }
 
-    /// Takes nothing more and waits until everything that was submitted has its answer.
+    /// Returns the progress of running batches, for `/health`.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Refuses further items and waits until every submitted item has its result.
     pub async fn drain(&self) {
         self.closing.cancel();
         let mut gathering = self.gathering.lock().await;
@@ -144,7 +156,7 @@ where
         {
             error!(
                 error = &broken as &dyn std::error::Error,
-                "a batcher broke off"
+                "a batcher's task failed"
             );
         }
     }
@@ -156,6 +168,7 @@ async fn gather<T, R, E, F, Fut>(
     run: Arc<F>,
     mut queue: mpsc::Receiver<Waiting<T, R, E>>,
     closing: CancellationToken,
+    progress: Progress,
 ) where
     T: Send + 'static,
     R: Send + 'static,
@@ -166,7 +179,7 @@ async fn gather<T, R, E, F, Fut>(
     let permits = Arc::new(Semaphore::new(settings.in_flight.max(1)));
     let running = TaskTracker::new();
     let mut pace = Pace::new(settings.window);
-    // Waiting for the permit before gathering lets company arrive while earlier batches run.
+    // The permit is acquired before a batch is collected, so that more items can arrive while earlier batches run.
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let first = tokio::select! {
             biased;
@@ -182,9 +195,10 @@ async fn gather<T, R, E, F, Fut>(
         pace.gathered(batch.len(), filled == Filled::InVain);
         histogram!("saga_batcher_batch_items", "batcher" => name).record(batch.len() as f64);
         let run = Arc::clone(&run);
+        let begun = progress.begin();
         running.spawn(async move {
             answer(name, batch, |items| run(items)).await;
-            drop(permit);
+            drop((permit, begun));
         });
     }
     running.close();
@@ -194,11 +208,11 @@ async fn gather<T, R, E, F, Fut>(
 #[derive(PartialEq, Eq)]
 enum Filled {
     AsExpected,
-    /// Company was waited for and did not come.
+    /// The batch waited for more items, and none came.
     InVain,
 }
 
-/// Adds what is there, and if it is worth it what comes within the window.
+/// Adds the items in the queue, and those that arrive within the window if any are expected.
 async fn fill<T, R, E>(
     batch: &mut Vec<Waiting<T, R, E>>,
     queue: &mut mpsc::Receiver<Waiting<T, R, E>>,
@@ -235,9 +249,9 @@ async fn answer<T, R, E, Fut>(
         items.push(waiting.item);
         answers.push_back(waiting.answer);
     }
-    // A caller that has gone away needs no answer.
+    // A caller that has been dropped needs no result.
     let tell = |to: oneshot::Sender<Answer<R, E>>, what| drop(to.send(what));
-    // A panic must not take the permit's holder or the answers of later batches with it.
+    // A panic must not lose the permit, or the results of later batches.
     match AssertUnwindSafe(run(items)).catch_unwind().await {
         Ok(Ok(results)) => {
             for result in results {
@@ -269,7 +283,7 @@ async fn answer<T, R, E, Fut>(
     }
 }
 
-/// The recent time between two arrivals.
+/// The recent average time between two arrivals.
 struct Pace {
     window: Duration,
     gap: Duration,
@@ -277,7 +291,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// How much longer than the window a gap counts at most: some ten quick arrivals make up for one long silence.
+    /// Longest gap that counts, in windows: about ten quick arrivals make up for one long silence.
     const SILENCE: u32 = 16;
 
     fn new(window: Duration) -> Self {
@@ -288,7 +302,7 @@ impl Pace {
         }
     }
 
-    /// `count` items have arrived since the last call.
+    /// Notes that `count` items have arrived since the last call.
     fn gathered(&mut self, count: usize, waited_in_vain: bool) {
         let now = Instant::now();
         let elapsed = now - self.last;
@@ -296,7 +310,7 @@ impl Pace {
         let silence = self.window * Self::SILENCE;
         let gap = elapsed / u32::try_from(count).unwrap_or(u32::MAX).max(1);
         self.gap = if waited_in_vain || gap > silence {
-            // A single caller who waits for each answer arrives quickly, but never in company.
+            // A single caller who waits for each result submits quickly, but its items never arrive together.
             silence
         } else {
             (self.gap * 3 + gap) / 4
@@ -313,7 +327,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Doubles; fails on 7, panics on 13. Each batch needs a permit of the gate.
+    /// Doubles its items; fails on 7 and panics on 13. Each batch needs a permit of the gate.
     struct Doubler {
         batcher: Batcher<u32, u32, String>,
         sizes: Arc<Mutex<Vec<usize>>>,
@@ -350,7 +364,7 @@ mod tests {
     }
 
     impl Doubler {
-        /// Submits in order; all are in the queue when this returns, answers come later.
+        /// Submits the items in order. All are in the queue when this returns; the results come later.
         async fn submit_all(
             &self,
             items: impl IntoIterator<Item = u32>,
@@ -392,7 +406,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_arrives_while_a_batch_runs_is_one_batch() {
+    async fn items_that_arrive_while_a_batch_runs_form_one_batch() {
         let doubler = doubler(BatcherSettings::default());
         let first = doubler.submit_all([1]).await;
         doubler.until_running(1).await;
@@ -475,7 +489,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn draining_answers_what_was_submitted_and_takes_no_more() {
+    async fn draining_answers_submitted_items_and_refuses_new_ones() {
         let doubler = doubler(BatcherSettings {
             batch_limit: 3,
             ..BatcherSettings::default()

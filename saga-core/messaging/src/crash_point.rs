@@ -1,17 +1,17 @@
-//! Named points at which a test lets a process die, before and after each effect.
+//! Named points at which a test can make a process die, before and after each effect.
 //!
-//! Compiled out, unless the feature `failpoints` is on. With it, the environment says where and when:
-//! `FAILPOINTS='frame.before_commit=3*off->return'` ends the process at the fourth time that it passes there, as a power
-//! cut would: nothing is flushed, dropped, or said goodbye to. The `fail` crate reads that; see its documentation for the
-//! grammar.
+//! They are compiled out unless the feature `failpoints` is on. With it, an environment variable selects the point and
+//! the time: `FAILPOINTS='frame.before_commit=3*off->return'` ends the process when it passes that point for the fourth
+//! time. The process ends as in a power failure: nothing is flushed or dropped. The crate `fail` reads the variable;
+//! its documentation has the grammar.
 //!
-//! All points stand in one list, so that the test that walks them can tell which it has not reached.
+//! All points are in one list, so that the test that tries them all can tell which it has not reached.
 
 use std::fmt;
 
 macro_rules! crash_points {
     ($($(#[$doc:meta])* $point:ident = $name:literal,)+) => {
-        /// See the module.
+        /// A point at which a test can make the process die.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum CrashPoint {
             $($(#[$doc])* $point,)+
@@ -30,17 +30,17 @@ macro_rules! crash_points {
 }
 
 crash_points! {
-    /// Records are polled, nothing is done.
+    /// The records are polled, and nothing is done.
     RuleBeforeTransaction = "rule.before_transaction",
-    /// The transaction is committed, nothing is sent.
+    /// The transaction is committed, and nothing is sent.
     RuleBeforePublish = "rule.before_publish",
-    /// What follows is acknowledged, the offsets are not stored.
+    /// The outputs are acknowledged, and the offsets are not stored.
     RuleBeforeDone = "rule.before_done",
-    /// The offsets are stored, and perhaps not committed.
+    /// The offsets are stored, but may not be committed.
     RuleAfterDone = "rule.after_done",
 
     LogBeforeProduce = "log.before_produce",
-    /// Handed to the client: written or not.
+    /// The records are handed to the client, and may or may not be written.
     LogBeforeAck = "log.before_ack",
 
     FrameAfterBegin = "frame.after_begin",
@@ -48,11 +48,11 @@ crash_points! {
     FrameAfterCommit = "frame.after_commit",
 
     CallBeforeCall = "call.before_call",
-    /// The outside has done it, and nobody here knows.
+    /// The external call is done, and this process has not recorded it.
     CallAfterCall = "call.after_call",
     CallBeforeSettle = "call.before_settle",
     CallAfterSettle = "call.after_settle",
-    /// The replies of a settlement are acknowledged, their intents open.
+    /// The replies of a settlement are acknowledged, and their intents are open.
     CallAfterPublish = "call.after_publish",
     CallBeforeClose = "call.before_close",
     CallAfterClose = "call.after_close",
@@ -61,7 +61,7 @@ crash_points! {
     OutboxAfterPublish = "outbox.after_publish",
     OutboxBeforeRemove = "outbox.before_remove",
     OutboxAfterRemove = "outbox.after_remove",
-    /// Rows that a crash left behind are claimed, nothing is sent.
+    /// Rows that a crash left behind are claimed, and nothing is sent.
     OutboxAfterClaim = "outbox.after_claim",
 
     EngineAfterLoad = "engine.after_load",
@@ -72,7 +72,7 @@ crash_points! {
     TimersAfterProduce = "timers.after_produce",
 
     OrderBeforeCommit = "order.before_commit",
-    /// Accepted, and the client has no answer.
+    /// The order is committed, and the client has no answer.
     OrderAfterCommit = "order.after_commit",
     CancelBeforeCommit = "cancel.before_commit",
     CancelAfterCommit = "cancel.after_commit",
@@ -86,13 +86,13 @@ impl fmt::Display for CrashPoint {
 
 #[cfg(feature = "failpoints")]
 impl CrashPoint {
-    /// Dies here, if the environment says so.
+    /// Aborts the process if the environment selects this point.
     pub fn pass(self) {
         static FROM_ENVIRONMENT: std::sync::Once = std::sync::Once::new();
-        // Kept for as long as the process lives.
+        // The scenario is kept until the process ends.
         FROM_ENVIRONMENT.call_once(|| std::mem::forget(fail::FailScenario::setup()));
         fail::eval(self.name(), |_| {
-            tracing::error!(point = self.name(), "dying, as asked");
+            tracing::error!(point = self.name(), "aborting at a crash point");
             std::process::abort()
         })
         .unwrap_or(())
@@ -101,7 +101,7 @@ impl CrashPoint {
 
 #[cfg(not(feature = "failpoints"))]
 impl CrashPoint {
-    /// Nothing, in this build.
+    /// Does nothing in this build.
     #[inline]
     pub fn pass(self) {}
 }

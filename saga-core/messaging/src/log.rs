@@ -1,4 +1,4 @@
-//! What the rule needs of a log. Kafka is one implementation, the simulator's is the other.
+//! The interface between a consumer and its log. It is implemented for Kafka and by the simulator.
 
 use async_trait::async_trait;
 use saga_core::message::{IncomingRecord, OutgoingRecord};
@@ -12,68 +12,69 @@ pub struct TopicPartition {
     pub partition: i32,
 }
 
-/// What a poll brings, in the order in which it must be handled.
+/// The result of a poll. Results must be handled in the order of the polls.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Polled {
-    /// At least one record; those of one partition in offset order.
+pub enum PollResult {
+    /// At least one record; the records of one partition are in offset order.
     Records(Vec<IncomingRecord>),
-    /// Partitions that are this member's from now on.
+    /// Partitions that are assigned to this member from now on.
     Assigned(Vec<TopicPartition>),
-    /// Partitions that are no longer this member's. Everything polled before was finished first.
+    /// Partitions that were revoked from this member. Everything polled before was finished first.
     Revoked(Vec<TopicPartition>),
 }
 
-/// How a wait between two tries ended.
+/// The way in which a wait between two attempts ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// The time is over; the partitions are still this member's.
+pub enum PauseEnded {
+    /// The time is over, and the partitions are still assigned to this member.
     Elapsed,
-    /// Partitions were taken away meanwhile, and their records are somebody else's now. The next polls say which,
-    /// before they bring any record of a later assignment. The other partitions' records are still to be finished.
-    Lost,
+    /// Partitions were revoked during the wait, and their records belong to another member. The next polls name the
+    /// partitions before they return any record of a later assignment. The records of the other partitions must still
+    /// be finished.
+    Revoked,
 }
 
 #[derive(Debug, Error)]
 pub enum LogError {
-    /// The broker is away or busy: try again.
+    /// The broker is unavailable or busy: try again.
     #[error("the log is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Trying again will not help (a topic is missing, authorization is refused).
+    /// Another attempt will not help, because a topic is missing or authorization is refused.
     #[error("the log refuses")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// One of the records is larger than its topic takes; others may have been written.
+    /// One of the records is larger than its topic allows; others may have been written.
     #[error("a record is too large for the log")]
     TooLarge(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Reads the records of a consumer group's member.
+/// Reads records as a member of a consumer group.
 #[async_trait]
 pub trait LogReader: Send {
-    /// Waits for something to handle: whatever has arrived, up to `limit` records. Cancel safe.
-    async fn poll(&mut self, limit: usize) -> Result<Polled, LogError>;
+    /// Waits until there is something to handle, and returns up to `limit` records that have arrived. Cancel safe.
+    async fn poll(&mut self, limit: usize) -> Result<PollResult, LogError>;
 
-    /// The work of these records is durable, and so is what follows from it: their offsets may be committed.
+    /// Marks the work of these records and its outputs as durable: their offsets may be committed.
     fn done(&mut self, records: &[IncomingRecord]) -> Result<(), LogError>;
 
-    /// Waits `time` with the group kept and no more than a bounded intake, while the database or the broker is away. Dropped
-    /// half-way only before `close`.
-    async fn hold(&mut self, time: Duration) -> Held;
+    /// Waits for `time` while the database or the broker is unavailable. The member stays in its group, and buffers a
+    /// bounded number of records. The future may be dropped before its end only if `close` follows.
+    async fn hold(&mut self, time: Duration) -> PauseEnded;
 
-    /// Commits what is done and leaves the group.
+    /// Commits the offsets of finished records and leaves the group.
     async fn close(&mut self);
 }
 
-/// Where a produced record stands.
+/// Partition and offset of a produced record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
     pub partition: i32,
     pub offset: i64,
 }
 
-/// Appends records.
+/// Appends records to the log.
 #[async_trait]
 pub trait LogWriter: Send + Sync {
-    /// Returns once every record is acknowledged by all in-sync replicas, in the order given. On an error some may
-    /// have been written: they are sent again with the same ids.
+    /// Returns once every record is acknowledged by all in-sync replicas, in the order given. After an error some
+    /// records may have been written: they are sent again with the same ids.
     async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError>;
 }

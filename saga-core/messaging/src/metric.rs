@@ -1,8 +1,8 @@
-//! What this crate's metrics mean, for whoever reads `/metrics`.
+//! Descriptions of this crate's metrics, for readers of `/metrics`.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// How a metric moves.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Counter,
@@ -12,10 +12,10 @@ pub enum Kind {
 
 use Kind::{Counter, Gauge, Histogram};
 
-/// A metric, and what it says in one line.
+/// A metric's kind, its name, and its description in one line.
 pub type Help = (Kind, &'static str, &'static str);
 
-/// Tells the recorder; it must be installed.
+/// Registers the descriptions with the recorder, which must be installed.
 pub fn describe(help: &[Help]) {
     for (kind, name, text) in help {
         match kind {
@@ -26,12 +26,12 @@ pub fn describe(help: &[Help]) {
     }
 }
 
-/// Of every service that consumes or produces.
+/// The metrics of every service that consumes or produces.
 pub const HELP: &[Help] = &[
     (
         Counter,
         "saga_barrier_total",
-        "Commands, by what the barrier said about them",
+        "Commands, by the barrier's decision",
     ),
     (
         Histogram,
@@ -54,6 +54,11 @@ pub const HELP: &[Help] = &[
         "Shared transactions that failed",
     ),
     (
+        Gauge,
+        "saga_clock_skew_seconds",
+        "How far this machine's clock is ahead of the database's",
+    ),
+    (
         Histogram,
         "saga_command_handling_seconds",
         "The handler's part of a command",
@@ -62,6 +67,11 @@ pub const HELP: &[Help] = &[
         Counter,
         "saga_commands_total",
         "Commands that were decided, by type and outcome",
+    ),
+    (
+        Gauge,
+        "saga_consumer_blocked_records",
+        "Records that cannot be read because another producer's transaction is open before them: an alarm is due above 0",
     ),
     (
         Gauge,
@@ -76,7 +86,7 @@ pub const HELP: &[Help] = &[
     (
         Gauge,
         "saga_expired_intents",
-        "External calls whose outcome nobody can learn any more: a person is needed",
+        "External calls whose outcome can no longer be learned: a person is needed",
     ),
     (
         Histogram,
@@ -86,7 +96,7 @@ pub const HELP: &[Help] = &[
     (
         Histogram,
         "saga_give_way_seconds",
-        "How long batches of late commands waited because the orchestrator had enough to do",
+        "How long batches of late commands were throttled because of the orchestrator's input lag",
     ),
     (
         Gauge,
@@ -109,6 +119,11 @@ pub const HELP: &[Help] = &[
         "Errors of the Kafka client, by code",
     ),
     (
+        Gauge,
+        "saga_log_throttled_seconds",
+        "Longest delay of a broker's answers in the last five seconds because the client is over its quota",
+    ),
+    (
         Counter,
         "saga_missing_partition_total",
         "Transactions that found no partition for a row, by table: an alarm is due",
@@ -116,7 +131,7 @@ pub const HELP: &[Help] = &[
     (
         Counter,
         "saga_offset_commit_failures_total",
-        "Offsets that could not be committed: their records come again",
+        "Offsets that could not be committed: their records are read again",
     ),
     (
         Gauge,
@@ -146,7 +161,7 @@ pub const HELP: &[Help] = &[
     (
         Gauge,
         "saga_own_floor_age_seconds",
-        "Since the participant's own floor: its barrier reaches back so far",
+        "Age of the participant's own floor: its barrier reaches back this far",
     ),
     (
         Gauge,
@@ -180,6 +195,16 @@ pub const HELP: &[Help] = &[
     ),
     (
         Counter,
+        "saga_record_times_refused_total",
+        "Publishings whose record times brokers refused, by topic: clocks differ",
+    ),
+    (
+        Counter,
+        "saga_records_from_the_future_total",
+        "Batches with a record whose time is ahead of the database's clock, by topic",
+    ),
+    (
+        Counter,
         "saga_records_produced_total",
         "Records acknowledged",
     ),
@@ -187,6 +212,11 @@ pub const HELP: &[Help] = &[
         Counter,
         "saga_settlements_left_total",
         "Outcomes of external calls that could not be written and were asked for again",
+    ),
+    (
+        Gauge,
+        "saga_work_waiting_seconds",
+        "How long the oldest batch of each kind of work has been waiting to be finished: an alarm is due above fifteen",
     ),
 ];
 
@@ -196,9 +226,12 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn every_metric_says_what_it_means() {
+    fn every_metric_has_a_help_text() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let told: Vec<&str> = HELP.iter().map(|(_, name, _)| *name).collect();
-        assert_eq!(saga_testkit::metrics::undescribed(&sources, &told), [""; 0]);
+        assert_eq!(
+            saga_test_support::metrics::undescribed(&sources, &told),
+            [""; 0]
+        );
     }
 }

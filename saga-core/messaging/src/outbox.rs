@@ -1,4 +1,4 @@
-//! The outbox: messages that follow from work which no message started, such as an HTTP request.
+//! The outbox: messages that follow from work that no message started, such as an HTTP request.
 //!
 //! ```text
 //!  ┌── the caller's transaction ──┐
@@ -9,12 +9,13 @@
 //!                                            └─────────────────────────────┘
 //! ```
 //!
-//! One row a *batch* of records. After the commit the records go out straight from memory; their row is removed in the
-//! transaction of the next batch, or by the sweep if there is none. What a crash left behind is found by age: a row
-//! carries until when somebody is at it, and the sweep takes those whose time is over, `FOR UPDATE SKIP LOCKED`, so that
-//! any number of instances share the work. Never by `id > last seen`: the order of a sequence is not the order of commits.
+//! A *batch* of records is one row. After the commit, the records are sent straight from memory; their row is removed
+//! in the transaction of the next batch, or by the sweep if there is none. Rows that a crash left behind are found by
+//! age: each row has a lease, and the sweep claims the rows whose lease is over, `FOR UPDATE SKIP LOCKED`, so that any
+//! number of instances share the work. The sweep never looks for `id > last seen`, because the order of a sequence is
+//! not the order of commits.
 //!
-//! A record may go out twice, never not at all; its id is deterministic, so its readers tell.
+//! A record may be sent twice, but never not at all. Its id is deterministic, so its readers recognize a duplicate.
 
 mod codec;
 mod relay;
@@ -23,7 +24,7 @@ mod store;
 
 pub use relay::{Relay, RelaySettings};
 
-use crate::{log::LogError, rule::BatchError};
+use crate::{consumer::BatchError, log::LogError};
 use metrics::gauge;
 use saga_core::message::OutgoingRecord;
 use std::{
@@ -36,7 +37,7 @@ use std::{
 };
 use storage::OutboxTx;
 
-/// Rows that one statement removes at most, so that a batch after an outage stays a small transaction.
+/// Most rows that one statement removes, so that a batch after an outage stays a small transaction.
 const SETTLE_LIMIT: usize = 1_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +48,14 @@ pub enum OutboxError {
     Log(#[source] LogError),
 }
 
-/// What the stager and the relay share.
+/// State that the outbox and its relay share.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Rows whose records are acknowledged and that still stand there.
+    /// Rows whose records are acknowledged and that are not removed yet.
     acked: Mutex<BTreeSet<i64>>,
-    /// Records staged here and not acknowledged yet.
+    /// Records that were staged here and are not acknowledged yet.
     unsent: AtomicU64,
-    /// Records that the last sweep saw in rows nobody is at.
+    /// Records in rows without a lease, as the last sweep counted them.
     abandoned: AtomicU64,
 }
 
@@ -72,7 +73,7 @@ impl Shared {
     }
 }
 
-/// The stager's end. Clones share everything.
+/// The end of the outbox that stages records. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     shared: Arc<Shared>,
@@ -80,9 +81,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Writes `records` as one row in the caller's transaction and removes rows whose records have been acknowledged.
-    /// After the commit, hand the batch to [`Relay::publish_soon`]. Dropping it means that the transaction was rolled
-    /// back; a batch that was committed and is dropped is sent by the sweep.
+    /// Writes `records` as one row in the caller's transaction and removes rows whose records are acknowledged. After
+    /// the commit, hand the batch to [`Relay::publish_soon`]. Dropping the batch means that the transaction was rolled
+    /// back; if it was committed nevertheless, the sweep sends the records.
     pub async fn stage(
         &self,
         transaction: &mut impl OutboxTx,
@@ -91,7 +92,7 @@ impl Outbox {
         self.stage_owned(transaction, records.to_vec()).await
     }
 
-    /// [`Outbox::stage`] without a copy of the records.
+    /// Stages records like [`Outbox::stage`], without copying them.
     pub async fn stage_owned(
         &self,
         transaction: &mut impl OutboxTx,
@@ -109,8 +110,8 @@ impl Outbox {
         })
     }
 
-    /// Takes rows whose records have been acknowledged, to remove them. If the transaction that does is rolled back, the
-    /// rows are sent again when their claim is over: readers know the records.
+    /// Takes the rows whose records are acknowledged, to remove them. If the transaction that removes them is rolled
+    /// back, their records are sent again when the lease is over, and readers recognize the duplicates.
     fn acked_rows(&self) -> Settled {
         let mut acked = self.shared.acked();
         let ids: Vec<i64> = acked.iter().take(SETTLE_LIMIT).copied().collect();
@@ -125,14 +126,14 @@ impl Outbox {
         }
     }
 
-    /// Records that are staged and not yet acknowledged, as far as this process knows. Above a bound of the caller's,
-    /// intake pushes back.
+    /// Returns the number of records that are staged and not yet acknowledged, as far as this process knows. Above a
+    /// bound of the caller's, intake pushes back.
     pub fn backlog(&self) -> u64 {
         self.shared.backlog()
     }
 }
 
-/// Ids that were removed in a transaction; they come back if it is not known to be committed.
+/// Ids that a transaction removes. They are put back unless the transaction is known to be committed.
 #[derive(Debug)]
 struct Settled {
     shared: Arc<Shared>,
@@ -154,7 +155,7 @@ impl Drop for Settled {
     }
 }
 
-/// A batch whose row is written, in a transaction that is not known to be committed.
+/// A batch whose row is written in a transaction that is not known to be committed.
 #[derive(Debug)]
 #[must_use = "hand it to Relay::publish_soon after the commit"]
 pub struct StagedBatch {

@@ -1,24 +1,24 @@
-//! Kafka over TLS with SASL, and Postgres over TLS, on real servers that demand both. The configurations are the README's,
-//! with the servers' addresses put in.
+//! Tests Kafka over TLS with SASL, and Postgres over TLS, on real servers that require both. The configurations are
+//! those of `deploy/README.md`, with the test servers' addresses.
 //!
-//! Needs Java for the broker and the `openssl` command for the certificates.
+//! The test needs Java for the broker and the `openssl` command for the certificates.
 
 #![cfg(feature = "tls")]
 
 use anyhow::{Context, Result, bail, ensure};
-use saga_core::message::{Headers, OutgoingRecord};
+use saga_core::{
+    message::{Headers, OutgoingRecord},
+    secret::Secret,
+};
 use saga_messaging::{
     kafka::{
-        KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions, SaslMechanism, Secret,
-        TopicRequirement, TopicSpec, check_topics, ensure_topics, health,
+        KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions, SaslMechanism, TopicRequirement,
+        TopicSpec, check_topics, ensure_topics, health,
     },
-    log::{LogError, LogReader, LogWriter, Polled},
+    log::{LogError, LogReader, LogWriter, PollResult},
 };
+use saga_postgres::{PostgresConfig, store_pool};
 use saga_servers::{KafkaOptions, KafkaServer, PostgresOptions, PostgresServer, free_port};
-use saga_service::{
-    config,
-    postgres::{PostgresConfig, store_pool},
-};
 use sqlx::{Connection, PgConnection};
 use std::{
     fs,
@@ -29,21 +29,21 @@ use std::{
 };
 use tokio::time::timeout;
 
-const README: &str = include_str!("../../../README.md");
-/// Far longer than anything here takes, so that only what never happens fails.
+const README: &str = include_str!("../../../deploy/README.md");
+/// Longest wait: far longer than anything here takes, so that a test fails only if the event never happens.
 const SOON: Duration = Duration::from_secs(30);
-/// As in the README.
+/// Login of the examples in `deploy/README.md`.
 const USER: &str = "order-svc";
 const PASSWORD: &str = "secret";
 
-/// Certificates and servers' data, removed when the test ends.
+/// Directory for certificates and server data, removed when the test ends.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("saga-tls-{name}-{}", std::process::id()));
         fs::create_dir_all(&path)?;
-        // The account that Postgres runs as passes through it.
+        // The account that Postgres runs as needs access through this directory.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         Ok(Self(path))
     }
@@ -59,7 +59,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A server's certificate for 127.0.0.1 and no other name, the authority that signed it, and one that did not.
+/// A server's certificate for 127.0.0.1 only, the authority that signed it, and an authority that did not.
 struct Certificates {
     authority: PathBuf,
     stranger: PathBuf,
@@ -88,7 +88,7 @@ impl Certificates {
             command
                 .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
                 .args(["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-                // One authority's name must not stand for another.
+                // The authorities need different names, so that one is not taken for the other.
                 .args(["-subj", &format!("/CN=saga test {name}")])
                 .args(["-extensions", kind, "-config"])
                 .arg(&settings)
@@ -118,11 +118,11 @@ impl Certificates {
     }
 }
 
-/// The TOML that follows the README's mark, with the examples' values replaced by the test's.
+/// Returns the TOML that follows the mark in `deploy/README.md`, with the examples' values replaced by the test's.
 fn example(mark: &str, replaced: &[(&str, &str)]) -> Result<toml::Table> {
     let (_, after) = README
         .split_once(&format!("<!-- test: {mark} -->\n```toml\n"))
-        .with_context(|| format!("the README has no example {mark}"))?;
+        .with_context(|| format!("deploy/README.md has no example {mark}"))?;
     let (text, _) = after.split_once("\n```").context("the example ends")?;
     let mut text = text.to_owned();
     for (from, to) in replaced {
@@ -132,7 +132,7 @@ fn example(mark: &str, replaced: &[(&str, &str)]) -> Result<toml::Table> {
     Ok(toml::from_str(&text)?)
 }
 
-/// A broker with a plain listener for its own use and one that demands TLS and a login.
+/// A broker with a plaintext listener for its own use, and a listener that requires TLS and a login.
 struct Broker {
     server: KafkaServer,
     port: u16,
@@ -195,7 +195,7 @@ impl Broker {
         Ok(Self { server, port })
     }
 
-    /// The README's.
+    /// Returns the configuration of `deploy/README.md`.
     fn config(&self, certificates: &Certificates) -> Result<KafkaConfig> {
         let example = example(
             "kafka-tls",
@@ -231,7 +231,7 @@ async fn round_trip(config: &KafkaConfig, topic: &str) -> Result<()> {
     let options = ReaderOptions::default();
     let mut reader = KafkaReader::subscribe(config, &format!("{topic}-group"), &[topic], options)?;
     loop {
-        if let Polled::Records(records) = timeout(SOON, reader.poll(1)).await?? {
+        if let PollResult::Records(records) = timeout(SOON, reader.poll(1)).await?? {
             let read = records.first().and_then(|record| record.payload.as_deref());
             ensure!(read == Some(topic.as_bytes()), "{records:?}");
             reader.done(&records)?;
@@ -241,7 +241,7 @@ async fn round_trip(config: &KafkaConfig, topic: &str) -> Result<()> {
     }
 }
 
-/// Who is not let in learns why, however the broker is asked.
+/// Checks that a refused client gets the reason, for every kind of request.
 async fn refused(config: KafkaConfig, reason: &str) -> Result<()> {
     let expect = |error: LogError| {
         let said = format!("{:#}", anyhow::Error::new(error));
@@ -307,7 +307,7 @@ async fn kafka_is_reached_over_tls_with_a_login_and_refuses_everyone_else() -> R
     Ok(())
 }
 
-/// A server that speaks TLS, with the role and the database of the README's example.
+/// Starts a server that uses TLS, with the role and the database of the example in `deploy/README.md`.
 async fn start_postgres(scratch: &Scratch, certificates: &Certificates) -> Result<PostgresServer> {
     let options = PostgresOptions {
         fsync: false,
@@ -318,7 +318,7 @@ async fn start_postgres(scratch: &Scratch, certificates: &Certificates) -> Resul
     let data: String = sqlx::query_scalar("SHOW data_directory")
         .fetch_one(&mut superuser)
         .await?;
-    // Under the names that Postgres looks for; it refuses a key that is not its own account's alone.
+    // The files have the names that Postgres looks for; it refuses a key that other accounts can read.
     let owner = fs::metadata(&data)?;
     for (from, name) in [
         (&certificates.certificate, "server.crt"),
@@ -356,7 +356,7 @@ fn postgres_config(host: &str, port: u16, authority: &Path) -> Result<PostgresCo
         .and_then(|section| section.get("url")?.as_str())
         .context("a URL")?;
     Ok(PostgresConfig {
-        url: config::Secret::new(url),
+        url: Secret::new(url),
         max_connections: 2,
         connect_timeout_ms: 10_000,
     })
@@ -370,7 +370,7 @@ async fn postgres_is_reached_over_tls_and_only_by_its_right_name_and_authority()
     let config = |host, authority| postgres_config(host, server.port(), authority);
 
     let pool = timeout(SOON, async {
-        // A reload takes effect a moment after it was asked for.
+        // A reload takes effect a moment after the request.
         loop {
             match store_pool(&config("127.0.0.1", &certificates.authority)?, "tls").await {
                 Ok(pool) => return Ok(pool),

@@ -1,12 +1,12 @@
-//! The smallest service: what a `main` needs besides its own routes. The tests start it as a process.
+//! The smallest service: a `main` and one route. The tests start the example as a process.
 
+use saga_postgres::PostgresConfig;
 use saga_service::{
     Service, ServiceConfig,
     config::ConfigError,
     health::HealthRegistry,
     http::{self, HttpConfig, RequestContext},
     lifecycle::Shutdown,
-    postgres::PostgresConfig,
     telemetry::LogConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,9 @@ struct Hello;
 struct HelloConfig {
     http: HttpConfig,
     log: LogConfig,
-    /// How long an answer takes.
+    /// The delay before each answer, milliseconds.
     delay_ms: u64,
-    /// Never lets the service stop by itself.
+    /// Spawns a task that never ends, so that a drain runs into its deadline.
     stubborn: bool,
 }
 
@@ -48,7 +48,7 @@ impl ServiceConfig for HelloConfig {
     }
 }
 
-/// Says hello after a while.
+/// Says hello after `delay_ms`.
 #[utoipa::path(get, path = "/hello", responses((status = 200, body = String)))]
 async fn hello(
     axum::Extension(delay): axum::Extension<Duration>,
@@ -66,6 +66,7 @@ stubborn = false
 
 [http]
 listen = "127.0.0.1:0"
+allowed_hosts = []
 body_limit_bytes = 65536
 request_timeout_ms = 30000
 cors_origins = []

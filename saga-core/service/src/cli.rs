@@ -4,15 +4,14 @@
 //!  arguments ─▶ configuration ─▶ signals ─▶ telemetry ─▶ listener ─▶ migrations ─▶ run ─▶ drain
 //! ```
 //!
-//! Signal handlers come before everything that takes time, so that the start can be interrupted, and the listener before
-//! the migrations, so that a taken port is said at once. A database that is away is waited for, see [`crate::startup`]; only
-//! the `migrate` subcommand, which somebody waits for, fails instead.
+//! Signal handlers are installed before everything that takes time, so that the start can be interrupted. The listener
+//! is bound before the migrations, so that an address in use is reported at once. An unavailable database is waited
+//! for, see [`crate::startup`]. Only the `migrate` subcommand fails instead, because its caller waits for the result.
 
 use crate::{
     Service, ServiceConfig, config,
     lifecycle::{DRAIN_DEADLINE, Shutdown},
-    postgres,
-    startup::Startup,
+    startup::{Server, Startup},
     telemetry,
 };
 use anyhow::{Context, bail};
@@ -26,17 +25,17 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-/// After the hard stop, how long until the process ends whatever still runs.
+/// The time that tasks have after the hard stop before the process ends.
 const ABANDON_LIMIT: Duration = Duration::from_secs(1);
 
 /// Runs a service: `--config FILE`, `--data-dir DIR` (joins a running standalone system), `--listen`, `--print-config`,
-/// `--check-config`, `--migrate=auto|check`, subcommand `migrate`.
+/// `--check-config`, `--migrate=auto|check`, subcommands `migrate` and `adopt-group`.
 pub fn main<S: Service>() -> ExitCode {
     telemetry::name_process(S::NAME);
     match execute::<S>(&command::<S>().get_matches()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("{}: {error:#}", S::NAME));
+            print_error(&format!("{}: {error:#}", S::NAME));
             ExitCode::FAILURE
         }
     }
@@ -55,6 +54,9 @@ fn execute<S: Service>(arguments: &ArgMatches) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     let only_migrate = arguments.subcommand_matches("migrate").is_some();
+    let adopt = arguments
+        .subcommand_matches("adopt-group")
+        .map(|adopt| adopt.get_flag("yes"));
     let check_only = arguments
         .get_one::<String>("migrate")
         .is_some_and(|mode| mode == "check");
@@ -65,6 +67,14 @@ fn execute<S: Service>(arguments: &ArgMatches) -> anyhow::Result<()> {
             return interruptible(&shutdown, S::migrate(&config))
                 .await
                 .map(|_| ());
+        }
+        if let Some(confirmed) = adopt {
+            let adopted = async {
+                let adopted = S::adopt(&config, confirmed).await;
+                adopted.context("this service is in no consumer group")?
+            };
+            let told = interruptible(&shutdown, adopted).await?;
+            return print(&told.unwrap_or_default());
         }
         serve::<S>(config, check_only, shutdown).await
     });
@@ -78,7 +88,7 @@ async fn serve<S: Service>(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let listener = bind(config.http().listen, "--listen", &listen_variable::<S>()).await?;
-    let servers = Vec::from_iter(config.postgres().map(postgres::server));
+    let servers = Vec::from_iter(config.postgres().map(Server::postgres));
     let mut startup = Startup::new(config.http(), S::NAME, &listener, &shutdown);
     let prepared = startup
         .until(&servers, || async {
@@ -96,7 +106,7 @@ async fn serve<S: Service>(
     run::<S>(config, listener, shutdown).await
 }
 
-/// Runs a service that is configured and migrated, and drains what it leaves behind.
+/// Runs a service that is configured and migrated, then drains its tasks.
 pub async fn run<S: Service>(
     config: S::Config,
     listener: TcpListener,
@@ -123,7 +133,7 @@ pub async fn run<S: Service>(
     Ok(())
 }
 
-/// `None` if a signal came first.
+/// Runs `work`. Returns `None` if a signal came first.
 async fn interruptible<T>(
     shutdown: &Shutdown,
     work: impl Future<Output = anyhow::Result<T>>,
@@ -172,7 +182,8 @@ fn configuration<S: Service>(arguments: &ArgMatches) -> anyhow::Result<S::Config
     config::load_from::<S>(&sources).context("the configuration is not usable")
 }
 
-/// Where the standalone mode writes how the service `name` joins it.
+/// Returns the path of the file in which the standalone mode writes the settings with which the service `name` joins
+/// it.
 pub fn data_dir_config(directory: &Path, name: &str) -> PathBuf {
     directory.join("config").join(format!("{name}.toml"))
 }
@@ -193,7 +204,8 @@ fn listen_variable<S: Service>() -> String {
     format!("{}_LISTEN", config::environment_prefix(S::NAME))
 }
 
-/// clap wants names that live as long as the program, and there is one command line a program.
+/// Builds the command line. clap takes names that live as long as the program; leaking them is fine, since a program
+/// has one command line.
 fn command<S: Service>() -> Command {
     let prefix = config::environment_prefix(S::NAME);
     let variable = |name: &str| -> &'static str { format!("{prefix}_{name}").leak() };
@@ -248,6 +260,11 @@ fn command<S: Service>() -> Command {
         .arg(flag("print-config", "Print the configuration that results, secrets masked, and end"))
         .arg(flag("check-config", "Check the configuration and end"))
         .subcommand(Command::new("migrate").about("Bring the database up to date and end"))
+        .subcommand(
+            Command::new("adopt-group")
+                .about("Give the service's consumer group, which must have no members, to this database, and end")
+                .arg(flag("yes", "Do it; without this, only say what would be changed, and fail")),
+        )
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
@@ -259,7 +276,7 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
 
 fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
-        // `--print-config | head` is no failure.
+        // A closed pipe, as in `--print-config | head`, is not a failure.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("cannot write the output")
         }
@@ -271,6 +288,6 @@ fn print(text: &str) -> anyhow::Result<()> {
     clippy::print_stderr,
     reason = "errors before or after telemetry are for the terminal"
 )]
-fn complain(text: &str) {
+fn print_error(text: &str) {
     eprintln!("{text}");
 }

@@ -1,19 +1,30 @@
-//! The one place where the wall clock and randomness are read.
+//! The clock of a service: its database's, see [`saga_postgres::clock`].
 
+use crate::http::Problem;
 use chrono::{DateTime, Utc};
+use saga_postgres::clock::Clock;
 use uuid::Uuid;
 
-/// Now, UTC.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the wall clock"
-)]
+/// A new try may succeed after an operator, warned by the log, has corrected the clocks.
+const RETRY_AFTER_SECONDS: u64 = 30;
+
+/// Returns the current time, UTC.
 pub fn now() -> DateTime<Utc> {
-    DateTime::from(std::time::SystemTime::now())
+    Clock::of_process().now()
 }
 
-/// A new time-ordered id (UUIDv7).
-#[expect(clippy::disallowed_methods, reason = "the one place that makes ids")]
+/// Returns a new time-ordered id (UUIDv7).
 pub fn new_id() -> Uuid {
-    Uuid::now_v7()
+    Clock::of_process().new_id()
+}
+
+/// Refuses new work, with a 503, while the clocks differ so much that the work could not be finished.
+pub fn check_fit(clock: &Clock) -> Result<(), Problem> {
+    clock.check_fit().map_err(|detail| {
+        Problem::unavailable(
+            format!("{detail}: nothing is begun until they agree"),
+            RETRY_AFTER_SECONDS,
+        )
+        .with_type("clock-skew")
+    })
 }

@@ -1,29 +1,36 @@
-//! Health: a service registers its dependencies, the shell answers `/health`, `/health/live`, `/health/ready`.
+//! Health checks: a service registers its dependencies, and the shell answers `/health`, `/health/live` and
+//! `/health/ready`.
 
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use serde::Serialize;
 use std::{
+    future::ready,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 use utoipa::ToSchema;
 
-/// One dependency's check, run with a time limit.
+/// The check of one dependency. [`HealthRegistry::examine`] runs it with a time limit.
 pub type Check =
     Arc<dyn Fn() -> futures_util::future::BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// The closure that was given to [`HealthRegistry::watch`].
+type Look = Arc<dyn Fn() -> (Duration, Option<String>) + Send + Sync>;
 
 #[derive(Clone, Default)]
 pub struct HealthRegistry {
     checks: Vec<(String, Check)>,
-    /// One for each [`Readiness`] that was taken.
+    /// The watched work, with a name such as the topic that a consumer reads.
+    work: Vec<(&'static str, Look)>,
+    /// The handles given out by [`HealthRegistry::readiness`].
     readiness: Vec<Readiness>,
 }
 
-/// How long one check may take.
+/// The time limit of one check.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Says when a service can do its work. Until then `/health/ready` answers 503, with what it waits for. Clones share the
-/// state.
+/// A handle with which a part of a service reports that the service can do its work. Until then `/health/ready` answers
+/// 503 and lists the dependencies that are missing. Clones share the state.
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<RwLock<State>>);
 
@@ -33,13 +40,13 @@ enum State {
     Waiting(Vec<Awaited>),
 }
 
-/// What a service cannot do without, and has not got.
+/// A dependency that a service needs and waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Awaited {
-    /// `postgres`, `kafka`.
+    /// The dependency's name: `postgres` or `kafka`.
     pub name: String,
-    /// Why it is not there.
+    /// The reason why the dependency is not available.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -58,7 +65,7 @@ impl Readiness {
         self.set(State::Ready);
     }
 
-    /// Not ready; nothing may be said of what is waited for.
+    /// Sets the state to not ready. `awaited` may be empty if the missing dependencies are not known.
     pub fn waits_for(&self, awaited: Vec<Awaited>) {
         self.set(State::Waiting(awaited));
     }
@@ -67,7 +74,7 @@ impl Readiness {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
-    /// `None`: ready.
+    /// Returns the awaited dependencies, or `None` if ready.
     fn waiting(&self) -> Option<Vec<Awaited>> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             State::Ready => None,
@@ -83,14 +90,14 @@ pub enum DependencyStatus {
     Down,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dependency {
-    /// `postgres`, `kafka`.
+    /// The dependency's name: `postgres` or `kafka`.
     pub name: String,
     pub status: DependencyStatus,
-    /// Why it is down.
+    /// The reason why the dependency is down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     pub duration_ms: u64,
@@ -109,13 +116,38 @@ impl HealthRegistry {
         ));
     }
 
+    /// Adds a check that work such as a consumer's batches makes progress. A service whose new connections are healthy
+    /// may still wait on an old, silent one. `look` returns how long the oldest unfinished piece of work has been
+    /// waiting, and the reason why the work does not get done, or `None` if it does.
+    pub fn watch(
+        &mut self,
+        work: &'static str,
+        look: impl Fn() -> (Duration, Option<String>) + Send + Sync + 'static,
+    ) {
+        let look: Look = Arc::new(look);
+        self.work.push((work, Arc::clone(&look)));
+        self.register(&format!("work on {work}"), move || {
+            let (_, trouble) = look();
+            ready(trouble.map_or(Ok(()), Err))
+        });
+    }
+
+    /// Sets the metric `saga_work_waiting_seconds`. Called on each request for the metrics.
+    pub fn measure(&self) {
+        for (work, look) in &self.work {
+            let (waiting, _) = look();
+            metrics::gauge!("saga_work_waiting_seconds", "work" => *work)
+                .set(waiting.as_secs_f64());
+        }
+    }
+
     pub fn checks(&self) -> &[(String, Check)] {
         &self.checks
     }
 
-    /// Keeps the service from being ready until the handle says so; until then it waits for `name`. A service that
-    /// takes none is ready as soon as it serves; one that takes several is ready when all say so. Take it before
-    /// [`crate::http::serve`].
+    /// Returns a handle that keeps the service from being ready until [`Readiness::ready`] is called; until then the
+    /// service waits for `name`. A service without handles is ready as soon as it serves; a service with several is
+    /// ready when all handles are. Take the handles before [`crate::http::serve`].
     pub fn readiness(&mut self, name: &str) -> Readiness {
         let waiting = State::Waiting(vec![Awaited::new(name)]);
         let readiness = Readiness(Arc::new(RwLock::new(waiting)));
@@ -123,7 +155,7 @@ impl HealthRegistry {
         readiness
     }
 
-    /// What is still waited for; `None` once the service is ready.
+    /// Returns the dependencies that are still waited for, or `None` once the service is ready.
     pub fn waiting(&self) -> Option<Vec<Awaited>> {
         let waiting: Vec<_> = self
             .readiness
@@ -133,7 +165,7 @@ impl HealthRegistry {
         (!waiting.is_empty()).then(|| waiting.concat())
     }
 
-    /// Runs every check, all at once. What is waited for and has no check is down.
+    /// Runs all checks concurrently. An awaited dependency without a check is reported as down.
     pub async fn examine(&self) -> Vec<Dependency> {
         let running: FuturesOrdered<_> = self
             .checks

@@ -1,6 +1,6 @@
-//! How a process of this project runs: configuration, command line, telemetry, HTTP shell, health, Postgres pools,
-//! start, shutdown. A service implements [`Service`]; its `main` is `saga_service::main::<TheService>()`. The standalone
-//! mode runs the same services in one process.
+//! The runtime of every process of this project: configuration, command line, telemetry, HTTP shell, health, startup and
+//! shutdown. A service implements [`Service`]; its `main` is `saga_service::main::<TheService>()`.
+//! The standalone mode runs the same services in one process.
 
 pub mod cli;
 pub mod clock;
@@ -8,30 +8,26 @@ pub mod config;
 pub mod health;
 pub mod http;
 pub mod lifecycle;
-pub mod postgres;
 pub mod startup;
 pub mod telemetry;
 
 use lifecycle::Shutdown;
+use saga_postgres::PostgresConfig;
 use serde::{Serialize, de::DeserializeOwned};
+use std::future::ready;
 use tokio::net::TcpListener;
 
 pub use cli::main;
 
-/// Rows, records and JSON are many small pieces that one thread makes and another frees: with the system's allocator a
-/// sixth of all the system's time went into it (`deploy/bench`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// One service: what `main`, the standalone mode and the tests need to start the real thing.
+/// A service, as `main`, the standalone mode and the tests start it.
 pub trait Service: Send + Sync + 'static {
-    /// `order-svc`.
+    /// The service's name, such as `order-svc`.
     const NAME: &'static str;
-    /// The commented example file; it holds every key with its default, except what has none.
+    /// The commented example file. It holds every key with its default, except the keys that have no default.
     const DEFAULTS: &'static str;
-    /// What `--help` says besides, of commands that the binary reads itself.
+    /// Additional text for `--help`, about commands that the binary itself handles.
     const HELP: &'static str = "";
-    /// Strong types; unknown keys are refused.
+    /// The service's configuration. Unknown keys are refused.
     type Config: ServiceConfig;
 
     /// Brings the database up to date (`migrate` subcommand, `--migrate=auto`).
@@ -39,6 +35,16 @@ pub trait Service: Send + Sync + 'static {
 
     /// Fails if the database is not up to date (`--migrate=check`).
     fn check_migrations(config: &Self::Config) -> impl Future<Output = anyhow::Result<()>> + Send;
+
+    /// Assigns the service's consumer group to the database of this configuration (`adopt-group` subcommand), and
+    /// returns a text that says what was changed. Without `confirmed`, fails with a text that says what would be
+    /// changed. Returns `None` if the service is in no group.
+    fn adopt(
+        _config: &Self::Config,
+        _confirmed: bool,
+    ) -> impl Future<Output = Option<anyhow::Result<String>>> + Send {
+        ready(None)
+    }
 
     /// Serves until `shutdown`, then drains.
     fn run(
@@ -48,12 +54,12 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-/// What every service's configuration has.
+/// The parts that every service's configuration has.
 pub trait ServiceConfig: DeserializeOwned + Serialize + Clone + Send + Sync + 'static {
     fn http(&self) -> &http::HttpConfig;
     fn log(&self) -> &telemetry::LogConfig;
-    /// The database of [`Service::migrate`], which a start waits for; `None`: it has none.
-    fn postgres(&self) -> Option<&postgres::PostgresConfig>;
-    /// Checks across fields; the message names both.
+    /// Returns the database of [`Service::migrate`], which startup waits for, or `None` if the service has no database.
+    fn postgres(&self) -> Option<&PostgresConfig>;
+    /// Checks rules across fields. The message names both fields.
     fn check(&self) -> Result<(), config::ConfigError>;
 }

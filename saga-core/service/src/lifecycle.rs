@@ -22,22 +22,22 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-/// How long work in hand may take after the first signal. Shorter than the 30 s that container platforms wait.
+/// The time limit for work in flight after the first signal. It is shorter than the 30 s that container platforms wait.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long tasks may take to notice the hard stop.
+/// The time that tasks have to react to the hard stop.
 const HARD_STOP_LIMIT: Duration = Duration::from_secs(1);
 
-/// Handed to everything that runs. Clones share the state.
+/// The shutdown state, passed to everything that runs. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    /// Cancelled: take no new work, finish what is in hand.
+    /// Cancelled at the soft stop: tasks take no new work and finish work in flight.
     pub soft: CancellationToken,
-    /// Cancelled: stop now.
+    /// Cancelled at the hard stop: tasks stop now.
     pub hard: CancellationToken,
-    /// Everything spawned is tracked here.
+    /// Tracks every spawned task.
     pub tasks: TaskTracker,
-    /// The first vital task that ended although nobody asked it to.
+    /// The reason of the first [`fail`](Self::fail).
     failure: Arc<OnceLock<String>>,
 }
 
@@ -46,16 +46,16 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Listens for SIGTERM and SIGINT from now on. Call it before anything is started, inside the runtime.
+    /// Listens for SIGTERM and SIGINT from now on. Call this inside the runtime, before anything is started.
     pub fn on_signals() -> io::Result<Self> {
         let shutdown = Self::new();
         let signals = Signals::install()?;
-        // Not tracked: it ends with the process, and a drain must not wait for it.
+        // Not tracked: the task ends with the process, and a drain must not wait for it.
         tokio::spawn(follow(signals, shutdown.clone()));
         Ok(shutdown)
     }
 
-    /// A part that stops when the whole stops, and can be stopped and waited for alone.
+    /// Returns a child that stops when its parent stops, and that can be stopped and waited for alone.
     #[must_use]
     pub fn child(&self) -> Self {
         Self {
@@ -83,8 +83,8 @@ impl Shutdown {
         self.tasks.spawn(watched.in_current_span())
     }
 
-    /// As [`spawn`](Self::spawn), for a task without which the service is worth nothing: if it fails, panics or ends
-    /// before the shutdown, the service drains, and [`failure`](Self::failure) says why.
+    /// Spawns a tracked task without which the service cannot work. If the task fails, panics or ends before the
+    /// shutdown, the service drains, and [`failure`](Self::failure) returns the reason.
     pub fn spawn_vital<F>(&self, name: &'static str, future: F) -> JoinHandle<()>
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -93,7 +93,7 @@ impl Shutdown {
         let watched = async move {
             let reason = match AssertUnwindSafe(future).catch_unwind().await {
                 Ok(Ok(())) if shutdown.soft.is_cancelled() => return,
-                Ok(Ok(())) => format!("{name} ended although nobody asked it to"),
+                Ok(Ok(())) => format!("{name} ended without being stopped"),
                 Ok(Err(error)) => format!("{name} failed: {error:#}"),
                 Err(panic) => format!("{name} panicked: {}", panic_message(&*panic)),
             };
@@ -102,7 +102,7 @@ impl Shutdown {
         self.tasks.spawn(watched.in_current_span())
     }
 
-    /// Begins the shutdown because something vital is broken.
+    /// Begins the shutdown because a vital part has failed.
     pub fn fail(&self, reason: impl Into<String>) {
         let reason = reason.into();
         tracing::error!(reason, "stopping");
@@ -110,13 +110,13 @@ impl Shutdown {
         self.soft.cancel();
     }
 
-    /// Why the service stopped by itself.
+    /// Returns the reason why the service stopped by itself.
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
     }
 
-    /// Waits until every tracked task has ended; after `deadline` stops them the hard way. `true` if all ended by
-    /// themselves.
+    /// Waits until every tracked task has ended; after `deadline` starts the hard stop. Returns `true` if all tasks
+    /// ended before it.
     pub async fn drain(&self, deadline: Duration) -> bool {
         self.soft.cancel();
         self.tasks.close();
@@ -132,14 +132,14 @@ impl Shutdown {
             );
             self.hard.cancel();
             if timeout(HARD_STOP_LIMIT, self.tasks.wait()).await.is_err() {
-                tracing::warn!(tasks = self.tasks.len(), "tasks left behind");
+                tracing::warn!(tasks = self.tasks.len(), "some tasks are still running");
             }
         }
         drained
     }
 }
 
-/// SIGTERM and SIGINT.
+/// The streams of SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -164,7 +164,7 @@ impl Signals {
 async fn follow(mut signals: Signals, shutdown: Shutdown) {
     tokio::select! {
         name = signals.next() => {
-            tracing::info!(signal = name, "stopping; once more stops at once");
+            tracing::info!(signal = name, "stopping; a second signal stops at once");
             shutdown.soft.cancel();
         }
         () = shutdown.soft.cancelled() => {}
@@ -229,7 +229,7 @@ mod tests {
         };
         check(|| panic!("broken"), "consumer panicked: broken").await;
         check(|| anyhow::bail!("no broker"), "consumer failed: no broker").await;
-        check(|| Ok(()), "consumer ended although nobody asked it to").await;
+        check(|| Ok(()), "consumer ended without being stopped").await;
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! The normalised document: what a definition says with every default filled in and every duration in
-//! milliseconds. It is what is stored, and what the hash is made of, so that comments, white space and the order
-//! of keys change nothing.
+//! The normalized document: a definition with every default filled in and every duration in milliseconds. The document
+//! is stored, and the hash is computed from it, so that comments, white space and the order of keys do not change the
+//! hash.
 
-use super::{DefinitionError, DefinitionHash, StepKind, validate::Faults};
+use super::{BusinessKey, DefinitionError, DefinitionHash, StepKind, faults::Faults};
 use crate::retry::RetryPolicy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -15,7 +15,20 @@ pub(super) struct Document {
     pub name: String,
     pub version: u32,
     pub deadline_ms: u64,
+    /// Absent if any object is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputDocument>,
+    /// Absent if it is `any`, so that definitions without this key keep their hash.
+    #[serde(default, skip_serializing_if = "BusinessKey::is_any")]
+    pub business_key: BusinessKey,
     pub steps: Vec<StepDocument>,
+}
+
+/// Describes a saga's input.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InputDocument {
+    pub schema: Value,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,33 +37,36 @@ pub(super) struct StepDocument {
     pub name: String,
     pub kind: StepKind,
     pub participant: String,
-    /// Absent: done by the starter.
+    /// Absent if the starter does the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<CommandDocument>,
     pub after: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensation: Option<CommandDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolve_attempts: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CommandDocument {
     pub command: String,
-    /// Absent: all of the saga's input.
+    /// Absent if the payload is the whole input of the saga.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
     pub timeout_ms: u64,
     pub retry: RetryPolicy,
 }
 
-/// Lines of the parts of a YAML file, for errors; all unknown for a stored document.
+/// Line numbers of the parts of a YAML file, for errors. A stored document has no line numbers.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     pub name: Option<usize>,
     pub version: Option<usize>,
     pub deadline: Option<usize>,
+    pub schema: Option<usize>,
     pub steps: Vec<StepPlaces>,
-    /// To find the line of a path inside a template.
+    /// The text of the file, in which the line of a template's path or of a schema's key is looked up.
     pub text: String,
 }
 
@@ -58,6 +74,7 @@ pub(super) struct Places {
 pub(super) struct StepPlaces {
     pub step: Option<usize>,
     pub participant: Option<usize>,
+    pub resolve: Option<usize>,
     pub after: Vec<Option<usize>>,
     pub action: CommandPlaces,
     pub compensation: CommandPlaces,
@@ -72,7 +89,7 @@ pub(super) struct CommandPlaces {
 }
 
 impl Places {
-    /// The line on which `text` stands at or below `from`, else `from` itself.
+    /// Returns the first line at or below `from` that contains `text`, or `from` itself if no line does.
     pub fn line_of(&self, text: &str, from: Option<usize>) -> Option<usize> {
         let first = from?;
         self.text
@@ -111,7 +128,7 @@ pub(super) fn read(stored: &Value) -> Result<(Document, Places, Faults), Vec<Def
     Ok((document, places, Faults::new(file)))
 }
 
-/// The document as JSON with sorted keys.
+/// Returns the document as JSON with sorted keys.
 pub(super) fn canonical(document: &Document) -> Value {
     sorted(serde_json::to_value(document).unwrap_or(Value::Null))
 }

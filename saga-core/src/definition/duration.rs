@@ -1,6 +1,6 @@
-//! Durations as people write them: `500ms`, `5s`, `1h30m`.
+//! Parses durations as people write them: `500ms`, `5s`, `1h30m`.
 
-/// Longer than any saga should live; keeps every instant computed from a duration in range.
+/// The longest duration that is accepted, longer than any saga should live. It keeps every computed instant in range.
 pub(super) const MAX_DURATION_MS: u64 = 366 * 24 * 60 * 60 * 1000;
 
 const UNITS: [(&str, u64); 5] = [
@@ -11,7 +11,7 @@ const UNITS: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-/// Milliseconds, or what is wrong with the text.
+/// Returns the duration in milliseconds, or a message about what is wrong with the text.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
     if trimmed.is_empty() {

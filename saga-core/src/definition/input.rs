@@ -1,4 +1,4 @@
-//! Where a command's payload comes from.
+//! Reads the templates of command payloads, and renders payloads from them.
 
 use super::{
     InputMapping, MappingNode,
@@ -7,20 +7,20 @@ use super::{
 use serde_json::{Map, Value, json};
 use serde_json_path::JsonPath;
 
-/// A path of a template with what it refers to.
+/// A path of a template, with the values that it refers to.
 pub(super) struct FoundPath {
     pub text: String,
     pub references: Vec<Reference>,
 }
 
-/// A path that cannot be used: its text, and why.
+/// A path that cannot be used, and the reason.
 pub(super) struct BadPath {
     pub text: String,
     pub why: String,
 }
 
 impl InputMapping {
-    /// Reads a template; `None` is all of the saga's input. The paths found are told to `found`.
+    /// Reads a template; `None` means the whole input of the saga. Appends the paths of the template to `found`.
     pub(super) fn read(
         template: Option<&Value>,
         found: &mut Vec<FoundPath>,
@@ -41,6 +41,9 @@ impl InputMapping {
 impl MappingNode {
     fn read(template: &Value, found: &mut Vec<FoundPath>, bad: &mut Vec<BadPath>) -> Self {
         match template {
+            Value::String(text) if text.starts_with("$$") => {
+                Self::Literal(Value::from(text.strip_prefix('$').unwrap_or_default()))
+            }
             Value::String(text) if text.starts_with('$') => match path::parse(text) {
                 Ok(path) => {
                     found.push(FoundPath {
@@ -79,7 +82,7 @@ impl MappingNode {
         }
     }
 
-    /// The value that this node yields.
+    /// Returns the value that this node yields.
     pub fn render(&self, sources: &Sources<'_>) -> Value {
         match self {
             Self::Literal(value) => value.clone(),
@@ -107,10 +110,10 @@ impl MappingNode {
     }
 }
 
-/// What paths look into, borrowed: most take a little of it.
+/// The values that paths select from. They are borrowed, because most paths select only a small part.
 pub struct Sources<'a> {
     pub input: &'a Value,
-    /// Results by step; `null` of a step that has none.
+    /// Results by step name; `null` for a step without a result.
     pub steps: Vec<(&'a str, &'a Value)>,
     pub cause: Value,
 }
@@ -127,7 +130,7 @@ impl Sources<'_> {
         }
     }
 
-    /// `{"input", "steps", "cause"}`.
+    /// Builds the whole object `{"input", "steps", "cause"}`.
     fn all(&self) -> Value {
         let steps: Map<String, Value> = self
             .steps
@@ -152,13 +155,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_that_may_match_several_yield_lists_and_literals_stand() {
+    fn paths_with_several_matches_yield_lists_and_literals_are_kept() {
         let template = json!({
             "orderId": "$.input.id", "all": "$.input.items[*].n", "gone": "$.steps['a'].x",
             "cause": "$.cause.code", "final": true, "note": "as it is", "list": ["$.input.id", 1],
             "single": "$.input.items[?@.n == 2].n", "none": "$.input.items[?@.n == 3].n",
             "quoted": "$.input['a,b']", "whole": "$.steps['b']",
             "elsewhere": "$.input.items[?@.n == $.steps['b'].n].n",
+            "price": "$$5 off", "home": "$$HOME", "twice": "$$$", "pathlike": "$$.input.id", "inside": "a$$b",
         });
         let mut found = Vec::new();
         let Ok(InputMapping::Template(node)) = InputMapping::read(Some(&template), &mut found)
@@ -179,6 +183,7 @@ mod tests {
                 "final": true, "note": "as it is", "list": [7, 1],
                 "single": [2], "none": [], "quoted": 3, "whole": {"n": 1},
                 "elsewhere": [1],
+                "price": "$5 off", "home": "$HOME", "twice": "$$", "pathlike": "$.input.id", "inside": "a$$b",
             })
         );
     }

@@ -1,19 +1,19 @@
-//! The order of a definition's steps: what `after` names, and who comes before whom.
+//! Resolves the order of a definition's steps from the names in `after`.
 
 use super::{
     document::{Document, Places},
-    validate::Faults,
+    faults::Faults,
 };
 use std::collections::{BTreeSet, HashMap};
 
-/// A step's predecessors and ancestors, as indices.
+/// The predecessors and ancestors of a step, as indices.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Before {
     pub after: Vec<usize>,
     pub ancestors: Vec<usize>,
 }
 
-/// Resolves every `after`. `None` if the steps have no order (a cycle, or a name that is no step).
+/// Resolves every `after`. Returns `None` if the steps have no order (a cycle, or a name that is no step).
 pub(super) fn resolve(
     document: &Document,
     places: &Places,
@@ -21,7 +21,7 @@ pub(super) fn resolve(
 ) -> Option<Vec<Before>> {
     let after = predecessors(document, places, faults)?;
     let mut ancestors: Vec<Option<BTreeSet<usize>>> = vec![None; after.len()];
-    // Each round settles every step whose predecessors are settled, so a round that settles none found a cycle.
+    // Each round settles every step whose predecessors are settled. A round that settles none has found a cycle.
     loop {
         let mut settled = false;
         for (index, before) in after.iter().enumerate() {

@@ -1,39 +1,39 @@
-//! What a JSONPath refers to. The paths of a template look into `{"input", "steps", "cause"}`; to know at load
-//! that a path names an ancestor, its root and the step after `$.steps` must stand in it by name.
+//! Parses a JSONPath and finds which values it refers to. The paths of a template select from
+//! `{"input", "steps", "cause"}`. A path must name its root, and the step after `$.steps`, literally: only then can the
+//! loader check that the step is an ancestor.
 
 use serde_json_path::JsonPath;
 use std::{iter::Peekable, str::Chars};
 
-/// One absolute path, or one inside another's filter, by what it looks into first.
+/// A value that an absolute path selects from. Paths inside filters count too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     Input,
     Cause,
-    /// A step's result.
+    /// The result of a step.
     Step(String),
 }
 
-/// A valid path.
+/// A parsed path.
 pub(super) struct Path {
-    /// What it refers to: first what it looks into itself, then what its filters do.
+    /// The values that the path selects from: first the path's own root, then the roots in its filters.
     pub references: Vec<Reference>,
-    /// What it begins at; `None` is all that there is, which only filters that look elsewhere need.
+    /// The value at which the path starts; `None` for the whole object, which only a path with several roots needs.
     pub root: Option<Reference>,
-    /// From there on.
+    /// The path, relative to `root`.
     pub rest: JsonPath,
 }
 
-/// Parses a path and says what it refers to.
+/// Parses a path and finds the values that it refers to.
 pub(super) fn parse(text: &str) -> Result<Path, String> {
-    let parsed = |path: &str| {
-        JsonPath::parse(path)
-            .map_err(|error| format!("'{text}' is not a JSONPath (RFC 9535): {error}"))
-    };
+    let parsed =
+        |path: &str| JsonPath::parse(path).map_err(|error| mistake(text, error.position()));
     let whole = parsed(text)?;
     let mut found = Vec::new();
     for root in roots(text) {
         found.push(reference(&root).ok_or_else(|| {
-            format!("'{text}' must begin with $.input, $.cause or $.steps['a-step']")
+            let place = under(text, text.len() - root.len());
+            format!("'{text}' must begin with $.input, $.cause or $.steps['a-step']{place}")
         })?);
     }
     let (root, rest) = match found.as_slice() {
@@ -47,14 +47,81 @@ pub(super) fn parse(text: &str) -> Result<Path, String> {
     })
 }
 
-/// Whether a valid path is no *singular query* (RFC 9535, section 2.3.5.1): it has a wildcard, a filter, a slice, a
-/// union or a descendant segment, so that how many nodes it matches depends on the data.
+/// Returns the error for a text that begins with `$` and does not parse, with a correction.
+fn mistake(text: &str, offset: usize) -> String {
+    let after_root = text.trim_start_matches('$').trim_start();
+    if !after_root.starts_with(['.', '[']) {
+        return format!(
+            "'{text}' begins with $ and is not a JSONPath (RFC 9535): write '${text}' for a text that begins with a \
+             dollar sign"
+        );
+    }
+    let bracketed = with_hyphens_in_brackets(text);
+    if bracketed != text && JsonPath::parse(&bracketed).is_ok() {
+        return format!(
+            "'{text}' is not a JSONPath (RFC 9535), in which a name with a hyphen needs brackets: use {bracketed}"
+        );
+    }
+    format!(
+        "'{text}' is not a JSONPath (RFC 9535) from the marked place on{}",
+        under(text, offset)
+    )
+}
+
+/// Returns the text on a line of its own, with a mark below the byte at `offset`.
+fn under(text: &str, offset: usize) -> String {
+    let before = text.get(..offset).unwrap_or(text).chars().count();
+    format!("\n    {text}\n    {}^", " ".repeat(before))
+}
+
+/// Rewrites `$.steps.a-b.id` as `$.steps['a-b'].id`.
+fn with_hyphens_in_brackets(text: &str) -> String {
+    let mut written = String::new();
+    let mut quote = None;
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match (quote, letter) {
+            (Some(_), '\\') => {
+                written.push(letter);
+                written.extend(letters.next());
+                continue;
+            }
+            (Some(open), _) if open == letter => quote = None,
+            (None, '\'' | '"') => quote = Some(letter),
+            (None, '.') => {
+                let mut name = String::new();
+                while let Some(part) =
+                    letters.next_if(|part| part.is_alphanumeric() || matches!(part, '_' | '-'))
+                {
+                    name.push(part);
+                }
+                if name.contains('-') {
+                    // Two dots select all levels below, so both must stay before a bracket.
+                    if written.ends_with('.') {
+                        written.push('.');
+                    }
+                    written.extend(["['", &name, "']"]);
+                } else {
+                    written.push(letter);
+                    written.push_str(&name);
+                }
+                continue;
+            }
+            (Some(_) | None, _) => {}
+        }
+        written.push(letter);
+    }
+    written
+}
+
+/// Returns true if a valid path is no *singular query* (RFC 9535, section 2.3.5.1): it has a wildcard, a filter, a
+/// slice, a union or a descendant segment, so that the number of matching nodes depends on the data.
 pub(super) fn may_match_several(text: &str) -> bool {
     let bare = unquoted(text);
     bare.contains("..") || bare.contains(['*', '?', ':', ','])
 }
 
-/// The text without what stands in quotes.
+/// Returns the text without its quoted parts.
 fn unquoted(text: &str) -> String {
     let mut bare = String::new();
     let mut quote = None;
@@ -73,7 +140,7 @@ fn unquoted(text: &str) -> String {
     bare
 }
 
-/// What follows each `$` that stands outside a quoted name.
+/// Returns the text behind each `$` that is outside of quotes.
 fn roots(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut quote = None;
@@ -92,7 +159,7 @@ fn roots(text: &str) -> Vec<String> {
     found
 }
 
-/// What a path looks into, and the rest of the path from there.
+/// Returns the value that a path selects from, and the rest of the path from there.
 fn reference(after_root: &str) -> Option<(Reference, String)> {
     let mut letters = after_root.chars().peekable();
     let reference = match name(&mut letters)?.as_str() {
@@ -104,7 +171,7 @@ fn reference(after_root: &str) -> Option<(Reference, String)> {
     Some((reference, letters.collect()))
 }
 
-/// The single name of the next segment: `.name`, `['name']` or `["name"]`.
+/// Returns the single name of the next segment: `.name`, `['name']` or `["name"]`.
 fn name(letters: &mut Peekable<Chars<'_>>) -> Option<String> {
     skip_spaces(letters);
     match letters.next()? {
@@ -165,7 +232,51 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_at_load_is_refused() {
+    fn a_name_with_a_hyphen_is_refused_with_the_path_that_was_meant() {
+        for (text, meant) in [
+            ("$.steps.reserve-stock.id", "$.steps['reserve-stock'].id"),
+            ("$.input.order-id", "$.input['order-id']"),
+            ("$.input.a-b.c_d.e-f[0].x", "$.input['a-b'].c_d['e-f'][0].x"),
+            ("$.input..a-b", "$.input..['a-b']"),
+            ("$.input['x.y-z'].a-b", "$.input['x.y-z']['a-b']"),
+            (
+                "$.input.items[?@.a-b == 1]",
+                "$.input.items[?@['a-b'] == 1]",
+            ),
+        ] {
+            let error = parse(text).err().unwrap();
+            assert!(error.ends_with(&format!(": use {meant}")), "{error}");
+            assert!(parse(meant).is_ok(), "{meant}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_begins_with_a_dollar_sign_is_refused_with_its_escape() {
+        for text in ["$5 off", "$HOME", "$ 5", "$,"] {
+            let error = parse(text).err().unwrap();
+            assert!(error.contains(&format!(": write '${text}'")), "{error}");
+        }
+    }
+
+    #[test]
+    fn other_mistakes_show_their_place_under_the_text() {
+        for (text, place) in [
+            ("$.input.items[", "             ^"),
+            ("$.input.größe!", "             ^"),
+            ("$.input.a b", "         ^"),
+            ("$.inputs.x", " ^"),
+            ("$.input[?@.a == $.other]", "                 ^"),
+        ] {
+            let error = parse(text).err().unwrap();
+            assert!(
+                error.ends_with(&format!("\n    {text}\n    {place}")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths_that_cannot_be_checked_at_load_are_refused() {
         for text in [
             "$",
             "$..orderId",

@@ -1,4 +1,4 @@
-//! One table: a definition with a fault, and the fault as a person reads it.
+//! Tests definitions in one table: a definition with a fault, and the error text that a person reads.
 
 use super::*;
 use serde_json::json;
@@ -44,7 +44,8 @@ fn errors(yaml: &str) -> Vec<String> {
     }
 }
 
-/// The definition with these lines changed has exactly these faults, each told by its beginning.
+/// Asserts that the definition with these lines changed has exactly these faults. Each is given by the beginning of its
+/// text.
 #[track_caller]
 fn check(changes: &[(usize, &str)], expected: &[&str]) {
     let found = errors(&with(changes));
@@ -62,6 +63,26 @@ fn the_base_and_the_shipped_definitions_are_good() {
     for yaml in [PLACE_ORDER, PAYMENT_FIRST] {
         SagaDefinition::parse("shipped.yaml", yaml).unwrap();
     }
+}
+
+#[test]
+fn a_definition_sets_the_uniqueness_of_its_business_key() {
+    for (line, expected) in [
+        ("deadline: 24h", BusinessKey::Any),
+        ("deadline: 24h\nbusinessKey: any", BusinessKey::Any),
+        ("deadline: 24h\nbusinessKey: unique", BusinessKey::Unique),
+    ] {
+        let definition = SagaDefinition::parse("trip.yaml", &with(&[(3, line)])).unwrap();
+        assert_eq!(definition.business_key, expected);
+        let stored = SagaDefinition::from_document(&definition.document).unwrap();
+        assert_eq!(
+            (stored.business_key, stored.hash),
+            (expected, definition.hash)
+        );
+    }
+    let found = errors(&with(&[(3, "deadline: 24h\nbusinessKey: once")]));
+    assert!(found[0].starts_with("trip.yaml:4: "), "{found:?}");
+    assert!(found[0].contains("once"), "{found:?}");
 }
 
 #[test]
@@ -118,7 +139,7 @@ fn a_fault_names_file_line_and_step() {
 }
 
 #[test]
-fn what_is_not_the_expected_yaml_is_refused_with_its_line_and_step() {
+fn unexpected_yaml_is_refused_with_its_line_and_step() {
     for (changes, beginning, contains) in [
         (
             [(12, "    kind: pivotal")],
@@ -163,7 +184,7 @@ fn all_faults_are_found_at_once_in_the_files_order() {
 }
 
 #[test]
-fn kinds_must_stand_where_the_pivot_allows() {
+fn kinds_must_fit_their_position_relative_to_the_pivot() {
     check(
         &[(12, "    kind: retriable")],
         &[
@@ -282,7 +303,7 @@ fn retry_policies_have_limits() {
 }
 
 #[test]
-fn paths_must_parse_and_refer_to_what_is_there_by_then() {
+fn paths_must_parse_and_refer_to_available_results() {
     let pay = |input: &str| format!("    command: bank.pay\n    input:\n      room: {input}");
     check(&[(14, &pay("$.steps.book.room"))], &[]);
     check(
@@ -317,6 +338,114 @@ fn paths_must_parse_and_refer_to_what_is_there_by_then() {
         &[(10, &undo("{paid: $.steps.pay}"))],
         &["trip.yaml:11: step 'book': '$.steps.pay': 'pay' does not come before this step"],
     );
+}
+
+#[test]
+fn a_dollar_sign_has_an_escape_and_other_texts_that_begin_with_one_are_refused() {
+    let pay = |input: &str| format!("    command: bank.pay\n    input:\n      note: {input}");
+    check(&[(14, &pay("$$5 off"))], &[]);
+    check(&[(14, &pay("'$$HOME'"))], &[]);
+    for (text, message) in [
+        (
+            "$5 off",
+            "'$5 off' begins with $ and is not a JSONPath (RFC 9535): write '$$5 off'",
+        ),
+        (
+            "$HOME",
+            "'$HOME' begins with $ and is not a JSONPath (RFC 9535): write '$$HOME'",
+        ),
+        (
+            "$.input.order-id",
+            "'$.input.order-id' is not a JSONPath (RFC 9535), in which a name with a hyphen needs brackets: use \
+             $.input['order-id']",
+        ),
+        (
+            "$.input.a b",
+            "'$.input.a b' is not a JSONPath (RFC 9535) from the marked place on\n    $.input.a b\n             ^",
+        ),
+    ] {
+        check(
+            &[(14, &pay(text))],
+            &[&format!("trip.yaml:16: step 'pay': {message}")],
+        );
+    }
+}
+
+#[test]
+fn words_and_numbers_in_a_template_follow_yaml_1_2() {
+    let pay = |input: &str| format!("    command: bank.pay\n    input: {input}");
+    let yaml = with(&[(
+        14,
+        &pay("{a: NO, b: off, c: y, d: 1_000, e: 01234, f: 0b11, g: 1.5, h: true}"),
+    )]);
+    let definition = SagaDefinition::parse("trip.yaml", &yaml).unwrap();
+    assert_eq!(
+        definition.document["steps"][1]["action"]["input"],
+        json!({"a": "NO", "b": "off", "c": "y", "d": "1_000", "e": "01234", "f": "0b11", "g": 1.5, "h": true})
+    );
+    for (change, message) in [
+        (
+            (2, "version: 1_0".to_owned()),
+            "trip.yaml:2: expected a whole number",
+        ),
+        (
+            (2, "version: '1'".to_owned()),
+            "trip.yaml:2: expected a whole number",
+        ),
+        (
+            (14, pay("{n: 1234567890123456789012}")),
+            "trip.yaml:15: step 'pay': 1234567890123456789012 is a number with more digits than can be kept",
+        ),
+        (
+            (13, "    kind: pivot".to_owned()),
+            "trip.yaml:13: step 'pay': the key kind occurs here for the second time",
+        ),
+    ] {
+        check(&[(change.0, &change.1)], &[message]);
+    }
+}
+
+#[test]
+fn a_declared_schema_of_the_input_is_compiled_and_belongs_to_the_hash() {
+    let schema = |text: &str| with(&[(3, &format!("deadline: 24h\ninput:\n  schema:\n{text}"))]);
+    let parcel = schema("    type: object\n    required: [parcel]");
+    let definition = SagaDefinition::parse("trip.yaml", &parcel).unwrap();
+    assert_eq!(
+        definition.document["input"],
+        json!({"schema": {"type": "object", "required": ["parcel"]}})
+    );
+    assert!(definition.check_input(&json!({"parcel": 1})).is_ok());
+    let misfit = definition.check_input(&json!({})).unwrap_err();
+    assert!(
+        misfit
+            .to_string()
+            .contains("\"parcel\" is a required property"),
+        "{misfit}"
+    );
+    let restored = SagaDefinition::from_document(&definition.document).unwrap();
+    assert_eq!(restored.check_input(&json!({})), Err(misfit));
+    let plain = SagaDefinition::parse("trip.yaml", BASE).unwrap();
+    assert!(plain.check_input(&json!({})).is_ok());
+    assert_ne!(plain.hash, definition.hash);
+    assert!(plain.document.get("input").is_none());
+    for (text, expected) in [
+        (
+            "    type: object\n    properties:\n      parcel:\n        type: whole",
+            "trip.yaml:9: input: schema: /properties/parcel/type: ",
+        ),
+        (
+            "    properties:\n      parcel: {$ref: 'https://example.com/parcel.json'}",
+            "trip.yaml:6: input: schema: 'https://example.com/parcel.json' is not in this schema, and nothing is fetched",
+        ),
+        (
+            "    type: object\n  example: {}",
+            "trip.yaml:7: unknown field `example`",
+        ),
+    ] {
+        let found = errors(&schema(text));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(expected), "{found:?}");
+    }
 }
 
 #[test]
@@ -359,7 +488,7 @@ fn a_stored_document_restores_the_same_definition() {
         let mut steps = definition.steps;
         for step in &mut steps {
             assert!(step.participant_line.is_some(), "{}", step.name);
-            // A stored document has no lines to point at.
+            // A stored document has no line numbers.
             step.participant_line = None;
         }
         assert_eq!(format!("{:?}", restored.steps), format!("{steps:?}"));
@@ -374,5 +503,28 @@ fn a_broken_stored_document_is_refused_by_name() {
             .to_string()
             .starts_with("stored definition trip: "),
         "{errors:?}"
+    );
+}
+
+#[test]
+fn how_often_a_pivot_is_asked_for_is_the_pivots_and_a_number() {
+    let pivot = |attempts: &str| {
+        let line = format!("    command: bank.pay\n    resolve: {{attempts: {attempts}}}");
+        with(&[(14, &line)])
+    };
+    let definition = SagaDefinition::parse("trip.yaml", &pivot("7")).unwrap();
+    assert_eq!(definition.steps[1].resolve_attempts, Some(7));
+    let restored = SagaDefinition::from_document(&definition.document).unwrap();
+    assert_eq!(restored.steps[1].resolve_attempts, Some(7));
+    for attempts in ["0", "1001"] {
+        assert_eq!(
+            errors(&pivot(attempts)),
+            ["trip.yaml:15: step 'pay': resolve: attempts must be from 1 to 1000"]
+        );
+    }
+    let elsewhere = "    command: mail.send\n    resolve: {attempts: 7}";
+    check(
+        &[(18, elsewhere)],
+        &["trip.yaml:19: step 'tell': resolve: only a pivot's outcome is asked for; leave it out"],
     );
 }

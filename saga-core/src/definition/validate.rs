@@ -1,48 +1,25 @@
-//! Everything that can be checked before the first saga runs. All faults are found, not only the first.
+//! Checks everything that can be checked before the first saga runs. Finds all faults, not only the first.
 
 use super::{
     CommandSpec, DefinitionError, InputMapping, SagaDefinition, Step, StepKind,
     document::{self, CommandDocument, CommandPlaces, Document, Places, StepDocument, StepPlaces},
     duration::MAX_DURATION_MS,
+    faults::Faults,
     input::FoundPath,
     order::{self, Before},
     path::Reference,
+    schema::InputSchema,
 };
 use crate::{message::Command, retry::RetryPolicy};
 use std::collections::HashSet;
 
-/// So that one saga's row, and the messages of one input, stay small.
+/// The limit keeps a saga's row, and the messages that one input causes, small.
 pub const MAX_STEPS: usize = 64;
 const MAX_NAME_LENGTH: usize = 64;
 const MAX_COMMAND_LENGTH: usize = 128;
 const MAX_ATTEMPTS: u32 = 1000;
 
-/// The faults found so far in one file.
-#[derive(Debug)]
-pub(super) struct Faults {
-    file: String,
-    found: Vec<DefinitionError>,
-}
-
-impl Faults {
-    pub fn new(file: String) -> Self {
-        Self {
-            file,
-            found: Vec::new(),
-        }
-    }
-
-    pub fn add(&mut self, line: Option<usize>, step: Option<&str>, message: impl Into<String>) {
-        self.found.push(DefinitionError {
-            file: self.file.clone(),
-            line,
-            step: step.map(str::to_owned),
-            message: message.into(),
-        });
-    }
-}
-
-/// Checks a document and makes the definition of it.
+/// Checks a document and makes a definition from it.
 pub(super) fn check(
     document: Document,
     places: &Places,
@@ -53,7 +30,8 @@ pub(super) fn check(
     for (step, place) in document.steps.iter().zip(&places.steps) {
         check_step(step, place, &mut faults);
     }
-    // Resolving the order takes time that grows with the cube of the steps.
+    let input_schema = compile_schema(&document, places, &mut faults);
+    // Resolving the order takes time that grows with the cube of the number of steps.
     let before = (document.steps.len() <= MAX_STEPS)
         .then(|| order::resolve(&document, places, &mut faults))
         .flatten();
@@ -82,21 +60,21 @@ pub(super) fn check(
                     true,
                     &mut faults,
                 ),
+                resolve_attempts: step.resolve_attempts,
                 after: own.after.clone(),
                 ancestors: own.ancestors.clone(),
             });
         }
     }
-    if !faults.found.is_empty() {
-        faults.found.sort_by_key(|fault| fault.line);
-        return Err(faults.found);
-    }
+    faults.into_result()?;
     let canonical = document::canonical(&document);
     Ok(SagaDefinition {
         name: document.name,
         version: document.version,
         hash: document::hash(&canonical),
         deadline_ms: document.deadline_ms,
+        input_schema,
+        business_key: document.business_key,
         steps,
         document: canonical,
     })
@@ -125,6 +103,28 @@ fn check_head(document: &Document, places: &Places, faults: &mut Faults) {
             None,
             format!("{} steps are more than {MAX_STEPS}", document.steps.len()),
         );
+    }
+}
+
+fn compile_schema(
+    document: &Document,
+    places: &Places,
+    faults: &mut Faults,
+) -> Option<InputSchema> {
+    let schema = &document.input.as_ref()?.schema;
+    match InputSchema::compile(schema) {
+        Ok(schema) => Some(schema),
+        Err(bad) => {
+            let keys = bad.pointer.split('/').skip(1);
+            let line = keys.fold(places.schema, |line, key| places.line_of(key, line));
+            let place = if bad.pointer.is_empty() {
+                String::new()
+            } else {
+                format!("{}: ", bad.pointer)
+            };
+            faults.add(line, None, format!("input: schema: {place}{}", bad.why));
+            None
+        }
     }
 }
 
@@ -163,6 +163,18 @@ fn check_step(step: &StepDocument, place: &StepPlaces, faults: &mut Faults) {
     for (command, place, what) in commands {
         if let Some(command) = command {
             check_command(command, place, what, &step.name, faults);
+        }
+    }
+    if let Some(attempts) = step.resolve_attempts {
+        let mut fault =
+            |message| faults.add(place.resolve.or(place.step), Some(&step.name), message);
+        if step.kind != StepKind::Pivot {
+            fault("resolve: only a pivot's outcome is asked for; leave it out".to_owned());
+        }
+        if !(1..=MAX_ATTEMPTS).contains(&attempts) {
+            fault(format!(
+                "resolve: attempts must be from 1 to {MAX_ATTEMPTS}"
+            ));
         }
     }
     let line = place.compensation.command.or(place.step);
@@ -317,7 +329,7 @@ fn check_kinds(document: &Document, before: &[Before], places: &Places, faults: 
     }
 }
 
-/// What a step's templates may look at.
+/// The steps whose results the templates of one step may use.
 struct Scope<'a> {
     document: &'a Document,
     step: &'a StepDocument,

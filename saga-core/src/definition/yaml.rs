@@ -1,12 +1,14 @@
-//! The YAML that people write, and where in the file each part of it stands.
+//! Reads the YAML that people write, and records the line of each part.
 
 use super::{
-    DefinitionError, StepKind,
-    document::{CommandDocument, CommandPlaces, Document, Places, StepDocument, StepPlaces},
+    BusinessKey, DefinitionError, StepKind,
+    document::{
+        CommandDocument, CommandPlaces, Document, InputDocument, Places, StepDocument, StepPlaces,
+    },
     duration,
-    validate::Faults,
+    faults::Faults,
 };
-use crate::retry::RetryPolicy;
+use crate::{retry::RetryPolicy, yaml};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;
@@ -19,7 +21,17 @@ struct DefinitionYaml {
     name: Spanned<String>,
     version: Spanned<u32>,
     deadline: Spanned<String>,
+    #[serde(default)]
+    input: Option<InputYaml>,
+    #[serde(default)]
+    business_key: BusinessKey,
     steps: Vec<Spanned<StepYaml>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InputYaml {
+    schema: Spanned<Value>,
 }
 
 #[derive(Deserialize)]
@@ -39,7 +51,16 @@ struct StepYaml {
     #[serde(default)]
     after: Option<Vec<Spanned<String>>>,
     #[serde(default)]
+    resolve: Option<Spanned<ResolveYaml>>,
+    #[serde(default)]
     compensation: Option<CompensationYaml>,
+}
+
+/// Configures how a pivot's outcome is asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ResolveYaml {
+    attempts: u32,
 }
 
 #[derive(Deserialize)]
@@ -69,19 +90,18 @@ struct RetryYaml {
     jitter: Option<f64>,
 }
 
-/// Reads a file's text. The faults of single values are collected beside a document in which defaults stand for
-/// them, so that the other checks can go on.
+/// Reads the text of a file. If a single value is wrong, the fault is collected and a default takes the value's place
+/// in the document, so that the other checks can go on.
 pub(super) fn read(
     file: &str,
-    yaml: &str,
+    text: &str,
 ) -> Result<(Document, Places, Faults), Vec<DefinitionError>> {
-    let parsed: DefinitionYaml = serde_saphyr::from_str(yaml).map_err(|error| {
-        let line = error.location().map(|place| place.line() as usize);
+    let parsed: DefinitionYaml = yaml::from_str(text).map_err(|error| {
         vec![DefinitionError {
             file: file.to_owned(),
-            line,
-            step: line.and_then(|line| step_at(yaml, line)),
-            message: without_place(&error.without_snippet().to_string()),
+            line: error.line,
+            step: error.line.and_then(|line| step_at(text, line)),
+            message: error.message,
         }]
     })?;
     let mut faults = Faults::new(file.to_owned());
@@ -89,8 +109,9 @@ pub(super) fn read(
         name: line(&parsed.name),
         version: line(&parsed.version),
         deadline: line(&parsed.deadline),
+        schema: parsed.input.as_ref().and_then(|input| line(&input.schema)),
         steps: Vec::with_capacity(parsed.steps.len()),
-        text: yaml.to_owned(),
+        text: text.to_owned(),
     };
     let deadline_ms = milliseconds(Some(&parsed.deadline), 1, None, &mut faults);
     let mut steps: Vec<StepDocument> = Vec::with_capacity(parsed.steps.len());
@@ -104,6 +125,10 @@ pub(super) fn read(
         name: parsed.name.value,
         version: parsed.version.value,
         deadline_ms,
+        input: parsed.input.map(|input| InputDocument {
+            schema: input.schema.value,
+        }),
+        business_key: parsed.business_key,
         steps,
     };
     Ok((document, places, faults))
@@ -119,6 +144,7 @@ fn read_step(
     let mut places = StepPlaces {
         step: step_line,
         participant: line(&step.participant),
+        resolve: step.resolve.as_ref().and_then(line),
         ..StepPlaces::default()
     };
     if step.command.is_none()
@@ -170,6 +196,7 @@ fn read_step(
         action,
         after,
         compensation,
+        resolve_attempts: step.resolve.map(|resolve| resolve.value.attempts),
     };
     (document, places)
 }
@@ -246,15 +273,7 @@ fn line<T>(spanned: &Spanned<T>) -> Option<usize> {
     (line > 0).then_some(line)
 }
 
-/// The message without "at line 3, column 5": the error has a line of its own.
-fn without_place(message: &str) -> String {
-    message
-        .split_once(" at line ")
-        .map_or(message, |(head, _)| head)
-        .to_owned()
-}
-
-/// The step that a line belongs to, for faults that stop the reading before any step is known.
+/// Returns the name of the step that a line belongs to, for errors that stop the reader before any step is known.
 fn step_at(yaml: &str, line: usize) -> Option<String> {
     yaml.lines()
         .take(line)

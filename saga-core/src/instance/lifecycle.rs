@@ -1,14 +1,14 @@
-//! What happened to a saga, in the past tense: the entries of its log and of `saga.events`.
+//! The events of a saga, in the past tense: the entries of its log and of `saga.events`.
 
 use super::Cause;
 use crate::{
     ids::Timestamp,
-    message::{ActionName, DuePart, Fault},
+    message::{ActionName, CommandRef, Fault},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// One change of a saga, as it stands in the log and in `saga.events`.
+/// One change of a saga, as it is in the log and in `saga.events`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LifecycleEvent {
@@ -28,33 +28,36 @@ pub struct LifecycleEvent {
 )]
 pub enum LifecycleKind {
     Started,
+    /// The saga's start was sent again, and the orchestrator did not know the saga any more. The event numbers start
+    /// anew, far above those that the saga may have used before.
+    Recovered,
     CommandSent {
         #[serde(flatten)]
-        part: DuePart,
+        part: CommandRef,
         command: String,
         participant: String,
     },
-    /// Its participant has not consumed it; it neither times out nor is sent again.
+    /// The participant has not consumed the command; it neither times out nor is sent again.
     CommandQueued {
         #[serde(flatten)]
-        part: DuePart,
+        part: CommandRef,
     },
     CommandPickedUp {
         #[serde(flatten)]
-        part: DuePart,
+        part: CommandRef,
     },
     StepSucceeded {
         #[serde(flatten)]
-        part: DuePart,
+        part: CommandRef,
     },
     StepFailed {
         #[serde(flatten)]
-        part: DuePart,
+        part: CommandRef,
         fault: Fault,
     },
     StepErrored {
         #[serde(flatten)]
-        part: DuePart,
+        part: CommandRef,
         fault: Fault,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
@@ -62,7 +65,10 @@ pub enum LifecycleKind {
     },
     StepTimedOut {
         #[serde(flatten)]
-        part: DuePart,
+        part: CommandRef,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
+        retry_at: Option<Timestamp>,
     },
     /// The pivot's outcome is unknown and is being asked for, with the reason.
     ResolveStarted {
@@ -78,28 +84,28 @@ pub enum LifecycleKind {
     StepCompensated {
         step: String,
     },
-    /// An operator says that it is done; its participant has not done it and never will.
+    /// An operator declared the step done; its participant has not done it and never will.
     StepCompleted {
         step: String,
     },
-    /// An operator lets the saga go on without it; its participant has not done it and never will.
+    /// An operator skipped the step; its participant has not done it and never will.
     StepSkipped {
         step: String,
     },
-    /// An operator decided that what the step did stays.
+    /// An operator decided that the step is not compensated.
     CompensationSkipped {
         step: String,
     },
-    /// A success that came after its step was given up; recorded only.
+    /// A success came after its step was given up. It is only recorded.
     LateReply {
         #[serde(flatten)]
-        part: DuePart,
+        part: CommandRef,
     },
     DeadlinePassed,
     ActionDecided {
         action_id: Uuid,
         action: ActionName,
-        /// Of an action on one step.
+        /// The step, if the action is about one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<String>,
         actor: String,
@@ -117,17 +123,18 @@ pub enum LifecycleKind {
     Compensated {
         cause: Cause,
     },
-    /// An operator ended it as it stood, or skipped one of its compensations.
+    /// An operator ended the saga in its current state, or skipped one of its compensations.
     Abandoned {
         reason: String,
     },
 }
 
 impl LifecycleKind {
-    /// The word in `ce_type` after `saga.`, in snake case.
+    /// Returns the word after `saga.` in `ce_type`, in snake case.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Started => "started",
+            Self::Recovered => "recovered",
             Self::CommandSent { .. } => "command_sent",
             Self::CommandQueued { .. } => "command_queued",
             Self::CommandPickedUp { .. } => "command_picked_up",
@@ -154,19 +161,28 @@ impl LifecycleKind {
     }
 }
 
-/// What became of an operator's action.
+/// The decision about an operator's action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum ActionVerdict {
-    Accepted,
-    /// The step concerned may have run: its outcome, which is being asked for, decides.
+    Accepted {
+        /// The risk that the operator takes, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        warning: Option<String>,
+    },
+    /// The step concerned may have run. Its outcome is being asked for, and decides.
     Pending,
     Refused {
         code: String,
         message: String,
-        /// What could have been asked for instead, such as `retry` or `skip the compensation of reserve-stock`.
+        /// The actions that are legal instead, such as `retry` or `skip the compensation of reserve-stock`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         legal: Vec<String>,
     },
+}
+
+impl ActionVerdict {
+    /// The verdict without a warning.
+    pub const ACCEPTED: Self = Self::Accepted { warning: None };
 }

@@ -1,28 +1,32 @@
-//! A saga instance: everything the orchestrator knows of one running saga, and its log.
+//! A saga instance: everything that the orchestrator knows about one saga, and the saga's log.
 
 mod lifecycle;
-mod unchanging;
+mod lifecycle_message;
+mod shared_json;
 
 pub use lifecycle::{ActionVerdict, LifecycleEvent, LifecycleKind};
-pub use unchanging::Unchanging;
+pub use lifecycle_message::LifecycleMessage;
+pub use shared_json::SharedJson;
 
 use crate::{
     definition::DefinitionHash,
     ids::{SagaId, Timestamp},
-    message::{ActionName, Direction, DuePart, Fault, OperatorAction, Trace, Verdict},
+    message::{ActionName, CommandRef, Direction, Fault, OperatorAction, PickUpStatus, Trace},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Where an input stood in `saga.inputs`.
+/// The position of an input in `saga.inputs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     pub partition: i32,
     pub offset: i64,
+    /// The record's own time. It distinguishes positions in a recreated topic, which has the same offsets again.
+    pub at_ms: i64,
 }
 
-/// Direction of a whole saga.
+/// The direction of a whole saga.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -35,7 +39,7 @@ pub enum Phase {
 pub enum SagaStatus {
     Running,
     Compensating,
-    /// Needs a person: which step, why, and what it was doing.
+    /// The saga needs a person. It is parked on `step`, for this reason; `phase` is the saga's direction.
     Parked {
         step: String,
         reason: Fault,
@@ -43,7 +47,7 @@ pub enum SagaStatus {
     },
     Completed,
     Compensated,
-    /// An operator ended it, or skipped one of its compensations.
+    /// An operator ended the saga, or skipped one of its compensations.
     Abandoned {
         reason: String,
     },
@@ -57,7 +61,17 @@ impl SagaStatus {
         }
     }
 
-    /// Where the saga is heading, or was when it ended forward or was abandoned.
+    /// Returns the step on which the saga is parked, and the reason. `None` if the saga does not need a person.
+    pub fn parked(&self) -> Option<(&str, &Fault)> {
+        if let Self::Parked { step, reason, .. } = self {
+            Some((step, reason))
+        } else {
+            None
+        }
+    }
+
+    /// Returns the saga's direction. A completed or abandoned saga counts as `Running`, a compensated one as
+    /// `Compensating`.
     pub fn phase(&self) -> Phase {
         match self {
             Self::Compensating | Self::Compensated => Phase::Compensating,
@@ -66,7 +80,7 @@ impl SagaStatus {
         }
     }
 
-    /// The word in tables, URLs and metrics.
+    /// Returns the word in tables, URLs and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -79,19 +93,19 @@ impl SagaStatus {
     }
 }
 
-/// Whether the participant's group has been seen to consume a command.
+/// Says whether the participant's group was seen to have consumed a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PickUp {
-    /// Not looked at yet.
+    /// The command was not looked at yet.
     Unseen,
-    /// Looked at when its first timer fell due: not consumed, since then.
+    /// The command was not consumed when its first timer fell due; it has been queued since this instant.
     Queued { since: Timestamp },
-    /// Seen consumed at this instant, from which the attempt's timeout runs.
+    /// The command was seen consumed at this instant, from which the attempt's timeout runs.
     Seen { at: Timestamp },
 }
 
-/// A command on its way, or between two attempts.
+/// A command in flight, between two attempts, or given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "delivery", rename_all = "snake_case")]
 pub enum Delivery {
@@ -106,7 +120,7 @@ pub enum Delivery {
         until: Timestamp,
         fault: Fault,
     },
-    /// Attempts are used up; the saga is parked on it.
+    /// All attempts are used up; the saga is parked on the command.
     UsedUp { attempt: u32, fault: Fault },
 }
 
@@ -119,11 +133,29 @@ impl Delivery {
         }
     }
 
-    /// Why a person is needed, if one is.
+    /// Returns why the command needs a person, or `None` if it does not.
     pub fn used_up(&self) -> Option<&Fault> {
+        if let Self::UsedUp { fault, .. } = self {
+            Some(fault)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the fault of the last attempt, or `None` while an attempt is in flight.
+    pub fn fault(&self) -> Option<&Fault> {
         match self {
-            Self::UsedUp { fault, .. } => Some(fault),
-            Self::InFlight { .. } | Self::BackingOff { .. } => None,
+            Self::BackingOff { fault, .. } | Self::UsedUp { fault, .. } => Some(fault),
+            Self::InFlight { .. } => None,
+        }
+    }
+
+    /// Returns when the attempt in flight was sent, or `None` if none is.
+    pub fn sent_at(&self) -> Option<Timestamp> {
+        if let Self::InFlight { sent_at, .. } = self {
+            Some(*sent_at)
+        } else {
+            None
         }
     }
 }
@@ -132,32 +164,32 @@ impl Delivery {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum StepState {
     Waiting,
-    /// The forward command.
+    /// The forward command is in flight, backing off or used up.
     Running(Delivery),
-    /// The outcome is being asked for: the pivot's before the saga may turn round, or that of any step that an operator
-    /// wants to complete or to skip.
+    /// The outcome is being asked for: the pivot's, before the saga may start compensating, or that of any step that an
+    /// operator wants to complete or skip.
     Resolving(Delivery),
     Succeeded,
-    /// A business answer; nothing was done.
+    /// The participant's business answer was a failure; the step had no effect.
     Failed {
         fault: Fault,
     },
-    /// Resolve answered: not done, and never will be.
+    /// The answer to a resolve: the step was not done and never will be.
     NotDone,
-    /// No answer in all attempts; compensated like a done one.
+    /// The step was given up without an answer. It is compensated like a done step.
     Unknown,
     Compensating(Delivery),
     Compensated,
-    /// Its compensation is owed, but an operator decided that it will not be made.
+    /// A compensation is owed, but an operator decided that it will not be made.
     CompensationSkipped {
         reason: String,
     },
-    /// Not done, and never will be: the saga turned round before it, or an operator skipped it.
+    /// The step is not done and never will be: the saga started compensating before it, or an operator skipped it.
     Skipped,
 }
 
 impl StepState {
-    /// The command on its way, if there is one, and which.
+    /// Returns the command that the step is waiting for, with its direction.
     pub fn delivery(&self) -> Option<(Direction, &Delivery)> {
         match self {
             Self::Running(delivery) => Some((Direction::Forward, delivery)),
@@ -174,7 +206,17 @@ impl StepState {
         }
     }
 
-    /// Whether nothing of the step is done or will be, as far as the saga has a say in it.
+    /// Returns true if the step is done, or counts as done because its outcome is unknown.
+    pub fn may_be_done(&self) -> bool {
+        matches!(self, Self::Succeeded | Self::Unknown)
+    }
+
+    /// Returns true if a command of the step may have been sent: the step neither waits nor was skipped.
+    pub fn was_started(&self) -> bool {
+        !matches!(self, Self::Waiting | Self::Skipped)
+    }
+
+    /// Returns true if the step has no effect that the saga would still compensate.
     pub fn is_clear(&self) -> bool {
         match self {
             Self::Failed { .. }
@@ -196,19 +238,23 @@ impl StepState {
 pub struct StepInstance {
     #[serde(flatten)]
     pub state: StepState,
-    /// What the forward command answered, if it was not `null`.
+    /// The payload of the forward command's success, if it was not `null`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Unchanging<Value>>,
-    /// The attempt from which the policy's attempts are counted: an operator's retry counts anew.
+    pub result: Option<SharedJson<Value>>,
+    /// The attempt from which the policy's attempts are counted: an operator's retry restarts the count.
     #[serde(default = "first_attempt", skip_serializing_if = "is_first_attempt")]
     pub counted_from: u32,
-    /// Given up without an answer. A late success is recorded once, and clears this.
+    /// When the saga began to wait for the current command, whichever attempt is current. `None` if it waits for no
+    /// command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Timestamp>,
+    /// True if the step was given up without an answer. A late success is recorded once, and clears this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unanswered: bool,
-    /// What an operator's retry sends instead of what the definition makes.
+    /// The payload that an operator's retry sends instead of the definition's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Corrected>,
-    /// What becomes of the step once it is known not to have been done.
+    /// An operator's decision that takes effect once the step is known not to have been done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settling: Option<Settling>,
 }
@@ -220,20 +266,23 @@ pub struct Corrected {
     pub payload: Value,
 }
 
-/// An operator's complete or skip of a step that may have run, until its participant has said whether it did.
+/// An operator's complete or skip of a step that may have run. It is pending until the participant answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settling {
-    pub asked: PendingAction,
+    /// `None` once the action was refused because the participant does not answer. The settlement still applies if it
+    /// does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<PendingAction>,
     pub settlement: Settlement,
 }
 
-/// What an operator makes of a step that is not done.
+/// An operator's decision about a step that is not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "settlement", rename_all = "snake_case")]
 pub enum Settlement {
-    /// It counts as done, with this result.
+    /// The step counts as done, with this result.
     Completed { result: Value },
-    /// The saga goes on without it.
+    /// The saga goes on without the step.
     Skipped,
 }
 
@@ -243,6 +292,7 @@ impl StepInstance {
             state,
             result: None,
             counted_from: first_attempt(),
+            waiting_since: None,
             unanswered: false,
             corrected: None,
             settling: None,
@@ -262,7 +312,7 @@ fn is_first_attempt(attempt: &u32) -> bool {
     *attempt == first_attempt()
 }
 
-/// The first failure applied, or what else made the saga turn round.
+/// The first failure that was applied, or whatever else made the saga start compensating.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Cause {
@@ -274,7 +324,7 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// A cause that is no step's.
+    /// Makes a cause that does not come from a step.
     pub fn of_saga(code: &str, message: impl Into<String>) -> Self {
         Self {
             step: None,
@@ -292,7 +342,7 @@ impl Cause {
     }
 }
 
-/// An action that was answered [`ActionVerdict::Pending`].
+/// An action that was answered with [`ActionVerdict::Pending`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingAction {
     pub action_id: Uuid,
@@ -301,7 +351,7 @@ pub struct PendingAction {
     pub reason: String,
 }
 
-/// The whole state of one saga. Everything the decisions need stands here.
+/// The whole state of one saga. Every decision is made from this state and its input alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SagaInstance {
     pub id: SagaId,
@@ -311,34 +361,41 @@ pub struct SagaInstance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub business_key: Option<String>,
     pub trace: Trace,
-    /// Partition of `saga.inputs` that orders this saga's inputs.
+    /// The partition of `saga.inputs` that orders this saga's inputs.
     pub home_partition: i32,
     pub started_at: Timestamp,
     pub deadline_at: Timestamp,
-    /// The deadline has fallen due and was acted on, which it is once.
+    /// True once the deadline has passed and was acted on, which happens once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overdue: bool,
-    /// When `status` or any step last changed.
+    /// True if the saga was recovered after its state was lost: steps that have not begun may have run before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovered: bool,
+    /// The time of the last change of `status` or of any step.
     pub changed_at: Timestamp,
     #[serde(flatten)]
     pub status: SagaStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// Why the pivot's outcome is being asked for; becomes the cause if it was not done.
+    /// The reason for resolving the pivot. It becomes the cause if the pivot was not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolve_cause: Option<Cause>,
-    /// Cancels and compensates that the pivot's outcome will decide.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pending_turns: Vec<PendingAction>,
-    pub input: Unchanging<Value>,
+    /// Cancels and compensates that wait for the pivot's outcome.
+    #[serde(
+        rename = "pending_turns",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub pending_reversals: Vec<PendingAction>,
+    pub input: SharedJson<Value>,
     /// In the definition's order.
     pub steps: Vec<StepInstance>,
-    /// Of the last lifecycle event.
+    /// The number of the last lifecycle event.
     pub sequence: u64,
-    pub log: Vec<Unchanging<LogEntry>>,
+    pub log: Vec<SharedJson<LogEntry>>,
 }
 
-/// What one input did. Its events are kept so that a redelivery of the input sends the same ones again.
+/// The events of one input. They are kept so that a redelivery of the input sends the same events again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogEntry {
     #[serde(flatten)]
@@ -346,22 +403,22 @@ pub struct LogEntry {
     pub events: Vec<LifecycleEvent>,
 }
 
-/// A timer that must be armed for a saga as it stands.
+/// A timer that must be armed for a saga in its current state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArmedTimer {
     pub due_at: Timestamp,
     pub kind: crate::message::TimerKind,
     /// `None` for the deadline.
-    pub part: Option<DuePart>,
-    /// Whose offsets tell whether the command was picked up; `None` if that does not matter.
+    pub part: Option<CommandRef>,
+    /// The participant whose committed offset shows that the command was picked up; `None` if that is not needed.
     pub participant: Option<String>,
     /// When the command in flight was sent.
     pub sent_at: Option<Timestamp>,
-    /// What the row already knows; a timer with the same verdict need not be produced again.
-    pub known: Option<Verdict>,
+    /// The verdict that the row has recorded; a timer with the same verdict need not be produced again.
+    pub known: Option<PickUpStatus>,
 }
 
-/// Why a saga is not moving, as far as its row tells.
+/// Says why a saga is not moving, as far as its row shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// See [`WaitingOn::kind`].
@@ -371,11 +428,11 @@ pub struct Waiting {
     pub since: Timestamp,
 }
 
-/// Why a saga is not moving, in words.
+/// Says why a saga is not moving, in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitingOn {
-    /// For programs: `reply`, `queued`, `backoff`, `resolve`, `person`, `nothing`.
+    /// A word for programs: `reply`, `queued`, `backoff`, `resolve`, `person`, `nothing`.
     pub kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub participant: Option<String>,
@@ -383,6 +440,7 @@ pub struct WaitingOn {
     pub step: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+    /// When the step began to wait, not when its newest attempt was sent.
     pub since: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_at: Option<Timestamp>,
@@ -390,7 +448,7 @@ pub struct WaitingOn {
     pub text: String,
 }
 
-/// Kept here so that the store can find out what an action's audit row needs.
+/// A decided action with its verdict. The type is here so that the store can write the action's audit row.
 pub type DecidedAction = (OperatorAction, ActionVerdict);
 
 #[cfg(test)]

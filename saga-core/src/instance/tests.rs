@@ -1,4 +1,4 @@
-//! The stored form of an instance: every combination of its nested and flattened parts comes back as it was.
+//! Tests the stored form of an instance: every combination of its nested and flattened parts is read as it was written.
 
 use super::*;
 use serde_json::json;
@@ -75,23 +75,16 @@ fn statuses() -> Vec<SagaStatus> {
 }
 
 fn kinds() -> Vec<LifecycleKind> {
-    let part = || DuePart {
+    let part = || CommandRef {
         step: "a".to_owned(),
         direction: Direction::Compensation,
         attempt: 7,
     };
     let step = || "a".to_owned();
     let cause = || Cause::of_step("a", &fault());
-    let decided = |verdict| LifecycleKind::ActionDecided {
-        action_id: Uuid::from_u128(9),
-        action: ActionName::Skip,
-        step: Some("a".to_owned()),
-        actor: "ann".to_owned(),
-        reason: "asked".to_owned(),
-        verdict,
-    };
-    vec![
+    let mut kinds = vec![
         LifecycleKind::Started,
+        LifecycleKind::Recovered,
         LifecycleKind::CommandSent {
             part: part(),
             command: "a.do".to_owned(),
@@ -109,7 +102,10 @@ fn kinds() -> Vec<LifecycleKind> {
             fault: fault(),
             retry_at: Some(at(6)),
         },
-        LifecycleKind::StepTimedOut { part: part() },
+        LifecycleKind::StepTimedOut {
+            part: part(),
+            retry_at: Some(at(7)),
+        },
         LifecycleKind::ResolveStarted {
             step: step(),
             cause: Cause::of_saga("deadline", "too long"),
@@ -122,13 +118,6 @@ fn kinds() -> Vec<LifecycleKind> {
         LifecycleKind::CompensationSkipped { step: step() },
         LifecycleKind::LateReply { part: part() },
         LifecycleKind::DeadlinePassed,
-        decided(ActionVerdict::Accepted),
-        decided(ActionVerdict::Pending),
-        decided(ActionVerdict::Refused {
-            code: "c".to_owned(),
-            message: "m".to_owned(),
-            legal: vec!["skip a".to_owned()],
-        }),
         LifecycleKind::Parked {
             step: step(),
             reason: fault(),
@@ -138,6 +127,30 @@ fn kinds() -> Vec<LifecycleKind> {
         LifecycleKind::Compensated { cause: cause() },
         LifecycleKind::Abandoned {
             reason: "asked".to_owned(),
+        },
+    ];
+    kinds.extend(verdicts().map(|verdict| LifecycleKind::ActionDecided {
+        action_id: Uuid::from_u128(9),
+        action: ActionName::Skip,
+        step: Some("a".to_owned()),
+        actor: "ann".to_owned(),
+        reason: "asked".to_owned(),
+        verdict,
+    }));
+    kinds
+}
+
+fn verdicts() -> [ActionVerdict; 4] {
+    [
+        ActionVerdict::ACCEPTED,
+        ActionVerdict::Accepted {
+            warning: Some("it may be done".to_owned()),
+        },
+        ActionVerdict::Pending,
+        ActionVerdict::Refused {
+            code: "c".to_owned(),
+            message: "m".to_owned(),
+            legal: vec!["skip a".to_owned()],
         },
     ]
 }
@@ -157,13 +170,14 @@ fn instance(status: SagaStatus) -> SagaInstance {
         step.result =
             (index % 2 == 0).then(|| json!({"n": index, "big": u64::MAX, "x": 0.5}).into());
         step.counted_from = 1 + index as u32 % 3;
+        step.waiting_since = (index % 2 == 1).then(|| at(index as i64));
         step.unanswered = index % 3 == 0;
         step.corrected = (index % 4 == 0).then(|| Corrected {
             direction: Direction::Compensation,
             payload: json!({"state": null}),
         });
         step.settling = (index % 5 == 0).then(|| Settling {
-            asked: asked(),
+            asked: (index % 10 == 0).then(asked),
             settlement: match index % 2 {
                 0 => Settlement::Skipped,
                 _ => Settlement::Completed {
@@ -192,11 +206,12 @@ fn instance(status: SagaStatus) -> SagaInstance {
         started_at: at(0),
         deadline_at: at(100),
         overdue: true,
+        recovered: true,
         changed_at: at(50),
         status,
         cause: Some(Cause::of_saga("cancelled", "asked")),
         resolve_cause: Some(Cause::of_step("a", &fault())),
-        pending_turns: vec![asked()],
+        pending_reversals: vec![asked()],
         input: json!({"deep": [{"a": null}, -1, "text"], "step": "not the status's", "state": 1})
             .into(),
         steps: steps.collect(),
@@ -206,6 +221,7 @@ fn instance(status: SagaStatus) -> SagaInstance {
                 position: Position {
                     partition: 2,
                     offset: 77,
+                    at_ms: 0,
                 },
                 events: events.collect(),
             }

@@ -10,14 +10,14 @@ use std::{
     str::FromStr,
 };
 
-/// Which of a step's commands a message is about.
+/// The direction of a step's command.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     Forward,
     Compensation,
-    /// Asks whether the forward command was done; if it was not, it never will be.
+    /// Asks if the forward command was done. If it was not, it never will be.
     Resolve,
 }
 
@@ -49,7 +49,7 @@ impl FromStr for Direction {
     }
 }
 
-/// Where a reply goes: the saga's home partition.
+/// The destination of a reply: the saga's home partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
     pub topic: String,
@@ -62,21 +62,21 @@ pub struct Command {
     pub saga_id: SagaId,
     pub step: String,
     pub direction: Direction,
-    /// From 1; echoed in the reply, never saved by the participant.
+    /// Counted from 1; echoed in the reply, never saved by the participant.
     pub attempt: u32,
-    /// `inventory.reserve`; a resolve is the forward type plus `.resolve`.
+    /// For example `inventory.reserve`. A resolve has the type of the forward command plus `.resolve`.
     pub command_type: String,
     pub payload: Value,
-    /// Whether a `failure` of this command is final and saved by the barrier.
+    /// True if a `failure` of this command is final and the barrier saves it.
     pub save_failure: bool,
     pub reply_to: ReplyTo,
-    /// No saga that began before this instant may have an effect any more.
+    /// The orchestrator's low-water mark: no saga that began before this instant may have an effect any more.
     pub floor: Option<Timestamp>,
     pub trace: Trace,
 }
 
 impl Command {
-    /// The suffix that turns a forward command's type into its resolve's.
+    /// The suffix that makes the type of a resolve from the type of its forward command.
     pub const RESOLVE_SUFFIX: &str = ".resolve";
 
     pub fn id(&self) -> String {
@@ -90,8 +90,19 @@ impl Command {
         })
     }
 
-    /// The record that sends this command to `topic`, keyed by saga.
+    /// Returns the record that sends this command to `topic`, keyed by saga.
     pub fn encode(&self, topic: &str, source: &str, at: Timestamp) -> OutgoingRecord {
+        self.encode_with(json(&self.payload), topic, source, at)
+    }
+
+    /// Does the same with the payload's JSON, which the caller has written before.
+    pub(crate) fn encode_with(
+        &self,
+        payload: Vec<u8>,
+        topic: &str,
+        source: &str,
+        at: Timestamp,
+    ) -> OutgoingRecord {
         let mut headers = cloud_event(
             self.shown_id(),
             &self.command_type,
@@ -117,11 +128,11 @@ impl Command {
             partition: None,
             key: self.saga_id.to_string().into_bytes(),
             headers,
-            payload: json(&self.payload),
+            payload,
         }
     }
 
-    /// Reads a command, checking every header the barrier relies on.
+    /// Reads a command, and checks every header that the barrier relies on.
     pub fn decode(record: &IncomingRecord) -> Result<Self, DecodeError> {
         let floor = match record.header(header::FLOOR)? {
             None => None,

@@ -3,23 +3,23 @@ use std::{
     io::Write,
 };
 
-/// A record's headers, in order; of a name that stands there several times, the last value counts. All names lie in one
-/// piece of memory and all values in another: a record has some fifteen headers, and a saga some twenty records.
+/// A record's headers, in order. If a name occurs several times, the last value counts. All names share one buffer and
+/// all values another, because a record has about fifteen headers and a saga about twenty records.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers {
     names: String,
     values: Vec<u8>,
-    /// Of each header: where its name ends, and its value.
+    /// For each header, the end of its name and the end of its value.
     ends: Vec<(usize, usize)>,
 }
 
-/// Room for what an ordinary message carries.
+/// Initial capacities, enough for an ordinary message.
 const HEADERS: usize = 16;
 const NAMES_BYTES: usize = 224;
 const VALUES_BYTES: usize = 512;
 
 impl Headers {
-    /// None yet, of an ordinary message.
+    /// Returns empty headers with room for an ordinary message.
     pub fn of_message() -> Self {
         Self {
             names: String::with_capacity(NAMES_BYTES),
@@ -34,21 +34,21 @@ impl Headers {
         self.ends.push((self.names.len(), self.values.len()));
     }
 
-    /// The value as it is shown.
+    /// Appends a header whose value is the `Display` text of `value`.
     pub(crate) fn push_shown(&mut self, name: &str, value: impl Display) {
         self.names.push_str(name);
-        // Memory takes everything.
+        // Writing to memory cannot fail.
         write!(self.values, "{value}").ok();
         self.ends.push((self.names.len(), self.values.len()));
     }
 
-    /// The last value of a header.
+    /// Returns the last value of a header.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let (_, value) = self.iter().rev().find(|(found, _)| *found == name)?;
         Some(value)
     }
 
-    /// Takes out every header of that name.
+    /// Removes every header of that name.
     pub fn remove(&mut self, name: &str) {
         *self = self.iter().filter(|(found, _)| *found != name).collect();
     }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_come_back_as_they_were_put_in_and_the_last_of_a_name_counts() {
+    fn headers_keep_their_order_and_the_last_of_a_name_counts() {
         let all: Vec<_> = some()
             .iter()
             .map(|(n, v)| (n.to_owned(), v.to_vec()))
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_removed_wherever_it_stands() {
+    fn a_name_is_removed_at_every_position() {
         let mut headers = some();
         headers.remove("a");
         assert_eq!(headers, Headers::from([("", ""), ("b", "2")]));

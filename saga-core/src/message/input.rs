@@ -1,4 +1,4 @@
-//! Everything that can move a saga comes through one topic, `saga.inputs`, as one of these.
+//! The inputs that can move a saga. All of them come through one topic, `saga.inputs`.
 
 use super::{
     Direction, Fault, Headers, Outcome, Trace,
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::fmt::{self, Display};
 use uuid::Uuid;
 
-/// An input of the orchestrator, decoded.
+/// A decoded input of the orchestrator.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     Start(StartSaga),
@@ -21,37 +21,38 @@ pub enum Input {
     Operator(OperatorAction),
 }
 
-/// Starts a saga. The id is the starter's; the same id with other content is a conflict.
+/// The start of a saga. The starter chooses the id; a second start with the same id and other content is a conflict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StartSaga {
     pub saga_id: SagaId,
-    /// The business event that starts it, as `ce_type`, such as `order.created`.
+    /// The business event that starts the saga, as `ce_type`, such as `order.created`.
     pub start_type: String,
-    /// Name of the definition; the highest registered version is taken.
+    /// The name of the definition; its highest registered version is used.
     pub definition: String,
     pub business_key: Option<String>,
+    /// A JSON object.
     pub input: Value,
     pub trace: Trace,
 }
 
-/// A participant's answer.
+/// A participant's reply.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     pub saga_id: SagaId,
     pub step: String,
-    /// `Forward` or `Compensation`; only a `not_done` may say `Resolve`, since any other answer to a resolve is
-    /// the forward command's own saved reply.
+    /// `Forward` or `Compensation`. Only a `not_done` or an `error` may have `Resolve`: any other answer to a resolve
+    /// is the forward command's own saved reply.
     pub direction: Direction,
     pub attempt: u32,
-    /// `ce_type`, such as `inventory.reserved`.
+    /// The `ce_type`, such as `inventory.reserved`.
     pub reply_type: String,
     pub outcome: Outcome,
-    /// The result of a success; a [`Fault`] of a failure or an error.
+    /// The result of a success, or the [`Fault`] of a failure or an error.
     pub payload: Value,
     pub trace: Trace,
 }
 
-/// What fell due.
+/// The kind of a timer.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -64,36 +65,39 @@ pub enum TimerKind {
     Deadline,
 }
 
-/// Which attempt of which command a timer is about.
+/// Identifies the attempt of a command that a timer is about.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DuePart {
+pub struct CommandRef {
     pub step: String,
     pub direction: Direction,
     pub attempt: u32,
 }
 
-/// What is known of a command in flight when its timer falls due; decided before the timer is produced, so
-/// that applying it depends on nothing outside the log.
+/// The state of a command in flight when its timer falls due. It is decided before the timer is produced, so that
+/// applying the timer depends on nothing outside the log.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// The participant's group has not consumed it: it neither times out nor is sent again.
+#[cfg_attr(feature = "schema", schema(as = Verdict))]
+pub enum PickUpStatus {
+    /// The participant's group has not consumed the command: it neither times out nor is sent again.
     Queued,
-    /// The group's committed offset is beyond it: the attempt's timeout runs from now on.
+    /// The group's committed offset is beyond the command: the attempt's timeout runs from when that was seen.
     PickedUp,
-    /// It was seen picked up a whole timeout ago. Not the same as [`Self::PickedUp`], so that neither a duplicate nor a
-    /// redelivery of the timer that saw the pick-up is taken for the one that ends the attempt, however late it comes.
-    /// Timers that look at no command say this, too.
+    /// The command was seen picked up a whole timeout ago. This differs from [`Self::PickedUp`], so that neither a
+    /// duplicate nor a redelivery of the timer that saw the pick-up ends the attempt, however late it comes. Timers
+    /// that are not about a command in flight have this verdict, too.
     Unanswered,
-    /// Its record no longer exists and was not consumed: send it again, without spending an attempt.
+    /// The command's record no longer exists and was not consumed: the command is sent again, without spending an
+    /// attempt.
     Gone,
     /// Offsets cannot be read; treated as queued.
     Unknown,
 }
 
-/// A timer, produced by the owner to the saga's home partition, behind every reply that was there first.
+/// A timer. The owner of the saga's home partition produces it to that partition, behind every reply that was there
+/// first.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -101,45 +105,51 @@ pub struct TimerDue {
     pub saga_id: SagaId,
     pub kind: TimerKind,
     /// `None` for the deadline.
-    pub part: Option<DuePart>,
-    pub verdict: Verdict,
+    pub part: Option<CommandRef>,
+    pub verdict: PickUpStatus,
+    /// When the command in flight was first seen picked up, if its row does not have that instant yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, format = DateTime))]
+    pub picked_up_at: Option<Timestamp>,
     pub trace: Trace,
 }
 
-/// What a person, or a service on a person's behalf, may ask for.
+/// An action that a person, or a service on a person's behalf, may ask for.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum ActionKind {
-    /// Undo the saga if its pivot is not done: somebody no longer wants it.
+    /// Compensate the saga if its pivot is not done, because the saga is no longer wanted.
     Cancel,
-    /// Undo the saga if its pivot is not done: an operator has seen that it must not go on.
+    /// Compensate the saga if its pivot is not done, because an operator has seen that it must not go on.
     Compensate,
-    /// A parked saga tries its used-up commands again, or that of one step.
+    /// Retry the used-up commands of a parked saga, or those of one step.
     Retry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<String>,
-        /// Sent instead of the payload that the definition makes; needs `step`.
+        /// The payload to send instead of the definition's; needs `step`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[cfg_attr(feature = "schema", schema(value_type = Option<Value>))]
         input: Option<Value>,
     },
-    /// A step that is not done counts as done, with this result.
+    /// Count a step that is not done as done, with this result.
     Complete {
         step: String,
         #[serde(default)]
         #[cfg_attr(feature = "schema", schema(value_type = Value))]
         result: Value,
     },
-    /// The saga goes on without a step, or without its compensation.
+    /// Count the pivot as not done, and start compensating. Legal only if the pivot's participant was asked in vain.
+    NotDone { step: String },
+    /// Continue the saga without a step, or without the step's compensation.
     Skip {
         step: String,
-        /// What is skipped: `true` while the saga goes back, `false` while it goes forward. Said by the operator, so that
-        /// a saga that has turned round meanwhile loses no compensation.
+        /// `true` skips the compensation of a saga that compensates, `false` the step of a saga that goes forward. The
+        /// operator says which, so that a saga that has started compensating meanwhile loses no compensation.
         #[serde(default)]
         compensation: bool,
     },
-    /// The saga ends as it stands.
+    /// End the saga in its current state.
     Abandon,
 }
 
@@ -152,17 +162,19 @@ pub enum ActionName {
     Cancel,
     Compensate,
     Complete,
+    NotDone,
     Skip,
     Abandon,
 }
 
 impl ActionName {
-    /// From the mildest to the last resort.
-    pub const ALL: [Self; 6] = [
+    /// All actions, from the mildest to the last resort.
+    pub const ALL: [Self; 7] = [
         Self::Retry,
         Self::Cancel,
         Self::Compensate,
         Self::Complete,
+        Self::NotDone,
         Self::Skip,
         Self::Abandon,
     ];
@@ -173,6 +185,7 @@ impl ActionName {
             Self::Cancel => "cancel",
             Self::Compensate => "compensate",
             Self::Complete => "complete",
+            Self::NotDone => "not_done",
             Self::Skip => "skip",
             Self::Abandon => "abandon",
         }
@@ -192,30 +205,37 @@ impl ActionKind {
             Self::Compensate => ActionName::Compensate,
             Self::Retry { .. } => ActionName::Retry,
             Self::Complete { .. } => ActionName::Complete,
+            Self::NotDone { .. } => ActionName::NotDone,
             Self::Skip { .. } => ActionName::Skip,
             Self::Abandon => ActionName::Abandon,
         }
     }
 
-    /// The step it is about, if it is about one.
+    /// Returns the step that the action is about, or `None` if it is about the whole saga.
     pub fn step(&self) -> Option<&str> {
         match self {
             Self::Retry { step, .. } => step.as_deref(),
-            Self::Complete { step, .. } | Self::Skip { step, .. } => Some(step),
+            Self::Complete { step, .. } | Self::NotDone { step } | Self::Skip { step, .. } => {
+                Some(step)
+            }
             Self::Cancel | Self::Compensate | Self::Abandon => None,
         }
     }
 
-    /// What the operator gave along: a corrected payload, or a result.
+    /// Returns the value that the operator gave: a corrected payload, or a result.
     pub fn given(&self) -> Option<&Value> {
         match self {
             Self::Retry { input, .. } => input.as_ref(),
             Self::Complete { result, .. } => Some(result),
-            Self::Cancel | Self::Compensate | Self::Skip { .. } | Self::Abandon => None,
+            Self::Cancel
+            | Self::Compensate
+            | Self::NotDone { .. }
+            | Self::Skip { .. }
+            | Self::Abandon => None,
         }
     }
 
-    /// A parked saga tries again whatever is used up, as it was.
+    /// Returns a retry of all used-up commands of a saga, with unchanged payloads.
     pub fn retry() -> Self {
         Self::Retry {
             step: None,
@@ -224,7 +244,7 @@ impl ActionKind {
     }
 }
 
-/// An operator's action. Its id is the primary key of its audit row, so it is decided once.
+/// An operator's action. Its id is the primary key of its audit row, so the action is decided once.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -233,15 +253,15 @@ pub struct OperatorAction {
     pub action_id: Uuid,
     #[serde(flatten)]
     pub kind: ActionKind,
-    /// Who asked, for the audit row.
+    /// The person or service that asked, for the audit row.
     pub actor: String,
     pub reason: String,
-    /// Decided only if the saga's version is still this one.
+    /// The action is decided only if the saga still has this version.
     pub if_version: Option<u64>,
     pub trace: Trace,
 }
 
-/// `ce_type` of a timer and prefix of an operator action's.
+/// `ce_type` of a timer and of an operator action.
 const TIMER_TYPE: &str = "saga.timer.due";
 const ACTION_TYPE: &str = "saga.operator.action";
 
@@ -255,12 +275,12 @@ impl Input {
         }
     }
 
-    /// Reads any record of `saga.inputs`. A timer is known by its type, an operator action by its type, a reply
-    /// by `saga-outcome`, a start by `saga-definition`.
+    /// Reads any record of `saga.inputs`. A timer and an operator action are recognized by their type, a reply by
+    /// `saga-outcome`, a start by `saga-definition`.
     pub fn decode(record: &IncomingRecord) -> Result<Self, DecodeError> {
         match record.required(header::CE_TYPE)? {
-            TIMER_TYPE => return Ok(Self::Timer(record.json()?)),
-            ACTION_TYPE => return Ok(Self::Operator(record.json()?)),
+            TIMER_TYPE => return Ok(Self::Timer(record.object()?)),
+            ACTION_TYPE => return Ok(Self::Operator(record.object()?)),
             _ => {}
         }
         if record.header(header::OUTCOME)?.is_some() {
@@ -273,7 +293,7 @@ impl Input {
     }
 }
 
-/// An input's record: `topic` and the saga's home partition; `None` falls back to the key.
+/// Makes an input's record for `topic` and the saga's home partition. Without a partition the key selects one.
 fn record(
     topic: &str,
     partition: Option<i32>,
@@ -291,6 +311,9 @@ fn record(
 }
 
 impl StartSaga {
+    /// The value of the header `saga-start` of a start that is sent again together with a cancel.
+    pub const AGAIN: &str = "again";
+
     pub fn id(&self) -> String {
         format!("{}/start", self.saga_id)
     }
@@ -329,18 +352,20 @@ impl StartSaga {
             start_type: record.required(header::CE_TYPE)?.to_owned(),
             definition: record.required(header::DEFINITION)?.to_owned(),
             business_key: record.header(header::BUSINESS_KEY)?.map(str::to_owned),
-            input: record.json()?,
+            input: record.object()?,
             trace: trace_of(record)?,
         })
     }
 }
 
-/// A fault stands in the saga's row and in its events, perhaps once an attempt.
+/// Limits of a fault's code and message. A fault is stored in the saga's row and in its events, perhaps once an
+/// attempt.
 const MAX_CODE_CHARS: usize = 100;
 const MAX_MESSAGE_CHARS: usize = 1_000;
 
 impl Reply {
-    /// `<saga>/<step>/<direction>/<outcome>`, and for an `error` its attempt, since each attempt may have one.
+    /// Returns `<saga>/<step>/<direction>/<outcome>`, and for an `error` also its attempt, since each attempt may have
+    /// one.
     pub fn id(&self) -> String {
         self.shown_id().to_string()
     }
@@ -356,8 +381,8 @@ impl Reply {
         })
     }
 
-    /// The fault of a failure or an error, whatever shape a foreign participant gave it, cut to what a saga's log
-    /// should keep of it.
+    /// Returns the fault of a failure or an error, whatever shape a foreign participant gave it. Code and message are
+    /// cut to the length that a saga's log should keep.
     pub fn fault(&self) -> Fault {
         let fault = Fault::deserialize(&self.payload)
             .unwrap_or_else(|_| Fault::new(self.outcome.as_str(), self.payload.to_string()));

@@ -1,45 +1,47 @@
-//! The wire contract: what stands in a Kafka record, and how commands, replies, starts, timers, operator
-//! actions and lifecycle events are written to and read from one.
+//! The wire contract: the content of a Kafka record, and how commands, replies, starts, timers, operator actions and
+//! lifecycle events are written to a record and read from it.
 //!
-//! Values are JSON; attributes travel as headers in the CloudEvents 1.0 Kafka binding, binary mode
+//! Values are JSON. Attributes travel as headers in the CloudEvents 1.0 Kafka binding, binary mode
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>),
 //! plus the `saga-*` headers of [`header`]. Keys are the saga id as text. Message ids are deterministic:
-//! a message that is sent again has the id it had.
+//! a message that is sent again has the same id.
 
 mod command;
 mod headers;
 mod input;
-mod lifecycle;
-mod number;
-mod record;
+mod limit;
+pub(crate) mod record;
+pub mod topic;
+mod whole;
 
 pub use command::{Command, Direction, ReplyTo};
 pub use headers::Headers;
 pub use input::{
-    ActionKind, ActionName, DuePart, Input, OperatorAction, Reply, StartSaga, TimerDue, TimerKind,
-    Verdict,
+    ActionKind, ActionName, CommandRef, Input, OperatorAction, PickUpStatus, Reply, StartSaga,
+    TimerDue, TimerKind,
 };
-pub use lifecycle::LifecycleMessage;
+pub use limit::PayloadLimit;
 pub use record::{DecodeError, IncomingRecord, OutgoingRecord, header};
+pub use whole::{WHOLE_MAX, whole, whole_number, write_whole};
 
 use serde::{Deserialize, Serialize};
 
-/// What a participant answered.
+/// The kind of a participant's reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Done; the payload is the step's result.
+    /// The command was done; the payload is the step's result.
     Success,
     /// A business answer (declined, out of stock): the saga compensates.
     Failure,
-    /// A technical answer (a handler broke, a gateway refused): retried by the step's policy.
+    /// A technical answer (a handler broke, a gateway refused): the step's policy retries the command.
     Error,
-    /// Answer to `resolve`, or to an action after it: not done, and never will be.
+    /// The answer to `resolve`, or to an action after it: the action was not done and never will be.
     NotDone,
 }
 
 impl Outcome {
-    /// The value of the `saga-outcome` header.
+    /// Returns the value of the `saga-outcome` header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -67,11 +69,11 @@ impl Fault {
     }
 }
 
-/// What every message about one saga carries along.
+/// The trace that every message about one saga carries.
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
-    /// Chosen by the caller or made at the edge; echoed everywhere.
+    /// The caller chooses the id, or the service that receives the request makes one; every message has it.
     pub correlation_id: String,
     /// W3C trace context, <https://www.w3.org/TR/trace-context/>.
     #[serde(default, skip_serializing_if = "Option::is_none")]

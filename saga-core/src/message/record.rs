@@ -1,13 +1,19 @@
-//! A record as it stands in a topic, free of any client library.
+//! A record in a topic, independent of any client library.
 
-use super::{Headers, number};
-use crate::ids::{SagaId, Timestamp};
+use super::Headers;
+use crate::{
+    ids::{SagaId, Timestamp},
+    json::{self, JsonError, OutOfRange},
+};
 use chrono::SecondsFormat;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use std::fmt::Display;
 use thiserror::Error;
 
-/// Header names of the contract.
+/// The header names of the contract.
 pub mod header {
     pub const CE_SPECVERSION: &str = "ce_specversion";
     pub const CE_ID: &str = "ce_id";
@@ -27,6 +33,8 @@ pub mod header {
     pub const FLOOR: &str = "saga-floor";
     pub const DEFINITION: &str = "saga-definition";
     pub const BUSINESS_KEY: &str = "saga-business-key";
+    /// `again` on a start that was sent before: if the saga is unknown, it may have run all the same.
+    pub const START: &str = "saga-start";
     pub const ACTION_ID: &str = "saga-action-id";
     pub const SEQUENCE: &str = "saga-sequence";
     pub const CORRELATION_ID: &str = "correlation-id";
@@ -45,7 +53,7 @@ pub mod header {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutgoingRecord {
     pub topic: String,
-    /// Explicit partition, or `None`: the producer's partitioner chooses by key.
+    /// The explicit partition, or `None` if the producer's partitioner chooses by key.
     pub partition: Option<i32>,
     pub key: Vec<u8>,
     pub headers: Headers,
@@ -58,14 +66,14 @@ pub struct IncomingRecord {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
-    /// Record time, milliseconds since the Unix epoch (`CreateTime`), 0 if the broker keeps none.
+    /// The record time in milliseconds since the Unix epoch (`CreateTime`); 0 if the broker keeps none.
     pub timestamp_ms: i64,
     pub key: Option<Vec<u8>>,
     pub headers: Headers,
     pub payload: Option<Vec<u8>>,
 }
 
-/// Why a record cannot be read. Each is a reason for the dead-letter topic.
+/// Says why a record cannot be read. Each variant is a reason for the dead-letter topic.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
     #[error("header {0} is missing")]
@@ -76,14 +84,14 @@ pub enum DecodeError {
     NoPayload,
     #[error("the value is not the JSON expected: {0}")]
     BadPayload(String),
-    #[error("{0} is an integer that would come out of here as another one")]
-    NumberOutOfRange(String),
+    #[error(transparent)]
+    NumberOutOfRange(OutOfRange),
     #[error("neither a start, a reply, a timer nor an operator action")]
     Unrecognised,
 }
 
 impl DecodeError {
-    /// The `dead-letter-reason` that programs filter by.
+    /// Returns the `dead-letter-reason` that programs filter by.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::MissingHeader(_) => "missing_header",
@@ -97,7 +105,7 @@ impl DecodeError {
 }
 
 impl IncomingRecord {
-    /// The last value of a header as text.
+    /// Returns the last value of a header as text.
     pub fn header(&self, name: &'static str) -> Result<Option<&str>, DecodeError> {
         self.headers
             .get(name)
@@ -114,7 +122,7 @@ impl IncomingRecord {
         self.header(name)?.ok_or(DecodeError::MissingHeader(name))
     }
 
-    /// A header that must parse as `T`.
+    /// Returns a header's value, parsed as `T`.
     pub fn parsed<T>(&self, name: &'static str) -> Result<T, DecodeError>
     where
         T: std::str::FromStr<Err: std::fmt::Display>,
@@ -127,18 +135,30 @@ impl IncomingRecord {
             })
     }
 
+    /// Reads the value of a message that is an object by contract. A list is not accepted as the object's members in
+    /// order, and a string is not accepted as encoded JSON.
+    pub(super) fn object<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        let Some(instead) = self.payload.as_deref().and_then(json::instead_of_object) else {
+            return self.json();
+        };
+        // A value that is not JSON at all is reported as such first.
+        self.json::<IgnoredAny>()?;
+        Err(DecodeError::BadPayload(format!(
+            "an object was expected, and this is {instead}"
+        )))
+    }
+
+    /// Reads the value of a message that may be any JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
         let payload = self.payload.as_deref().ok_or(DecodeError::NoPayload)?;
-        let value = serde_json::from_slice(payload)
-            .map_err(|error| DecodeError::BadPayload(error.to_string()))?;
-        match number::out_of_range(payload) {
-            None => Ok(value),
-            Some(text) => Err(DecodeError::NumberOutOfRange(text)),
-        }
+        json::from_slice(payload).map_err(|error| match error {
+            JsonError::Malformed(error) => DecodeError::BadPayload(error.to_string()),
+            JsonError::OutOfRange(found) => DecodeError::NumberOutOfRange(found),
+        })
     }
 }
 
-/// The headers of every message, in the contract's order.
+/// Returns the headers that every message has, in the contract's order.
 pub(crate) fn cloud_event(
     id: impl Display,
     kind: impl Display,
@@ -165,10 +185,10 @@ pub(crate) fn cloud_event(
     headers
 }
 
-/// Room for the value of an ordinary message.
+/// Initial capacity, enough for the value of an ordinary message.
 const PAYLOAD_BYTES: usize = 512;
 
-/// A record's value.
+/// Serializes a record's value.
 pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     let mut json = Vec::with_capacity(PAYLOAD_BYTES);
     match serde_json::to_writer(&mut json, value) {
@@ -177,7 +197,7 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     }
 }
 
-/// At most so many characters of a text.
+/// Returns at most `chars` characters of a text.
 pub(crate) fn beginning(text: &str, chars: usize) -> &str {
     if text.len() <= chars {
         return text;
@@ -188,9 +208,9 @@ pub(crate) fn beginning(text: &str, chars: usize) -> &str {
         .unwrap_or(text)
 }
 
-/// A saga's trace stands in every one of its messages, so it must never be what makes one too large for the broker.
+/// Limits the trace. It is in all messages of a saga, so it must never make a message too large for the broker.
 const MAX_CORRELATION_CHARS: usize = 200;
-/// W3C's has 55 characters; a later version's may have more.
+/// The current W3C `traceparent` has 55 characters; a later version may have more.
 const MAX_TRACEPARENT_BYTES: usize = 200;
 
 pub(crate) fn trace_of(record: &IncomingRecord) -> Result<super::Trace, DecodeError> {

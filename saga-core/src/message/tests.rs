@@ -1,9 +1,9 @@
-//! What is written to a record is read from it again, and what cannot be read says why.
+//! Tests that messages are read as they were written, and that an unreadable record gives the reason.
 
 use super::*;
 use crate::{
     ids::{SagaId, Timestamp},
-    instance::{LifecycleEvent, LifecycleKind},
+    instance::{LifecycleEvent, LifecycleKind, LifecycleMessage},
 };
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -24,7 +24,7 @@ fn trace() -> Trace {
     }
 }
 
-/// The record as a consumer gets it.
+/// Returns the record as a consumer gets it.
 fn arrived(record: OutgoingRecord) -> IncomingRecord {
     IncomingRecord {
         topic: record.topic,
@@ -72,12 +72,13 @@ fn timer() -> TimerDue {
     TimerDue {
         saga_id: saga_id(),
         kind: TimerKind::Timeout,
-        part: Some(DuePart {
+        part: Some(CommandRef {
             step: "reserve-stock".to_owned(),
             direction: Direction::Compensation,
             attempt: 4,
         }),
-        verdict: Verdict::PickedUp,
+        verdict: PickUpStatus::PickedUp,
+        picked_up_at: Some(at()),
         trace: trace(),
     }
 }
@@ -106,7 +107,7 @@ fn action() -> OperatorAction {
 }
 
 #[test]
-fn a_command_comes_back_as_it_was_keyed_by_its_saga() {
+fn a_command_is_keyed_by_its_saga_and_decodes_unchanged() {
     for direction in [
         Direction::Forward,
         Direction::Compensation,
@@ -130,7 +131,7 @@ fn a_command_comes_back_as_it_was_keyed_by_its_saga() {
 }
 
 #[test]
-fn every_input_comes_back_as_it_was_on_the_sagas_home_partition() {
+fn every_input_is_sent_to_the_home_partition_and_decodes_unchanged() {
     let topic = "saga.inputs";
     let reply_to = command().reply_to;
     let fault = json!({"code": "out_of_stock", "message": "none left"});
@@ -150,6 +151,7 @@ fn every_input_comes_back_as_it_was_on_the_sagas_home_partition() {
     let deadline = TimerDue {
         kind: TimerKind::Deadline,
         part: None,
+        picked_up_at: None,
         ..timer()
     };
     for timer in [timer(), deadline] {
@@ -172,7 +174,7 @@ fn every_input_comes_back_as_it_was_on_the_sagas_home_partition() {
 }
 
 #[test]
-fn ids_are_the_same_however_often_a_message_is_sent_and_tell_messages_apart() {
+fn ids_are_stable_across_resends_and_unique_per_message() {
     let saga = saga_id();
     for (id, expected) in [
         (command().id(), "reserve-stock/forward/2"),
@@ -218,7 +220,7 @@ fn a_lifecycle_event_is_a_cloud_event_with_the_sagas_sequence() {
 }
 
 #[test]
-fn a_fault_is_read_whatever_shape_it_has() {
+fn a_fault_of_any_shape_is_read() {
     let shaped = reply(
         Outcome::Failure,
         json!({"code": "declined", "message": "no"}),
@@ -237,7 +239,7 @@ fn a_fault_is_read_whatever_shape_it_has() {
     );
 }
 
-/// The command's record with one header changed, or without it.
+/// Returns the command's record with one header changed or removed.
 fn with_header(name: &str, value: Option<&str>) -> IncomingRecord {
     let mut record = arrived(command().encode("inventory.commands", "/orchestrator", at()));
     record.headers.remove(name);
@@ -269,7 +271,7 @@ fn a_command_that_cannot_be_read_says_which_header_is_at_fault() {
 }
 
 #[test]
-fn values_that_are_missing_or_not_json_are_told_apart() {
+fn missing_values_and_invalid_json_are_distinct_errors() {
     let mut record = with_header(header::FLOOR, None);
     record.payload = None;
     assert_eq!(Command::decode(&record), Err(DecodeError::NoPayload));
@@ -278,6 +280,53 @@ fn values_that_are_missing_or_not_json_are_told_apart() {
         Command::decode(&record).unwrap_err().reason(),
         "bad_payload"
     );
+}
+
+#[test]
+fn a_start_a_timer_and_an_action_are_objects_and_a_reply_may_be_anything() {
+    let wrapped = Value::from(r#"{"orderId": "o-1"}"#).to_string();
+    let is_refused = |mut record: OutgoingRecord, value: &str| {
+        record.payload = value.as_bytes().to_vec();
+        let error = Input::decode(&arrived(record)).unwrap_err();
+        assert_eq!(error.reason(), "bad_payload", "{value}: {error}");
+        assert!(
+            error.to_string().contains("an object was expected"),
+            "{value}: {error}"
+        );
+    };
+    for value in [wrapped.as_str(), " []", "[{}]", "42", "null", "true"] {
+        is_refused(start().encode("saga.inputs", 3, "/order-svc", at()), value);
+        is_refused(
+            timer().encode("saga.inputs", Some(3), "/orchestrator", at()),
+            value,
+        );
+        is_refused(
+            action().encode("saga.inputs", Some(3), "/orchestrator", at()),
+            value,
+        );
+        let reply_to = command().reply_to;
+        let mut record = reply(Outcome::Success, json!({})).encode(&reply_to, "/inventory", at());
+        record.payload = value.as_bytes().to_vec();
+        assert!(Input::decode(&arrived(record)).is_ok(), "{value}");
+    }
+    let mut members = timer().encode("saga.inputs", Some(3), "/orchestrator", at());
+    let id = saga_id().to_string();
+    members.payload = json!([id, "deadline", null, "unknown", {"correlation_id": "x"}])
+        .to_string()
+        .into_bytes();
+    assert_eq!(
+        Input::decode(&arrived(members)).unwrap_err().reason(),
+        "bad_payload"
+    );
+}
+
+#[test]
+fn a_number_that_does_not_fit_is_named_with_its_pointer() {
+    let mut record = start().encode("saga.inputs", 3, "/order-svc", at());
+    record.payload = br#"{"parcel": 123456789012345678901234}"#.to_vec();
+    let error = Input::decode(&arrived(record)).unwrap_err();
+    assert_eq!(error.reason(), "number_out_of_range");
+    assert!(error.to_string().starts_with("at /parcel: "), "{error}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Turning round: who is compensated, and in which order.
+//! Compensates a saga: decides which steps are compensated, and in which order.
 
 use super::{draft::Draft, operator::refused};
 use crate::{
@@ -9,17 +9,21 @@ use crate::{
 };
 
 impl Draft<'_> {
-    /// The saga goes back. Whatever is under way is unknown and compensated like what is done, which the
-    /// participants' barrier makes safe; whatever has not begun never will.
+    /// Starts compensating. A step in flight becomes unknown and is compensated like a done step, which the
+    /// participants' barrier makes safe. A step that has not begun is skipped.
     pub fn begin_compensation(&mut self, cause: Cause) {
-        self.decide_pending_turns(&ActionVerdict::Accepted);
+        self.decide_pending_reversals(&ActionVerdict::ACCEPTED);
         self.record(LifecycleKind::CompensationStarted {
             cause: cause.clone(),
         });
         for index in 0..self.saga.steps.len() {
             match self.state(index) {
+                // The step may have run before the saga's state was lost.
+                StepState::Waiting if self.is_owed_blindly(index) => {
+                    self.set(index, StepState::Unknown);
+                }
                 StepState::Waiting => self.set(index, StepState::Skipped),
-                // The pivot is answered before anything is compensated, so it is in neither of these states.
+                // The pivot is resolved before anything is compensated, so the pivot is in neither of these states.
                 StepState::Running(_) | StepState::Resolving(_) => self.give_up_unanswered(index),
                 StepState::Compensating(_)
                 | StepState::Compensated
@@ -36,32 +40,24 @@ impl Draft<'_> {
         self.saga.resolve_cause = None;
     }
 
-    /// Whether it ran no longer matters: its compensation, which is owed now, takes care of both.
+    fn is_owed_blindly(&self, index: usize) -> bool {
+        self.saga.recovered && self.step(index).kind == StepKind::Compensatable
+    }
+
+    /// Gives up waiting for a step's answer. The compensation that is owed now is right whether the step ran or not.
     fn give_up_unanswered(&mut self, index: usize) {
         self.unpark_now(index);
-        let verdict = refused("compensating", "the saga turned round meanwhile", &[]);
+        let verdict = refused("compensating", "the saga is being compensated", &[]);
         self.decide_settling(index, &verdict);
         self.set(index, StepState::Unknown);
         self.saga.steps[index].unanswered = true;
     }
 
-    /// Sends the compensation of every step behind which nothing stands any more. True if all are clear.
+    /// Sends the compensation of every step whose descendants are all clear. Returns true if all steps are clear.
     pub fn advance_compensation(&mut self) -> bool {
         for index in 0..self.saga.steps.len() {
-            let owed = match self.state(index) {
-                StepState::Succeeded | StepState::Unknown => {
-                    self.step(index).kind == StepKind::Compensatable
-                }
-                StepState::Waiting
-                | StepState::Running(_)
-                | StepState::Resolving(_)
-                | StepState::Failed { .. }
-                | StepState::NotDone
-                | StepState::Compensating(_)
-                | StepState::Compensated
-                | StepState::CompensationSkipped { .. }
-                | StepState::Skipped => false,
-            };
+            let owed =
+                self.state(index).may_be_done() && self.step(index).kind == StepKind::Compensatable;
             if owed && self.descendants_are_clear(index) {
                 self.send_first(index, Direction::Compensation);
             }

@@ -1,41 +1,68 @@
-//! A saga while one input is applied to it: its new state, and the events that tell what changed.
+//! A saga while one input is applied to it: its new state, and the events that describe the change.
 
-use super::{
-    Outbound, Transition, after_ms,
-    command::{FlightId, build, in_flight},
+use super::command::{
+    CommandContext, FlightId, OutgoingCommand, TooLarge, build, command_type, in_flight, spec,
 };
 use crate::{
-    definition::{CommandSpec, SagaDefinition, Step},
+    definition::{SagaDefinition, Step},
     ids::Timestamp,
     instance::{
         ActionVerdict, Delivery, LifecycleEvent, LifecycleKind, LogEntry, Phase, PickUp, Position,
-        SagaInstance, SagaStatus, StepState, Unchanging,
+        SagaInstance, SagaStatus, SharedJson, StepState,
     },
-    message::{Direction, DuePart, Fault},
+    message::{CommandRef, Direction, Fault},
 };
+use chrono::TimeDelta;
 
-/// Entries a log keeps. Far more than a saga without trouble writes; a row of a saga that retries for a day
-/// stays below a few hundred kilobytes.
+/// The number of entries that a log keeps. A saga without trouble writes far fewer. The row of a saga that retries for
+/// a day stays below a few hundred kilobytes.
 pub(super) const MAX_LOG_ENTRIES: usize = 256;
+
+/// The result of applying an input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transition {
+    pub saga: SagaInstance,
+    /// The last entry of `saga.log`; it holds the events of this input.
+    pub entry: SharedJson<LogEntry>,
+    /// Commands that are in flight now and were not in flight before.
+    pub commands: Vec<OutgoingCommand>,
+    /// The decision about an operator's action; `None` for any other input.
+    pub verdict: Option<ActionVerdict>,
+}
+
+/// Says why an input did not apply. This is not an error: replies are duplicated and come late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotApplied {
+    /// The step has moved on, the saga has ended, or the input is a [`redelivery`].
+    Stale,
+    /// There is no step of that name, or no command could have this reply. The orchestrator counts and logs it.
+    Unknown,
+}
 
 pub(super) struct Draft<'a> {
     pub definition: &'a SagaDefinition,
     pub saga: SagaInstance,
     pub at: Timestamp,
+    context: &'a CommandContext,
     events: Vec<LifecycleKind>,
-    /// Steps whose command is sent again with the id it had.
-    pub sent_again: Vec<usize>,
+    commands: Vec<(FlightId, OutgoingCommand)>,
     pub verdict: Option<ActionVerdict>,
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(definition: &'a SagaDefinition, saga: SagaInstance, at: Timestamp) -> Self {
+    pub fn new(
+        definition: &'a SagaDefinition,
+        saga: SagaInstance,
+        at: Timestamp,
+        context: &'a CommandContext,
+    ) -> Self {
         Self {
             definition,
             saga,
             at,
+            context,
             events: Vec::new(),
-            sent_again: Vec::new(),
+            commands: Vec::new(),
             verdict: None,
         }
     }
@@ -53,11 +80,15 @@ impl<'a> Draft<'a> {
     }
 
     pub fn set(&mut self, index: usize, state: StepState) {
-        self.saga.steps[index].state = state;
+        let step = &mut self.saga.steps[index];
+        if state.delivery().is_none() {
+            step.waiting_since = None;
+        }
+        step.state = state;
     }
 
-    pub fn part(&self, index: usize, direction: Direction, attempt: u32) -> DuePart {
-        DuePart {
+    pub fn part(&self, index: usize, direction: Direction, attempt: u32) -> CommandRef {
+        CommandRef {
             step: self.step(index).name.clone(),
             direction,
             attempt,
@@ -66,44 +97,74 @@ impl<'a> Draft<'a> {
 
     /// Sends the first attempt of one of a step's commands.
     pub fn send_first(&mut self, index: usize, direction: Direction) {
-        self.saga.steps[index].counted_from = 1;
-        self.send(index, direction, 1);
+        self.send_anew(index, direction, 0);
     }
 
-    /// Sends an attempt: the step is in flight from now on.
+    /// Sends the attempt after `attempt`, and restarts the retry policy's count at it.
+    pub fn send_anew(&mut self, index: usize, direction: Direction, attempt: u32) {
+        let step = &mut self.saga.steps[index];
+        step.counted_from = attempt + 1;
+        step.waiting_since = Some(self.at);
+        self.send(index, direction, attempt + 1);
+    }
+
+    /// Sends an attempt: the step is in flight from now on. If the command is too large to be sent, parks the saga on it
+    /// instead.
     pub fn send(&mut self, index: usize, direction: Direction, attempt: u32) {
         let step = self.step(index);
         let Some(spec) = spec(step, direction) else {
             return;
         };
-        let delivery = Delivery::InFlight {
+        let flight = FlightId {
+            index,
+            direction,
             attempt,
-            sent_at: self.at,
-            due_at: after_ms(self.at, spec.timeout_ms),
-            pick_up: PickUp::Unseen,
         };
-        self.set(index, deliver(direction, delivery));
-        let part = self.part(index, direction, attempt);
-        self.record(LifecycleKind::CommandSent {
-            part,
-            command: command_type(spec, direction),
-            participant: step.participant.clone(),
-        });
+        match build(self.definition, &self.saga, flight, self.context) {
+            None => {}
+            Some(Ok(command)) => {
+                let delivery = Delivery::InFlight {
+                    attempt,
+                    sent_at: self.at,
+                    due_at: after_ms(self.at, spec.timeout_ms),
+                    pick_up: PickUp::Unseen,
+                };
+                self.set(index, deliver(direction, delivery));
+                self.record(LifecycleKind::CommandSent {
+                    part: self.part(index, direction, attempt),
+                    command: command.command.command_type.clone(),
+                    participant: step.participant.clone(),
+                });
+                self.commands.push((flight, command));
+            }
+            Some(Err(TooLarge { payload_bytes })) => {
+                let command = command_type(spec, direction);
+                let message = format!(
+                    "the payload of {command} has {payload_bytes} bytes, more than the broker takes"
+                );
+                let fault = Fault::new("payload_too_large", message);
+                self.park(index, direction, attempt, fault);
+            }
+        }
     }
 
-    /// Gives a command up to a person.
+    /// Parks the saga on a command: a person must decide.
     pub fn park(&mut self, index: usize, direction: Direction, attempt: u32, fault: Fault) {
         self.record(LifecycleKind::Parked {
             step: self.step(index).name.clone(),
             reason: fault.clone(),
         });
+        let why = fault.code.clone();
         self.set(
             index,
             deliver(direction, Delivery::UsedUp { attempt, fault }),
         );
+        if direction == Direction::Resolve {
+            self.nobody_says(index, &why);
+        }
     }
 
-    /// Tells that a step no longer needs a person, if it did.
+    /// Records that a step no longer needs a person, if its delivery `was` used up.
     pub fn unpark(&mut self, index: usize, was: &Delivery) {
         if was.used_up().is_some() {
             self.record(LifecycleKind::Unparked {
@@ -112,7 +173,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The same of a step as it stands, about to be taken from that person.
+    /// Records that a step no longer needs a person, if its current delivery is used up.
     pub fn unpark_now(&mut self, index: usize) {
         let delivery = self.state(index).delivery();
         if let Some(was) = delivery.map(|(_, delivery)| delivery.clone()) {
@@ -120,7 +181,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Starts whatever can start now, and settles the saga's status.
+    /// Sends every command that can be sent now, and updates the saga's status.
     pub fn advance(&mut self) {
         let phase = self.saga.status.phase();
         let ended = match phase {
@@ -137,20 +198,15 @@ impl<'a> Draft<'a> {
         };
     }
 
-    /// Compensated, unless something stays done because an operator wanted it so.
+    /// Returns the final status of a saga without anything left to compensate: abandoned if an operator skipped a
+    /// compensation, compensated otherwise.
     fn went_back(&mut self) -> SagaStatus {
-        let skipped = self.saga.steps.iter().find_map(|step| match &step.state {
-            StepState::CompensationSkipped { reason } => Some(reason.clone()),
-            StepState::Waiting
-            | StepState::Running(_)
-            | StepState::Resolving(_)
-            | StepState::Succeeded
-            | StepState::Failed { .. }
-            | StepState::NotDone
-            | StepState::Unknown
-            | StepState::Compensating(_)
-            | StepState::Compensated
-            | StepState::Skipped => None,
+        let skipped = self.saga.steps.iter().find_map(|step| {
+            if let StepState::CompensationSkipped { reason } = &step.state {
+                Some(reason.clone())
+            } else {
+                None
+            }
         });
         if let Some(reason) = skipped {
             self.record(LifecycleKind::Abandoned {
@@ -164,7 +220,7 @@ impl<'a> Draft<'a> {
         SagaStatus::Compensated
     }
 
-    /// Parked as long as any command is used up; the step named first stays named.
+    /// Returns parked while any command is used up. A step that the parked status names stays named.
     fn unended_status(&self, phase: Phase) -> SagaStatus {
         let used_up: Vec<(&str, &Fault)> = self
             .saga
@@ -176,14 +232,8 @@ impl<'a> Draft<'a> {
                 Some((step.name.as_str(), delivery.used_up()?))
             })
             .collect();
-        let named = match &self.saga.status {
-            SagaStatus::Parked { step, .. } => used_up.iter().find(|(name, _)| name == step),
-            SagaStatus::Running
-            | SagaStatus::Compensating
-            | SagaStatus::Completed
-            | SagaStatus::Compensated
-            | SagaStatus::Abandoned { .. } => None,
-        };
+        let parked_on = self.saga.status.parked().map(|(step, _)| step);
+        let named = used_up.iter().find(|(name, _)| Some(*name) == parked_on);
         match (named.or_else(|| used_up.first()), phase) {
             (Some((step, reason)), phase) => SagaStatus::Parked {
                 step: (*step).to_owned(),
@@ -195,14 +245,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Numbers the events, writes the log entry, and finds the commands to send.
-    pub fn finish(
-        mut self,
-        before: &[FlightId],
-        position: Position,
-        committed: Option<Position>,
-        outbound: &Outbound,
-    ) -> Transition {
+    /// Numbers the events, writes the log entry, and returns the commands to send in the order of their steps.
+    pub fn finish(mut self, position: Position, committed: Option<Position>) -> Transition {
         let mut events = Vec::with_capacity(self.events.len());
         for kind in self.events {
             self.saga.sequence += 1;
@@ -212,25 +256,24 @@ impl<'a> Draft<'a> {
                 kind,
             });
         }
-        let entry = Unchanging::from(LogEntry { position, events });
+        let entry = SharedJson::from(LogEntry { position, events });
         self.saga.log.push(entry.clone());
         bound_log(&mut self.saga.log, committed);
-        let commands = in_flight(&self.saga)
-            .into_iter()
-            .filter(|flight| !before.contains(flight) || self.sent_again.contains(&flight.index))
-            .filter_map(|flight| build(self.definition, &self.saga, flight, outbound))
-            .collect();
+        let in_flight = in_flight(&self.saga);
+        self.commands
+            .retain(|(flight, _)| in_flight.contains(flight));
+        self.commands.sort_by_key(|(flight, _)| flight.index);
         Transition {
             saga: self.saga,
             entry,
-            commands,
+            commands: self.commands.into_iter().map(|(_, sent)| sent).collect(),
             verdict: self.verdict,
         }
     }
 }
 
-/// Drops from the middle what can never be redelivered. The first entry (the start) and the newest stay.
-fn bound_log(log: &mut Vec<Unchanging<LogEntry>>, committed: Option<Position>) {
+/// Drops surplus entries that can never be redelivered. The first entry (the start) and the newest entry always stay.
+fn bound_log(log: &mut Vec<SharedJson<LogEntry>>, committed: Option<Position>) {
     let Some(committed) = committed else { return };
     let mut surplus = log.len().saturating_sub(MAX_LOG_ENTRIES);
     let last = log.len().saturating_sub(1);
@@ -250,30 +293,20 @@ fn bound_log(log: &mut Vec<Unchanging<LogEntry>>, committed: Option<Position>) {
     });
 }
 
-/// How a step's command of this direction is made. A resolve is made like the action it asks about.
-pub(super) fn spec(step: &Step, direction: Direction) -> Option<&CommandSpec> {
-    match direction {
-        Direction::Forward | Direction::Resolve => step.action.as_ref(),
-        Direction::Compensation => step.compensation.as_ref(),
-    }
-}
-
-pub(super) fn command_type(spec: &CommandSpec, direction: Direction) -> String {
-    match direction {
-        Direction::Forward | Direction::Compensation => spec.command_type.clone(),
-        Direction::Resolve => format!(
-            "{}{}",
-            spec.command_type,
-            crate::message::Command::RESOLVE_SUFFIX
-        ),
-    }
-}
-
-/// The state of a step with such a command on its way.
+/// Returns the state of a step with this delivery of a command of this direction.
 pub(super) fn deliver(direction: Direction, delivery: Delivery) -> StepState {
     match direction {
         Direction::Forward => StepState::Running(delivery),
         Direction::Resolve => StepState::Resolving(delivery),
         Direction::Compensation => StepState::Compensating(delivery),
     }
+}
+
+/// Returns the instant `milliseconds` after `at`, or the latest possible instant if that is out of range.
+pub(super) fn after_ms(at: Timestamp, milliseconds: u64) -> Timestamp {
+    i64::try_from(milliseconds)
+        .ok()
+        .and_then(TimeDelta::try_milliseconds)
+        .and_then(|delta| at.checked_add_signed(delta))
+        .unwrap_or(Timestamp::MAX_UTC)
 }

@@ -1,18 +1,22 @@
-//! What falls due. A timer stands in the log behind every reply that was there first, so by the time it is applied
-//! its attempt is truly unanswered, or the state no longer matches and the timer is stale.
+//! Applies timers. A timer comes behind every reply that was in the log before it. Therefore its attempt is truly
+//! unanswered when the timer is applied, or the state no longer matches and the timer is stale.
 
-use super::{NotApplied, after_ms, draft::Draft, draft::deliver, draft::spec, forward::AttemptEnd};
+use super::{
+    command::spec,
+    draft::{Draft, NotApplied, after_ms, deliver},
+    forward::AttemptEnd,
+};
 use crate::{
     definition::SagaDefinition,
     ids::Timestamp,
     instance::{Cause, Delivery, LifecycleKind, Phase, PickUp, SagaInstance, StepState},
-    message::{DuePart, TimerDue, TimerKind, Verdict},
+    message::{CommandRef, PickUpStatus, TimerDue, TimerKind},
 };
 
 pub(super) fn apply(draft: &mut Draft<'_>, timer: &TimerDue) -> Result<(), NotApplied> {
     match (timer.kind, &timer.part) {
         (TimerKind::Deadline, None) => deadline(draft),
-        (TimerKind::Timeout, Some(part)) => timeout(draft, part, timer.verdict),
+        (TimerKind::Timeout, Some(part)) => timeout(draft, part, timer),
         (TimerKind::Backoff, Some(part)) => backoff(draft, part),
         (TimerKind::Deadline, Some(_)) | (TimerKind::Timeout | TimerKind::Backoff, None) => {
             Err(NotApplied::Unknown)
@@ -20,8 +24,8 @@ pub(super) fn apply(draft: &mut Draft<'_>, timer: &TimerDue) -> Result<(), NotAp
     }
 }
 
-/// The delivery that a timer is about, if it is still the current attempt.
-fn current(draft: &Draft<'_>, part: &DuePart) -> Result<(usize, Delivery), NotApplied> {
+/// Returns the delivery that a timer is about, if its attempt is still the current one.
+fn current(draft: &Draft<'_>, part: &CommandRef) -> Result<(usize, Delivery), NotApplied> {
     let (index, _) = draft
         .definition
         .step(&part.step)
@@ -36,7 +40,7 @@ fn current(draft: &Draft<'_>, part: &DuePart) -> Result<(usize, Delivery), NotAp
     }
 }
 
-fn backoff(draft: &mut Draft<'_>, part: &DuePart) -> Result<(), NotApplied> {
+fn backoff(draft: &mut Draft<'_>, part: &CommandRef) -> Result<(), NotApplied> {
     match current(draft, part)? {
         (index, Delivery::BackingOff { attempt, .. }) => {
             draft.send(index, part.direction, attempt + 1);
@@ -46,16 +50,16 @@ fn backoff(draft: &mut Draft<'_>, part: &DuePart) -> Result<(), NotApplied> {
     }
 }
 
-/// A command in flight as its timer finds it.
+/// A command in flight whose timer fell due.
 struct Overdue<'a> {
     index: usize,
-    part: &'a DuePart,
+    part: &'a CommandRef,
     sent_at: Timestamp,
     due_at: Timestamp,
     timeout_ms: u64,
 }
 
-fn timeout(draft: &mut Draft<'_>, part: &DuePart, verdict: Verdict) -> Result<(), NotApplied> {
+fn timeout(draft: &mut Draft<'_>, part: &CommandRef, timer: &TimerDue) -> Result<(), NotApplied> {
     let (index, delivery) = current(draft, part)?;
     let (sent_at, due_at, pick_up) = match delivery {
         Delivery::InFlight {
@@ -73,20 +77,36 @@ fn timeout(draft: &mut Draft<'_>, part: &DuePart, verdict: Verdict) -> Result<()
         due_at,
         timeout_ms: spec(draft.step(index), part.direction).map_or(0, |spec| spec.timeout_ms),
     };
-    match (verdict, pick_up) {
-        (Verdict::Gone, PickUp::Unseen | PickUp::Queued { .. }) => send_again(draft, &overdue),
-        (Verdict::Queued | Verdict::Unknown, PickUp::Unseen) => queued(draft, &overdue),
-        (Verdict::PickedUp, PickUp::Unseen | PickUp::Queued { .. }) => picked_up(draft, &overdue),
-        (Verdict::Unanswered, PickUp::Seen { .. }) => {
-            draft.attempt_ended(index, part.direction, part.attempt, AttemptEnd::TimedOut);
+    // The pick-up is never before the sending, even if another process's clock says so.
+    let picked_up_at = timer.picked_up_at.map(|at| at.max(sent_at));
+    match (timer.verdict, pick_up, picked_up_at) {
+        // The record is gone and was not consumed, so the same attempt is sent again.
+        (PickUpStatus::Gone, PickUp::Unseen | PickUp::Queued { .. }, _) => {
+            draft.send(index, part.direction, part.attempt);
         }
-        // Said already, or by somebody who knew less than stands here: once consumed is consumed.
-        (Verdict::Queued | Verdict::Unknown, PickUp::Queued { .. })
+        (PickUpStatus::Queued | PickUpStatus::Unknown, PickUp::Unseen, _) => {
+            queued(draft, &overdue);
+        }
+        (PickUpStatus::PickedUp, PickUp::Unseen | PickUp::Queued { .. }, seen) => {
+            picked_up(draft, &overdue, seen.unwrap_or(draft.at));
+        }
+        (PickUpStatus::Unanswered, PickUp::Seen { .. }, _) => timed_out(draft, &overdue, due_at),
+        // The pick-up was seen in time, and the whole timeout has passed since.
+        (PickUpStatus::Unanswered, PickUp::Unseen | PickUp::Queued { .. }, Some(seen)) => {
+            let due_at = picked_up(draft, &overdue, seen);
+            timed_out(draft, &overdue, due_at);
+        }
+        // The state has recorded the same already, or it knows more than the timer: a consumed command stays consumed.
+        (PickUpStatus::Queued | PickUpStatus::Unknown, PickUp::Queued { .. }, _)
         | (
-            Verdict::Gone | Verdict::Queued | Verdict::Unknown | Verdict::PickedUp,
+            PickUpStatus::Gone
+            | PickUpStatus::Queued
+            | PickUpStatus::Unknown
+            | PickUpStatus::PickedUp,
             PickUp::Seen { .. },
+            _,
         )
-        | (Verdict::Unanswered, PickUp::Unseen | PickUp::Queued { .. }) => {
+        | (PickUpStatus::Unanswered, PickUp::Unseen | PickUp::Queued { .. }, None) => {
             return Err(NotApplied::Stale);
         }
     }
@@ -108,24 +128,26 @@ fn queued(draft: &mut Draft<'_>, overdue: &Overdue<'_>) {
     });
 }
 
-/// The attempt's timeout runs from now on.
-fn picked_up(draft: &mut Draft<'_>, overdue: &Overdue<'_>) {
+/// Records that the command was consumed at `seen`, and returns when the attempt's timeout passes.
+fn picked_up(draft: &mut Draft<'_>, overdue: &Overdue<'_>, seen: Timestamp) -> Timestamp {
+    let due_at = after_ms(seen, overdue.timeout_ms);
     let delivery = Delivery::InFlight {
         attempt: overdue.part.attempt,
         sent_at: overdue.sent_at,
-        due_at: after_ms(draft.at, overdue.timeout_ms),
-        pick_up: PickUp::Seen { at: draft.at },
+        due_at,
+        pick_up: PickUp::Seen { at: seen },
     };
     draft.set(overdue.index, deliver(overdue.part.direction, delivery));
     draft.record(LifecycleKind::CommandPickedUp {
         part: overdue.part.clone(),
     });
+    due_at
 }
 
-/// The record is gone and nobody consumed it: the same attempt goes out once more.
-fn send_again(draft: &mut Draft<'_>, overdue: &Overdue<'_>) {
-    draft.send(overdue.index, overdue.part.direction, overdue.part.attempt);
-    draft.sent_again.push(overdue.index);
+fn timed_out(draft: &mut Draft<'_>, overdue: &Overdue<'_>, due_at: Timestamp) {
+    let part = overdue.part;
+    let end = AttemptEnd::TimedOut { due_at };
+    draft.attempt_ended(overdue.index, part.direction, part.attempt, end);
 }
 
 fn deadline(draft: &mut Draft<'_>) -> Result<(), NotApplied> {
@@ -141,38 +163,48 @@ fn deadline(draft: &mut Draft<'_>) -> Result<(), NotApplied> {
             .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
     );
     let cause = Cause::of_saga("deadline", message);
-    match turning(draft.definition, &draft.saga) {
-        Turning::Back => draft.begin_compensation(cause),
-        Turning::Ask(pivot) => draft.start_resolve(pivot, cause),
-        Turning::Asking | Turning::No => draft.record(LifecycleKind::DeadlinePassed),
+    match compensation_start(draft.definition, &draft.saga) {
+        CompensationStart::Now => draft.begin_compensation(cause),
+        CompensationStart::Ask(pivot) => draft.start_resolve(pivot, cause),
+        CompensationStart::Asking | CompensationStart::AskAgain(_) | CompensationStart::No => {
+            draft.record(LifecycleKind::DeadlinePassed);
+        }
     }
     Ok(())
 }
 
-/// What it takes to turn a saga round as it stands.
-pub(super) enum Turning {
-    /// Nothing decisive was sent: it can go back at once.
-    Back,
-    /// The pivot is under way: only its outcome can tell.
+/// Says how a saga can start compensating from its current state.
+pub(super) enum CompensationStart {
+    /// At once: the pivot was not sent.
+    Now,
+    /// After resolving the pivot, which is in flight.
     Ask(usize),
-    /// The outcome is being asked for already.
+    /// After the answer to a resolve that is in flight.
     Asking,
-    /// The pivot is done, or the saga is on its way back.
+    /// After resolving the pivot again: the attempts are used up, and the saga is parked on the pivot.
+    AskAgain(usize),
+    /// Not at all: the pivot is done, or the saga compensates already.
     No,
 }
 
-pub(super) fn turning(definition: &SagaDefinition, saga: &SagaInstance) -> Turning {
+pub(super) fn compensation_start(
+    definition: &SagaDefinition,
+    saga: &SagaInstance,
+) -> CompensationStart {
     match saga.status.phase() {
-        Phase::Compensating => return Turning::No,
+        Phase::Compensating => return CompensationStart::No,
         Phase::Running => {}
     }
     let Some(pivot) = definition.pivot() else {
-        return Turning::Back;
+        return CompensationStart::Now;
     };
     match saga.steps[pivot].state {
-        StepState::Waiting => Turning::Back,
-        StepState::Running(_) => Turning::Ask(pivot),
-        StepState::Resolving(_) => Turning::Asking,
+        StepState::Waiting => CompensationStart::Now,
+        StepState::Running(_) => CompensationStart::Ask(pivot),
+        StepState::Resolving(Delivery::UsedUp { .. }) => CompensationStart::AskAgain(pivot),
+        StepState::Resolving(Delivery::InFlight { .. } | Delivery::BackingOff { .. }) => {
+            CompensationStart::Asking
+        }
         StepState::Succeeded
         | StepState::Failed { .. }
         | StepState::NotDone
@@ -180,6 +212,6 @@ pub(super) fn turning(definition: &SagaDefinition, saga: &SagaInstance) -> Turni
         | StepState::Compensating(_)
         | StepState::Compensated
         | StepState::CompensationSkipped { .. }
-        | StepState::Skipped => Turning::No,
+        | StepState::Skipped => CompensationStart::No,
     }
 }

@@ -1,18 +1,18 @@
-//! What a saga waits for: as timers for its owner, and in words for a person.
+//! Says what a saga waits for: as timers for its owner, and in words for a person.
 
-use super::draft::{command_type, spec};
+use super::command::{command_type, spec};
 use crate::{
     definition::{CommandSpec, SagaDefinition, Step},
     ids::Timestamp,
     instance::{
         ArmedTimer, Delivery, LifecycleKind, PendingAction, PickUp, SagaInstance, SagaStatus,
-        StepInstance, Waiting, WaitingOn,
+        Settling, StepInstance, Waiting, WaitingOn,
     },
-    message::{Direction, DuePart, TimerKind, Verdict},
+    message::{CommandRef, Direction, PickUpStatus, TimerKind},
 };
 use chrono::SecondsFormat;
 
-/// Every timer that must be armed for the saga as it stands.
+/// Returns every timer that must be armed for the saga in its current state.
 pub fn timers(definition: &SagaDefinition, saga: &SagaInstance) -> Vec<ArmedTimer> {
     if saga.status.is_ended() {
         return Vec::new();
@@ -35,7 +35,7 @@ pub fn timers(definition: &SagaDefinition, saga: &SagaInstance) -> Vec<ArmedTime
 
 fn step_timer(step: &Step, instance: &StepInstance) -> Option<ArmedTimer> {
     let (direction, delivery) = instance.state.delivery()?;
-    let part = DuePart {
+    let part = CommandRef {
         step: step.name.clone(),
         direction,
         attempt: delivery.attempt(),
@@ -49,7 +49,9 @@ fn step_timer(step: &Step, instance: &StepInstance) -> Option<ArmedTimer> {
         } => {
             let (participant, known) = match pick_up {
                 PickUp::Unseen => (Some(step.participant.clone()), None),
-                PickUp::Queued { .. } => (Some(step.participant.clone()), Some(Verdict::Queued)),
+                PickUp::Queued { .. } => {
+                    (Some(step.participant.clone()), Some(PickUpStatus::Queued))
+                }
                 PickUp::Seen { .. } => (None, None),
             };
             Some(ArmedTimer {
@@ -73,7 +75,7 @@ fn step_timer(step: &Step, instance: &StepInstance) -> Option<ArmedTimer> {
     }
 }
 
-/// Why the saga is not moving, as far as its row tells.
+/// Returns why the saga is not moving, as far as its row shows.
 pub fn waiting(definition: &SagaDefinition, saga: &SagaInstance) -> Waiting {
     columns(saga, waits(definition, saga).first())
 }
@@ -87,7 +89,7 @@ fn columns(saga: &SagaInstance, first: Option<&Wait<'_>>) -> Waiting {
     }
 }
 
-/// Why the saga is not moving, for a person.
+/// Returns why the saga is not moving, in words for a person.
 pub fn waiting_on(definition: &SagaDefinition, saga: &SagaInstance) -> WaitingOn {
     let waits = waits(definition, saga);
     let first = waits.first();
@@ -113,9 +115,9 @@ pub fn waiting_on(definition: &SagaDefinition, saga: &SagaInstance) -> WaitingOn
     }
 }
 
-/// All that it waits for: what hinders most comes first; of equals, the first step.
+/// Returns all commands that the saga waits for. The most serious wait comes first; of equals, the first step.
 fn waits<'a>(definition: &'a SagaDefinition, saga: &'a SagaInstance) -> Vec<Wait<'a>> {
-    // An abandoned saga's steps stay as they were found, but it waits for nobody.
+    // The steps of an abandoned saga keep their state, but the saga waits for nothing.
     if saga.status.is_ended() {
         return Vec::new();
     }
@@ -128,17 +130,11 @@ fn waits<'a>(definition: &'a SagaDefinition, saga: &'a SagaInstance) -> Vec<Wait
 }
 
 fn nothing(saga: &SagaInstance) -> String {
-    match &saga.status {
-        SagaStatus::Abandoned { reason } => {
-            format!("abandoned at {}: {reason}", time(saga.changed_at))
-        }
-        SagaStatus::Running
-        | SagaStatus::Compensating
-        | SagaStatus::Parked { .. }
-        | SagaStatus::Completed
-        | SagaStatus::Compensated => {
-            format!("{} at {}", saga.status.as_str(), time(saga.changed_at))
-        }
+    let at = time(saga.changed_at);
+    if let SagaStatus::Abandoned { reason } = &saga.status {
+        format!("abandoned at {at}: {reason}")
+    } else {
+        format!("{} at {at}", saga.status.as_str())
     }
 }
 
@@ -147,10 +143,10 @@ const RESOLVE: &str = "resolve";
 const QUEUED: &str = "queued";
 const BACKOFF: &str = "backoff";
 const REPLY: &str = "reply";
-/// From what hinders most.
+/// The kinds of waits, the most serious first.
 const RANKS: [&str; 5] = [PERSON, RESOLVE, QUEUED, BACKOFF, REPLY];
 
-/// When the newest such event happened: the log tells what the state need not repeat.
+/// Returns when the newest matching event happened. The log has that instant, so the state need not repeat it.
 fn since(saga: &SagaInstance, is_it: impl Fn(&LifecycleKind) -> bool) -> Timestamp {
     saga.log
         .iter()
@@ -188,11 +184,13 @@ impl<'a> Wait<'a> {
     }
 
     fn kind(&self) -> &'static str {
-        if self.direction == Direction::Resolve {
-            return RESOLVE;
-        }
         match self.delivery {
             Delivery::UsedUp { .. } => PERSON,
+            Delivery::BackingOff { .. } | Delivery::InFlight { .. }
+                if self.direction == Direction::Resolve =>
+            {
+                RESOLVE
+            }
             Delivery::BackingOff { .. } => BACKOFF,
             Delivery::InFlight { pick_up, .. } => match pick_up {
                 PickUp::Queued { .. } => QUEUED,
@@ -205,6 +203,7 @@ impl<'a> Wait<'a> {
         RANKS.iter().position(|kind| *kind == self.kind())
     }
 
+    /// Returns since when the saga waits for this command's reply, whichever attempt is current, or for a person.
     fn since(&self) -> Timestamp {
         let name = &self.step.name;
         match self.delivery {
@@ -212,16 +211,9 @@ impl<'a> Wait<'a> {
                 self.saga,
                 |kind| matches!(kind, LifecycleKind::Parked { step, .. } if step == name),
             ),
-            Delivery::BackingOff { .. } => since(
-                self.saga,
-                |kind| matches!(kind, LifecycleKind::StepErrored { part, .. } if part.step == *name),
-            ),
-            Delivery::InFlight {
-                sent_at, pick_up, ..
-            } => match pick_up {
-                PickUp::Queued { since } => *since,
-                PickUp::Unseen | PickUp::Seen { .. } => *sent_at,
-            },
+            Delivery::BackingOff { .. } | Delivery::InFlight { .. } => {
+                self.instance.waiting_since.unwrap_or(self.saga.changed_at)
+            }
         }
     }
 
@@ -232,7 +224,7 @@ impl<'a> Wait<'a> {
             Delivery::InFlight {
                 due_at, pick_up, ..
             } => match pick_up {
-                // Only the deadline ends this wait by itself.
+                // Only the deadline ends this wait without an input.
                 PickUp::Queued { .. } => (!self.saga.overdue).then_some(self.saga.deadline_at),
                 PickUp::Unseen | PickUp::Seen { .. } => Some(*due_at),
             },
@@ -243,7 +235,8 @@ impl<'a> Wait<'a> {
         match self.delivery {
             Delivery::UsedUp { fault, .. } => {
                 let what = match self.direction {
-                    Direction::Forward | Direction::Resolve => "the action",
+                    Direction::Forward => "the action",
+                    Direction::Resolve => "the outcome",
                     Direction::Compensation => "the compensation",
                 };
                 let (name, message) = (&self.step.name, &fault.message);
@@ -283,7 +276,7 @@ impl<'a> Wait<'a> {
                 self.command()
             ),
             PickUp::Unseen => format!(
-                "{} (attempt {attempt}), sent at {}, looked after at {}",
+                "{} (attempt {attempt}), sent at {}, checked at {}",
                 self.question(),
                 time(sent_at),
                 time(due_at)
@@ -307,12 +300,15 @@ impl<'a> Wait<'a> {
                 let action = &self.spec.command_type;
                 let asking = format!("asking {participant} whether {action} was done");
                 match (&self.instance.settling, &self.saga.resolve_cause) {
-                    (Some(settling), _) => {
-                        let PendingAction { actor, action, .. } = &settling.asked;
-                        format!("{asking}, because {actor} wants to {action} it")
-                    }
-                    (None, Some(cause)) => format!("{asking}, because of {}", cause.code),
-                    (None, None) => asking,
+                    (
+                        Some(Settling {
+                            asked: Some(PendingAction { actor, action, .. }),
+                            ..
+                        }),
+                        _,
+                    ) => format!("{asking}, because {actor} wants to {action} it"),
+                    (_, Some(cause)) => format!("{asking}, because of {}", cause.code),
+                    (_, None) => asking,
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The shipped definitions, and random ones.
+//! Returns the shipped definitions, and random definitions.
 
 #![expect(clippy::unwrap_used, reason = "writing to a string cannot fail")]
 
@@ -24,8 +24,8 @@ fn read(yaml: &str) -> SagaDefinition {
     })
 }
 
-/// Up to four compensatable steps in any order that has no cycle, then perhaps a pivot and up to three retriable
-/// ones. A number per step says by its bits which of the earlier steps it comes after.
+/// Returns definitions with up to four compensatable steps in any order without a cycle, then perhaps a pivot and up to
+/// three retriable steps. A number per step selects by its bits which of the earlier steps it comes after.
 pub fn random_definition() -> impl Strategy<Value = SagaDefinition> {
     (
         vec((any::<u8>(), 1_u32..4), 0..5),

@@ -1,5 +1,5 @@
-//! A participant with one step, as the barrier makes it: nothing but the two rows, an open external call, and a count
-//! of what really happened.
+//! A participant with one step, as the barrier makes it: only the two rows, an open external call, and a count of the
+//! real effects.
 
 use saga_core::{
     barrier::{Admission, Mark, admit},
@@ -7,13 +7,13 @@ use saga_core::{
 };
 use serde_json::{Value, json};
 
-/// What a handler would come to, if the barrier lets the command run.
+/// The outcome of the handler, if the barrier lets the command run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Succeeds,
     Fails,
     Errs,
-    /// Calls the outside world: answered on settlement.
+    /// The handler calls an external system: the command is answered on settlement.
     Pends,
 }
 
@@ -21,16 +21,16 @@ pub enum Fate {
 pub struct Participant {
     forward: Option<Mark>,
     compensation: Option<Mark>,
-    /// The command whose external call is open, and those that wait for its settlement.
+    /// The command whose external call is open; `waiting` holds the commands that wait for its settlement.
     open: Option<Command>,
     waiting: Vec<Command>,
-    /// How often the action, and its compensation, really happened.
+    /// How often the action really happened; `undone` counts its compensation.
     pub done: u32,
     pub undone: u32,
 }
 
 impl Participant {
-    /// The starter writes the barrier record of its own first step.
+    /// Returns a participant whose barrier has the starter's record of its own first step.
     pub fn starter() -> Self {
         Self {
             forward: Some(Mark::Done),
@@ -41,6 +41,11 @@ impl Participant {
 
     pub fn is_pending(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// Returns true if the step failed for ever: every attempt is answered with the saved failure.
+    pub fn has_failed(&self) -> bool {
+        self.forward == Some(Mark::Failed)
     }
 
     pub fn handle(&mut self, command: Command, fate: Fate) -> Vec<Reply> {
@@ -101,7 +106,7 @@ impl Participant {
         vec![reply]
     }
 
-    /// The open external call comes to its outcome; then everything that waited is looked at again.
+    /// Settles the open external call, and then handles every command that waited for it.
     pub fn settle(&mut self, fate: Fate) -> Vec<Reply> {
         let Some(command) = self.open.take() else {
             return Vec::new();

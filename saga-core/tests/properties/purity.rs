@@ -1,5 +1,5 @@
-//! `saga-core` does no I/O and knows no time and no chance: nothing that does is among its dependencies, and its
-//! sources call none of what the standard library and `uuid` could do.
+//! Checks that `saga-core` does no I/O and uses no clock and no randomness: none of its dependencies does, and its
+//! sources call none of the functions of the standard library and of `uuid` that do.
 
 use std::{fs, path::Path, process::Command};
 

@@ -1,5 +1,5 @@
-//! One saga between an orchestrator that may crash anywhere, a log that may double, lose and reorder, and participants
-//! that fail, err and take their time.
+//! Simulates one saga. The orchestrator may crash anywhere, the log may duplicate, lose and reorder, and participants
+//! may fail, err and be slow.
 //!
 //! ```text
 //!   inputs: [start, reply, timer, …]      next ≥ committed          bag of commands, in no order
@@ -16,10 +16,11 @@ use saga_core::{
     ids::{SagaId, Timestamp},
     instance::{ArmedTimer, LifecycleEvent, Position, SagaInstance, SagaStatus},
     message::{
-        ActionKind, Command, OperatorAction, Reply, StartSaga, TimerDue, TimerKind, Trace, Verdict,
+        ActionKind, Command, Input, OperatorAction, PayloadLimit, PickUpStatus, Reply, StartSaga,
+        TimerDue, TimerKind, Trace,
     },
     transition::{
-        EventBody, Outbound, OutgoingCommand, SagaEvent, Transition, commands_in_flight,
+        CommandContext, OutgoingCommand, SagaEvent, Transition, commands_in_flight, recover,
         redelivery, start, timers, transition,
     },
 };
@@ -30,16 +31,16 @@ use std::{
 };
 use uuid::Uuid;
 
-/// What the world may do. A number chooses among what there is.
+/// A move of the simulated world. A number selects one of the candidates.
 #[derive(Clone, Copy, Debug)]
 pub enum Move {
-    /// The orchestrator applies its next input; what follows waits in its memory.
+    /// The orchestrator applies its next input; the resulting commands wait in its memory.
     Deliver,
-    /// What waits there is produced.
+    /// The commands in the orchestrator's memory are produced.
     Flush,
     /// Everything is produced and the offsets are committed.
     CommitOffsets,
-    /// What was not produced is lost, and inputs are read again from the committed offset.
+    /// Commands that were not produced are lost, and inputs are read again from the committed offset.
     Crash,
     StepSucceeds(usize),
     StepFails(usize),
@@ -56,7 +57,7 @@ pub enum Move {
     FireTimer(usize),
     /// An armed timer falls due while offsets cannot be read.
     FireTimerBlindly(usize),
-    /// A command's record is found to be gone.
+    /// A command's record is found to be deleted.
     FindGone(usize),
     Deadline,
     Cancel,
@@ -64,43 +65,51 @@ pub enum Move {
     Retry,
     RetryCorrected(usize),
     Complete(usize),
+    NotDone(usize),
     Skip(usize),
     SkipCompensation(usize),
     Abandon,
 }
 
 #[derive(Clone, Debug)]
-enum Input {
+enum LogRecord {
     Start,
-    Other(Box<EventBody>),
+    /// The start once more, sent together with a cancel.
+    StartAgain,
+    Other(Box<Input>),
 }
 
-/// More rounds than any saga of a kind world needs.
-const ROUNDS: usize = 2_000;
+/// More rounds than any saga needs in the liveness phase.
+const ROUNDS: usize = 500;
 
 pub struct World {
     definition: SagaDefinition,
     started: StartSaga,
-    outbound: Outbound,
+    command_context: CommandContext,
     now: Timestamp,
-    inputs: Vec<Input>,
+    inputs: Vec<LogRecord>,
     next: usize,
     committed: usize,
     saga: Option<SagaInstance>,
-    /// Decided but not produced yet.
+    /// Commands that were decided but not produced yet.
     memory: Vec<Command>,
-    /// Produced, and not consumed by its participant.
+    /// Commands that were produced but not consumed by their participant.
     bag: Vec<Command>,
     participants: BTreeMap<String, Participant>,
-    /// Every event ever sent, by its number.
+    /// Every event ever sent, by its sequence number.
     told: BTreeMap<u64, LifecycleEvent>,
     /// Ids of all commands that a decision made.
     decided: HashSet<String>,
     actions: u128,
+    /// True if the saga was lost and recovered. Messages from before the loss may still arrive.
+    forgotten: bool,
 }
 
+type Begin =
+    fn(&SagaDefinition, &StartSaga, i32, Timestamp, Position, &CommandContext) -> Transition;
+
 impl World {
-    pub fn new(definition: SagaDefinition) -> Self {
+    pub fn new(definition: SagaDefinition, payload_limit: PayloadLimit) -> Self {
         let participants = definition.steps.iter().map(|step| {
             let participant = match step.action {
                 Some(_) => Participant::default(),
@@ -117,12 +126,13 @@ impl World {
                 input: json!({"orderId": "o-1", "items": [1, 2]}),
                 trace: Trace::default(),
             },
-            outbound: Outbound {
+            command_context: CommandContext {
                 reply_topic: "saga.inputs".to_owned(),
                 floor: None,
+                payload_limit,
             },
             now: Timestamp::from_timestamp_millis(1_767_225_600_000).unwrap(),
-            inputs: vec![Input::Start],
+            inputs: vec![LogRecord::Start],
             next: 0,
             committed: 0,
             saga: None,
@@ -132,11 +142,16 @@ impl World {
             told: BTreeMap::new(),
             decided: HashSet::new(),
             actions: 0,
+            forgotten: false,
             definition,
         }
     }
 
     pub fn make(&mut self, one: Move) {
+        if let Some(action) = self.action(one) {
+            self.ask(action);
+            return;
+        }
         match one {
             Move::Deliver => self.deliver(),
             Move::Flush => self.bag.append(&mut self.memory),
@@ -183,39 +198,78 @@ impl World {
                 }
             }
             Move::FireTimer(nth) => self.fire(nth, None),
-            Move::FireTimerBlindly(nth) => self.fire(nth, Some(Verdict::Unknown)),
-            Move::FindGone(nth) => self.fire(nth, Some(Verdict::Gone)),
+            Move::FireTimerBlindly(nth) => self.fire(nth, Some(PickUpStatus::Unknown)),
+            Move::FindGone(nth) => self.fire(nth, Some(PickUpStatus::Gone)),
             Move::Deadline => self.deadline(),
-            Move::Cancel => self.ask(ActionKind::Cancel),
-            Move::Compensate => self.ask(ActionKind::Compensate),
-            Move::Retry => self.ask(ActionKind::retry()),
-            Move::RetryCorrected(nth) => self.ask(ActionKind::Retry {
-                step: Some(self.step(nth)),
-                input: Some(json!({"corrected": nth})),
-            }),
-            Move::Complete(nth) => self.ask(ActionKind::Complete {
-                step: self.step(nth),
-                result: json!({"byHand": nth}),
-            }),
-            Move::Skip(nth) => self.ask(ActionKind::Skip {
-                step: self.step(nth),
-                compensation: false,
-            }),
-            Move::SkipCompensation(nth) => self.ask(ActionKind::Skip {
-                step: self.step(nth),
-                compensation: true,
-            }),
-            Move::Abandon => self.ask(ActionKind::Abandon),
+            Move::Cancel
+            | Move::Compensate
+            | Move::Retry
+            | Move::RetryCorrected(_)
+            | Move::Complete(_)
+            | Move::NotDone(_)
+            | Move::Skip(_)
+            | Move::SkipCompensation(_)
+            | Move::Abandon => {}
         }
     }
 
-    /// An input that was never read, so that its place in the log may still change; never the start.
+    /// Returns the operator's action, if the move is an operator's.
+    fn action(&self, one: Move) -> Option<ActionKind> {
+        match one {
+            Move::Cancel => Some(ActionKind::Cancel),
+            Move::Compensate => Some(ActionKind::Compensate),
+            Move::Retry => Some(ActionKind::retry()),
+            Move::RetryCorrected(nth) => Some(ActionKind::Retry {
+                step: Some(self.step(nth)),
+                input: Some(json!({"corrected": nth})),
+            }),
+            Move::Complete(nth) => Some(ActionKind::Complete {
+                step: self.step(nth),
+                result: json!({"byHand": nth}),
+            }),
+            Move::NotDone(nth) => Some(ActionKind::NotDone {
+                step: self.step(nth),
+            }),
+            Move::Skip(nth) => Some(ActionKind::Skip {
+                step: self.step(nth),
+                compensation: false,
+            }),
+            Move::SkipCompensation(nth) => Some(ActionKind::Skip {
+                step: self.step(nth),
+                compensation: true,
+            }),
+            Move::Abandon => Some(ActionKind::Abandon),
+            Move::Deliver
+            | Move::Flush
+            | Move::CommitOffsets
+            | Move::Crash
+            | Move::StepSucceeds(_)
+            | Move::StepFails(_)
+            | Move::StepErrors(_)
+            | Move::StepPends(_)
+            | Move::Settle(..)
+            | Move::DuplicateInput(_)
+            | Move::DuplicateCommand(_)
+            | Move::DropInput(_)
+            | Move::DropCommand(_)
+            | Move::ReorderInputs(_)
+            | Move::FireTimer(_)
+            | Move::FireTimerBlindly(_)
+            | Move::FindGone(_)
+            | Move::Deadline => None,
+        }
+    }
+
+    /// Returns the place of an input that was never read, so that it may still move in the log. A start is never
+    /// returned.
     fn unread(&self, nth: usize) -> Option<usize> {
         let applied = self.saga.as_ref().map_or(1, |saga| {
             let last = saga.log.iter().map(|entry| entry.position.offset).max();
             last.map_or(1, |offset| offset as usize + 1)
         });
-        let from = self.next.max(applied).max(1);
+        let again = |input: &LogRecord| matches!(input, LogRecord::StartAgain);
+        let start = self.inputs.iter().position(again).unwrap_or(0);
+        let from = self.next.max(applied).max(start + 1);
         let count = self
             .inputs
             .len()
@@ -225,72 +279,93 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        let Some(input) = self.inputs.get(self.next).cloned() else {
+        let Some(record) = self.inputs.get(self.next).cloned() else {
             return;
         };
         let position = Position {
             partition: 0,
             offset: self.next as i64,
+            at_ms: 0,
         };
         self.next += 1;
         self.now += Duration::from_millis(1);
-        match (self.saga.take(), input) {
-            (None, Input::Start) => {
-                let first = self.start(position);
+        match (self.saga.take(), record) {
+            (None, LogRecord::Start) => {
+                let first = self.begin(start, position);
                 self.accept(first, &[]);
             }
-            (None, Input::Other(_)) => {}
-            (Some(saga), Input::Start) => self.not_applied(saga, position),
-            (Some(saga), Input::Other(body)) => self.apply(saga, position, *body),
+            (None, LogRecord::StartAgain) => {
+                let first = self.begin(recover, position);
+                self.accept(first, &[]);
+            }
+            (None, LogRecord::Other(_)) => {}
+            (Some(saga), LogRecord::Start | LogRecord::StartAgain) => {
+                self.not_applied(saga, position);
+            }
+            (Some(saga), LogRecord::Other(input)) => self.apply(saga, position, *input),
         }
     }
 
-    fn start(&self, position: Position) -> Transition {
-        start(
+    fn begin(&self, begin: Begin, position: Position) -> Transition {
+        begin(
             &self.definition,
             &self.started,
             0,
             self.now,
             position,
-            &self.outbound,
+            &self.command_context,
         )
     }
 
-    fn apply(&mut self, saga: SagaInstance, position: Position, body: EventBody) {
+    fn apply(&mut self, saga: SagaInstance, position: Position, input: Input) {
         let event = SagaEvent {
             at: self.now,
             position,
-            body,
+            input,
         };
         let committed = (self.committed > 0).then(|| Position {
             partition: 0,
             offset: self.committed as i64 - 1,
+            at_ms: 0,
         });
-        let applied = transition(&self.definition, &saga, &event, committed, &self.outbound);
-        let again = transition(&self.definition, &saga, &event, committed, &self.outbound);
+        let applied = transition(
+            &self.definition,
+            &saga,
+            &event,
+            committed,
+            &self.command_context,
+        );
+        let again = transition(
+            &self.definition,
+            &saga,
+            &event,
+            committed,
+            &self.command_context,
+        );
         assert_eq!(
             applied, again,
             "the same input makes the same of the same saga"
         );
         match applied {
             Ok(applied) => {
-                if let EventBody::ActionAsked(action) = &event.body {
+                if let Input::Operator(action) = &event.input {
                     self.check_verdict(&saga, &action.kind, &applied);
                 }
-                let before = commands_in_flight(&self.definition, &saga, &self.outbound);
+                let before = commands_in_flight(&self.definition, &saga, &self.command_context);
                 self.accept(applied, &before);
             }
             Err(_) => self.not_applied(saga, position),
         }
     }
 
-    /// A redelivery sends the same events and what is in flight again; any other duplicate sends nothing.
+    /// Handles an input that did not apply. A redelivery sends the same events and the commands in flight again; any
+    /// other duplicate sends nothing.
     fn not_applied(&mut self, saga: SagaInstance, position: Position) {
         if let Some(events) = redelivery(&saga, position) {
             for event in events {
-                self.tell(event);
+                self.add_event(event);
             }
-            let again = commands_in_flight(&self.definition, &saga, &self.outbound);
+            let again = commands_in_flight(&self.definition, &saga, &self.command_context);
             for sent in &again {
                 assert!(
                     self.decided.contains(&sent.command.id()),
@@ -305,13 +380,14 @@ impl World {
 
     fn accept(&mut self, applied: Transition, before: &[OutgoingCommand]) {
         for event in &applied.entry.events {
-            self.tell(event);
+            self.add_event(event);
         }
         assert!(
             applied.commands.len() <= self.definition.steps.len(),
             "amplification: {:#?}",
             applied.commands
         );
+        self.check_sent(&applied);
         for sent in &applied.commands {
             let is_new = self.decided.insert(sent.command.id());
             let again = before
@@ -319,8 +395,8 @@ impl World {
                 .any(|old| old.command.id() == sent.command.id());
             assert!(is_new || again, "decided twice: {}", sent.command.id());
         }
-        // What stays in flight stays what it was.
-        let after = commands_in_flight(&self.definition, &applied.saga, &self.outbound);
+        // A command that stays in flight must not change.
+        let after = commands_in_flight(&self.definition, &applied.saga, &self.command_context);
         for old in before {
             if let Some(new) = after
                 .iter()
@@ -337,7 +413,7 @@ impl World {
         self.saga = Some(restored);
     }
 
-    fn tell(&mut self, event: &LifecycleEvent) {
+    fn add_event(&mut self, event: &LifecycleEvent) {
         let earlier = self.told.insert(event.sequence, event.clone());
         assert!(
             earlier.is_none_or(|earlier| earlier == *event),
@@ -373,7 +449,7 @@ impl World {
     fn answered(&mut self, replies: Vec<Reply>) {
         let inputs = replies
             .into_iter()
-            .map(|reply| Input::Other(Box::new(EventBody::CommandReplied(reply))));
+            .map(|reply| LogRecord::Other(Box::new(Input::Reply(reply))));
         self.inputs.extend(inputs);
     }
 
@@ -386,13 +462,13 @@ impl World {
         armed
     }
 
-    fn fire(&mut self, nth: usize, verdict: Option<Verdict>) {
+    fn fire(&mut self, nth: usize, verdict: Option<PickUpStatus>) {
         let armed = self.armed();
         let Some(timer) = pick(&armed, nth) else {
             return;
         };
-        // A timer is about an attempt: `Gone` of a command that was answered or is on its way is a lie that a broker
-        // with a lost disk could tell.
+        // The timer must be about the current attempt. `Gone` for a command that was answered or is on its way would be
+        // wrong; only a broker with a lost disk could cause that.
         let truth = match (timer.kind, &timer.part) {
             (TimerKind::Timeout, Some(part)) => {
                 let queued = self.bag.iter().chain(&self.memory).any(|command| {
@@ -401,12 +477,14 @@ impl World {
                         && command.attempt == part.attempt
                 });
                 if queued {
-                    Verdict::Queued
+                    PickUpStatus::Queued
                 } else {
                     self.looked_up(timer)
                 }
             }
-            (TimerKind::Backoff | TimerKind::Deadline | TimerKind::Timeout, _) => Verdict::Unknown,
+            (TimerKind::Backoff | TimerKind::Deadline | TimerKind::Timeout, _) => {
+                PickUpStatus::Unknown
+            }
         };
         self.now = self.now.max(timer.due_at);
         let due = TimerDue {
@@ -414,22 +492,24 @@ impl World {
             kind: timer.kind,
             part: timer.part.clone(),
             verdict: verdict.unwrap_or(truth),
+            picked_up_at: None,
             trace: Trace::default(),
         };
         self.inputs
-            .push(Input::Other(Box::new(EventBody::TimerFired(due))));
+            .push(LogRecord::Other(Box::new(Input::Timer(due))));
     }
 
-    /// A command that is nowhere was consumed, or it was lost in a crash whose redelivery will send it again.
-    fn looked_up(&self, timer: &ArmedTimer) -> Verdict {
+    /// Returns the verdict about a command that is in no log: it was consumed, or it was lost in a crash whose
+    /// redelivery will send it again.
+    fn looked_up(&self, timer: &ArmedTimer) -> PickUpStatus {
         match timer.participant {
-            Some(_) if self.next < self.replayed_to() => Verdict::Queued,
-            Some(_) => Verdict::PickedUp,
-            None => Verdict::Unanswered,
+            Some(_) if self.next < self.replayed_to() => PickUpStatus::Queued,
+            Some(_) => PickUpStatus::PickedUp,
+            None => PickUpStatus::Unanswered,
         }
     }
 
-    /// The place in the log up to which inputs were applied before a crash.
+    /// Returns the place in the log up to which inputs were applied before a crash.
     fn replayed_to(&self) -> usize {
         self.saga
             .iter()
@@ -446,11 +526,12 @@ impl World {
             saga_id: saga.id,
             kind: TimerKind::Deadline,
             part: None,
-            verdict: Verdict::Unknown,
+            verdict: PickUpStatus::Unknown,
+            picked_up_at: None,
             trace: Trace::default(),
         };
         self.inputs
-            .push(Input::Other(Box::new(EventBody::TimerFired(due))));
+            .push(LogRecord::Other(Box::new(Input::Timer(due))));
     }
 
     fn step(&self, nth: usize) -> String {
@@ -470,10 +551,10 @@ impl World {
             trace: Trace::default(),
         };
         self.inputs
-            .push(Input::Other(Box::new(EventBody::ActionAsked(action))));
+            .push(LogRecord::Other(Box::new(Input::Operator(action))));
     }
 
-    /// The liveness phase: nothing is lost any more, everyone answers with success, operators retry.
+    /// Runs the liveness phase: nothing is lost any more, every participant answers with success, operators retry.
     pub fn become_kind(&mut self) {
         for _ in 0..ROUNDS {
             while self.next < self.inputs.len() {
@@ -488,8 +569,9 @@ impl World {
                 self.make(Move::StepSucceeds(0));
             } else if self.participants.values().any(Participant::is_pending) {
                 self.make(Move::Settle(0, true));
-            } else if matches!(self.saga().status, SagaStatus::Parked { .. }) {
-                self.make(Move::Retry);
+            } else if let SagaStatus::Parked { step, reason, .. } = &self.saga().status {
+                let kind = self.last_resort(step, &reason.code);
+                self.ask(kind);
             } else {
                 let count = self.armed().len();
                 assert!(count > 0, "stands still: {:#?}", self.saga);
@@ -499,7 +581,28 @@ impl World {
         panic!("did not end in {ROUNDS} rounds: {:#?}", self.saga);
     }
 
-    /// Commands that were late all along reach their participants after the end.
+    /// Returns the action that an operator asks for: a retry with a payload that can be sent, or a skip if a retry is in
+    /// vain.
+    fn last_resort(&self, step: &str, code: &str) -> ActionKind {
+        if code == "payload_too_large" {
+            return ActionKind::Retry {
+                step: Some(step.to_owned()),
+                input: Some(json!("small")),
+            };
+        }
+        let is_in_vain =
+            code == "contract_broken" && self.participant(step).has_failed() || code == "not_done";
+        if is_in_vain {
+            ActionKind::Skip {
+                step: step.to_owned(),
+                compensation: false,
+            }
+        } else {
+            ActionKind::retry()
+        }
+    }
+
+    /// Delivers the commands that reach their participants only after the saga's end.
     pub fn deliver_what_is_left_over(&mut self) {
         while !self.bag.is_empty() {
             self.make(Move::StepSucceeds(0));
@@ -509,6 +612,23 @@ impl World {
             self.make(Move::Settle(0, true));
             self.check_invariants();
         }
+    }
+
+    /// Loses the orchestrator's database and everything that it has read. Messages that it has sent and the
+    /// participants' state are kept. Then the saga is cancelled. A saga that has ended is not cancelled.
+    pub fn forget_and_cancel(&mut self) {
+        if self.is_ended() {
+            return;
+        }
+        self.make(Move::Flush);
+        self.saga = None;
+        self.next = self.inputs.len();
+        self.committed = self.next;
+        self.told.clear();
+        self.decided.clear();
+        self.forgotten = true;
+        self.inputs.push(LogRecord::StartAgain);
+        self.ask(ActionKind::Cancel);
     }
 
     fn saga(&self) -> &SagaInstance {

@@ -1,8 +1,8 @@
-//! Whether statements were carried out as they are meant to be: by the plans that Postgres logged (`auto_explain`).
+//! Checks the plans of statements, which Postgres logs (`auto_explain`).
 //!
-//! Every run starts on empty tables without statistics, where generic plans go wrong, and what is wrong with a plan shows
-//! long before it is felt: a join that compares each row of a range with each key of a batch throws nearly all pairs away.
-//! Statements that take a batch's keys (`unnest`) are looked at; reports may read as much as they like.
+//! Every run starts on empty tables without statistics, where generic plans go wrong. A wrong plan is visible in the
+//! log long before it is slow: a join that compares each row of a range with each key of a batch discards nearly all
+//! pairs. Only statements that take a batch's keys (`unnest`) are checked; reports may read as much as they like.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -13,21 +13,12 @@ use std::{
     path::Path,
 };
 
-/// What Postgres must be started with.
-pub const SETTINGS: [(&str, &str); 5] = [
-    ("session_preload_libraries", "auto_explain"),
-    ("auto_explain.log_min_duration", "0"),
-    ("auto_explain.log_analyze", "on"),
-    ("auto_explain.log_timing", "off"),
-    ("auto_explain.log_format", "json"),
-];
-
-/// Pairs that one execution may throw away: one batch's keys against a handful of rows.
+/// How many pairs one execution may discard: one batch's keys against a handful of rows.
 const THROWN_AWAY_MAX: u64 = 1_000;
-/// The start of a logged plan's first line ends so.
+/// The end of the line after which a plan is logged.
 const PLAN: &str = " plan:";
 
-/// What is wrong; empty if all is well.
+/// Returns the mistakes that the log shows; empty if all is well.
 pub fn check(log: &Path) -> Result<Vec<String>> {
     let file = File::open(log).with_context(|| format!("reading {}", log.display()))?;
     mistakes(BufReader::new(file))
@@ -48,7 +39,7 @@ fn mistakes(log: impl BufRead) -> Result<Vec<String>> {
         }
     }
     plans.look(text, &mut worst);
-    let told = |(query, pairs)| format!("a join throws {pairs} pairs away: {query}");
+    let told = |(query, pairs)| format!("a join discards {pairs} pairs: {query}");
     let mut mistakes: Vec<String> = worst.into_iter().map(told).collect();
     if plans.of_batches == 0 {
         mistakes.push("Postgres has logged no plan of a batch's statement".to_owned());
@@ -59,7 +50,7 @@ fn mistakes(log: impl BufRead) -> Result<Vec<String>> {
     Ok(mistakes)
 }
 
-/// How many were found.
+/// Counts the plans that were found.
 #[derive(Default)]
 struct Plans {
     of_batches: u64,
@@ -87,14 +78,14 @@ impl Plans {
     }
 }
 
-/// By the worst node: what a join compared in vain, or what was read for it in vain.
+/// Returns how many pairs the worst node discards: rows that a join compared in vain, or that were read for it in vain.
 fn thrown_away(node: &Value, joined: bool) -> u64 {
     let number = |name: &str| node[name].as_f64().unwrap_or_default();
     let mut removed = number("Rows Removed by Join Filter");
     if joined {
         removed += number("Rows Removed by Filter");
     }
-    // What is logged is the mean of a loop.
+    // The logged number is the mean over the node's loops.
     let own = removed * number("Actual Loops");
     let joins = joined || node["Node Type"] == "Nested Loop";
     let below = node["Plans"].as_array().into_iter().flatten();
@@ -138,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_join_that_compares_everything_with_everything_is_found_once() {
-        let worst = "a join throws 60000 pairs away: UPDATE a SET b FROM unnest($1)";
+        let worst = "a join discards 60000 pairs: UPDATE a SET b FROM unnest($1)";
         check(&(entry(900) + &entry(30_000) + &entry(10)), &[worst]);
         let filtered = of(
             "UPDATE a SET b FROM unnest($1)",
@@ -149,13 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn a_report_may_join_what_it_likes() {
+    fn joins_of_reports_are_not_checked() {
         let report = of("SELECT a", "Rows Removed by Join Filter", 30_000);
         check(&(entry(4) + &report), &[]);
     }
 
     #[test]
-    fn plans_that_cannot_be_read_are_told() {
+    fn unreadable_plans_are_reported() {
         let cut = entry(4).replace('}', "");
         check(&(entry(4) + &cut), &["1 logged plans cannot be read"]);
     }

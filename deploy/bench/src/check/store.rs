@@ -1,17 +1,27 @@
-//! What a scenario's orders have left in the four databases.
+//! Reads the rows that a scenario's orders have left in the four databases.
 
-use super::Books;
-use crate::{
-    scenario::Shop,
-    system::{System, database},
-};
+use crate::{scenario::Shop, system::System};
 use anyhow::Result;
-use saga_e2e::system::Service;
+use saga_harness::system::Service;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
-/// Orders that stand alike in the database.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+/// The contents of the databases that belong to a scenario.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    pub groups: Vec<Group>,
+    pub stock: Stock,
+    /// Pieces, by the status of their reservation.
+    pub reserved: BTreeMap<String, i64>,
+    /// Minor units, by the status of their payment.
+    pub payments: BTreeMap<String, i64>,
+    /// Sagas in progress, outbox rows and open intents. All are gone when the system is quiet.
+    pub unsettled: i64,
+}
+
+/// Orders with the same definition, status and reason in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     pub definition: String,
     pub status: String,
@@ -21,8 +31,10 @@ pub struct Group {
     pub pieces: i64,
 }
 
-/// Pieces of a scenario's products.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, sqlx::FromRow)]
+saga_postgres::from_row!(Group: definition, status, reason, orders, amount_minor, pieces);
+
+/// The stock of a scenario's products, in pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stock {
     pub received: i64,
     pub available: i64,
@@ -30,17 +42,26 @@ pub struct Stock {
     pub sold: i64,
 }
 
+saga_postgres::from_row!(Stock: received, available, reserved, sold);
+
+impl Group {
+    pub fn end(&self) -> (&str, &str, &str) {
+        (&self.definition, &self.status, &self.reason)
+    }
+}
+
 impl Books {
-    pub(super) async fn read(system: &System, shop: &Shop) -> Result<Self> {
-        let mut orders = system.connect(&database(Service::Order)).await?;
-        let mut inventory = system.connect(&database(Service::Inventory)).await?;
-        let mut payments = system.connect(&database(Service::Payment)).await?;
-        let mut sagas = system.connect(&database(Service::Orchestrator)).await?;
+    pub async fn read(system: &System, shop: &Shop) -> Result<Self> {
+        let mut orders = system.database_of(Service::Order).await?;
+        let mut inventory = system.database_of(Service::Inventory).await?;
+        let mut payments = system.database_of(Service::Payment).await?;
+        let mut sagas = system.database_of(Service::Orchestrator).await?;
+        let products = [shop.products.as_slice(), &shop.sold_out].concat();
         Ok(Self {
             groups: groups(&mut orders, shop).await?,
-            stock: stock(&mut inventory, shop).await?,
-            reserved: reservations(&mut inventory, shop).await?,
-            payments: amounts(&mut payments, shop).await?,
+            stock: stock(&mut inventory, &products).await?,
+            reserved: sums(&mut inventory, RESERVED, &products).await?,
+            payments: sums(&mut payments, PAID, &shop.customers).await?,
             unsettled: count(&mut sagas, "SELECT count(*) FROM saga").await?
                 + count(&mut orders, "SELECT count(*) FROM outbox").await?
                 + count(&mut payments, "SELECT count(*) FROM intent").await?,
@@ -61,8 +82,7 @@ async fn groups(connection: &mut PgConnection, shop: &Shop) -> Result<Vec<Group>
     .await
 }
 
-async fn stock(connection: &mut PgConnection, shop: &Shop) -> Result<Stock, sqlx::Error> {
-    let products = [shop.products.as_slice(), &shop.sold_out].concat();
+async fn stock(connection: &mut PgConnection, products: &[Uuid]) -> Result<Stock, sqlx::Error> {
     sqlx::query_as(
         "SELECT COALESCE(sum(received), 0)::bigint AS received, COALESCE(sum(available), 0)::bigint AS available,
                 COALESCE(sum(reserved), 0)::bigint AS reserved, COALESCE(sum(sold), 0)::bigint AS sold
@@ -73,30 +93,20 @@ async fn stock(connection: &mut PgConnection, shop: &Shop) -> Result<Stock, sqlx
     .await
 }
 
-async fn reservations(
-    connection: &mut PgConnection,
-    shop: &Shop,
-) -> Result<BTreeMap<String, i64>, sqlx::Error> {
-    let products = [shop.products.as_slice(), &shop.sold_out].concat();
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT state, sum(quantity)::bigint FROM reservation WHERE product_id = ANY($1) GROUP BY 1",
-    )
-    .bind(products)
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().collect())
-}
+const RESERVED: &str =
+    "SELECT state, sum(quantity)::bigint FROM reservation WHERE product_id = ANY($1) GROUP BY 1";
+const PAID: &str =
+    "SELECT status, sum(amount_minor)::bigint FROM payment WHERE customer_id = ANY($1) GROUP BY 1";
 
-async fn amounts(
+async fn sums(
     connection: &mut PgConnection,
-    shop: &Shop,
+    question: &'static str,
+    ids: &[Uuid],
 ) -> Result<BTreeMap<String, i64>, sqlx::Error> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT status, sum(amount_minor)::bigint FROM payment WHERE customer_id = ANY($1) GROUP BY 1",
-    )
-    .bind(&shop.customers)
-    .fetch_all(connection)
-    .await?;
+    let rows: Vec<(String, i64)> = sqlx::query_as(question)
+        .bind(ids)
+        .fetch_all(connection)
+        .await?;
     Ok(rows.into_iter().collect())
 }
 

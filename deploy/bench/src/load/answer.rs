@@ -1,28 +1,28 @@
-//! Reading an answer of `POST /orders` off a connection, as far as the bench is concerned with it.
+//! Parses answers to `POST /orders`, as far as the bench needs them.
 
-use super::flight::Answer;
+use super::in_flight::Answer;
 use anyhow::{Context, Result, bail};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// order-svc sends fewer than ten.
+/// The most headers of an answer. order-svc sends fewer than ten.
 const HEADERS_MAX: usize = 32;
 const CREATED: u16 = 201;
 const UNAVAILABLE: u16 = 503;
 
-/// An answer that is there as a whole.
+/// A complete answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
     pub answer: Answer,
-    /// Of the answer, with its body.
+    /// The length of the answer with its body, in bytes.
     pub length: usize,
-    /// The server ends the connection after it.
+    /// `true` if the server closes the connection after this answer.
     pub last: bool,
-    /// When whoever was turned away is to come again.
+    /// The time after which a client that was turned away should try again.
     pub retry_after: Option<Duration>,
 }
 
-/// `None` while part of it is still to come.
+/// Parses an answer from the beginning of `bytes`. Returns `None` while the answer is incomplete.
 pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
@@ -36,7 +36,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>> {
             .find(|header| header.name.eq_ignore_ascii_case(name));
         found.and_then(|header| std::str::from_utf8(header.value).ok())
     };
-    // What is of unknown length would have to be read to the connection's end.
+    // A body of unknown length would have to be read until the connection ends.
     let Some(body) = header("content-length").and_then(|text| text.parse::<usize>().ok()) else {
         bail!("an answer without a content-length");
     };
@@ -59,7 +59,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Parsed>> {
     }))
 }
 
-/// `/orders/<id>`: cheaper than reading the body. An order and its saga have one id.
+/// Parses `/orders/<id>`, which is cheaper than reading the body. An order and its saga have the same id.
 fn order_id(location: Option<&str>) -> Result<Uuid> {
     let id = location
         .and_then(|path| path.strip_prefix("/orders/"))
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_an_answer_is_left_alone() {
+    fn bytes_after_an_answer_are_not_consumed() {
         let text = created();
         let both = text.repeat(2);
         let parsed = parse(both.as_bytes())
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_turned_away_is_told_when_to_come_again() {
+    fn a_rejection_carries_its_retry_after() {
         let check = |header: &str, seconds: Option<u64>| {
             let text = format!("HTTP/1.1 503 x\r\n{header}content-length: 0\r\n\r\n");
             let parsed = parse(text.as_bytes())
@@ -139,7 +139,7 @@ mod tests {
         };
         check("", None);
         check("retry-after: 2\r\n", Some(2));
-        // Nobody here sends a date.
+        // No service here sends a date.
         check("retry-after: Sat, 28 Nov 2026 00:00:00 GMT\r\n", None);
     }
 

@@ -1,28 +1,32 @@
-//! The load: `POST /orders` over connections that are kept, on one thread.
+//! The load: `POST /orders` over connections that are kept open, on one thread.
 //!
 //! ```text
 //!  schedule, or room in flight ─▶ queue ─▶ the first idle connection ─▶ order-svc ─▶ answer ─▶ flight
 //! ```
 //!
-//! It shares the machine with what it measures, so it is plain: a request is one write, an answer is read as far as the
-//! `location` header. A server handles one request of a connection at a time, so there are as many connections as there
-//! are requests under way, up to a limit; beyond it they wait here, and that waiting is part of their latency.
+//! The client is kept cheap, since it shares the machine with the system that it measures: a request is one write, and
+//! an answer is read only as far as the `location` header. A server handles one request of a connection at a time, so
+//! there are as many connections as requests under way, up to a limit. Beyond the limit, orders wait in the client's
+//! queue, and that time is part of their latency.
 
 use super::{
     answer::{self, Parsed},
-    flight::Answer,
-    flight::Flight,
+    in_flight::Answer,
+    in_flight::InFlight,
     schedule::Schedule,
 };
 use crate::scenario::{Kind, Shop};
 use anyhow::{Context, Result, bail};
-use saga_e2e::chaos::random::Random;
+use saga_harness::random::Random;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     net::SocketAddr,
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -33,76 +37,81 @@ use tokio::{
     time::{sleep, sleep_until, timeout},
 };
 
-/// Half of what order-svc lets wait for a transaction: its queue is never full because of us alone.
+/// Half of order-svc's `intake.queue_limit`: its queue is never full because of the bench alone.
 const CONNECTIONS_MAX: usize = 1_000;
-/// An answer takes a few hundred bytes.
+/// The buffer of a connection. An answer takes a few hundred bytes.
 const BUFFER_BYTES: usize = 4_096;
-/// After the last order was sent, how long answers are waited for; above order-svc's own limit of 40 s.
+/// How long to wait for answers after the last order was sent; above order-svc's own limit of 35 s.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 const ANSWER_POLL: Duration = Duration::from_millis(2);
-/// A closed loop that was turned away comes again after this.
+/// How long a closed loop pauses after an order was turned away.
 const PUSHED_BACK_PAUSE: Duration = Duration::from_millis(20);
 
-/// How orders follow one another.
-#[derive(Clone, Debug)]
-pub enum Load {
-    /// At their times, however the system fares.
-    Open(Schedule),
-    /// As soon as fewer than so many are on their way.
-    Closed { in_flight: u64 },
+/// How orders are offered: at a rate (open loop), however slow the system is, or with a fixed number in flight (closed
+/// loop).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Offer {
+    Rate { per_second: f64 },
+    InFlight(u64),
 }
 
-/// What is sent, and where.
+/// The sender of orders, and the address that it sends them to.
 pub struct Client {
     pub address: SocketAddr,
-    pub flight: Arc<Flight>,
+    pub flight: Arc<InFlight>,
     pub shop: Arc<Shop>,
-    pub random: Random,
+    /// The seed of the arrivals and of the orders.
+    pub seed: u64,
+    /// The time at which the load ends, by the flight's clock. An open loop may be ended earlier while it runs.
+    pub until_us: Arc<AtomicU64>,
 }
 
 impl Client {
-    /// Sends orders from `began_us` until `until_us` of the flight's clock, and returns when the last one is answered.
-    /// Blocks; wants a thread of its own.
-    pub fn run(self, load: Load, began_us: u64, until_us: u64) -> Result<()> {
+    /// Sends orders from `began_us` of the flight's clock on, and returns when the last one is answered. Blocks; needs
+    /// its own thread.
+    pub fn run(self, offer: Offer, began_us: u64) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("a runtime for the load")?;
         let pool = Rc::new(Pool::new(self.address, Arc::clone(&self.flight)));
         LocalSet::new().block_on(&runtime, async move {
-            match load {
-                Load::Open(schedule) => self.open(&pool, schedule, began_us, until_us).await,
-                Load::Closed { in_flight } => self.closed(&pool, in_flight, until_us).await,
+            match offer {
+                Offer::Rate { per_second } => self.open(&pool, per_second, began_us).await,
+                Offer::InFlight(in_flight) => self.closed(&pool, in_flight).await,
             }
             pool.finish().await
         })
     }
 
-    async fn open(mut self, pool: &Rc<Pool>, schedule: Schedule, began_us: u64, until_us: u64) {
-        for offset_us in schedule {
+    async fn open(self, pool: &Rc<Pool>, per_second: f64, began_us: u64) {
+        let mut random = self.random();
+        for offset_us in Schedule::poisson(per_second, self.seed) {
             let intended_us = began_us + offset_us;
-            if intended_us >= until_us {
+            if intended_us >= self.until_us.load(Ordering::Relaxed) {
                 return;
             }
             let at = self.flight.instant(intended_us);
-            // The timer's steps are a millisecond: what is due within one is sent together.
+            // The timer's resolution is a millisecond: orders that are due within the same millisecond are sent
+            // together.
             if at > Instant::now() {
                 sleep_until(at.into()).await;
             }
-            self.send(pool, intended_us);
+            self.send(pool, intended_us, &mut random);
         }
     }
 
-    async fn closed(mut self, pool: &Rc<Pool>, in_flight: u64, until_us: u64) {
+    async fn closed(self, pool: &Rc<Pool>, in_flight: u64) {
+        let mut random = self.random();
         let in_flight = i64::try_from(in_flight).unwrap_or(i64::MAX);
         let flight = Arc::clone(&self.flight);
-        let end = flight.instant(until_us);
+        let end = flight.instant(self.until_us.load(Ordering::Relaxed));
         let mut turned_away = 0;
         while Instant::now() < end {
             while flight.open() < in_flight {
-                self.send(pool, flight.now_us());
+                self.send(pool, flight.now_us(), &mut random);
             }
-            // Whoever is not awaited at the time of the notification finds it kept.
+            // A notification that arrives while this loop does not wait is kept for the next wait.
             drop(
                 timeout(
                     end.saturating_duration_since(Instant::now()),
@@ -118,8 +127,12 @@ impl Client {
         }
     }
 
-    fn send(&mut self, pool: &Rc<Pool>, intended_us: u64) {
-        let (kind, body) = self.shop.order(&mut self.random);
+    fn random(&self) -> Random {
+        Random::new(self.seed, "orders")
+    }
+
+    fn send(&self, pool: &Rc<Pool>, intended_us: u64, random: &mut Random) {
+        let (kind, body) = self.shop.order(random);
         pool.send(Job {
             kind,
             intended_us,
@@ -131,7 +144,7 @@ impl Client {
 pub(super) fn request(body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST /orders HTTP/1.1\r\nhost: order-svc\r\ncontent-type: application/json\r\n\
+        "POST /orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
@@ -143,22 +156,22 @@ struct Job {
     request: Vec<u8>,
 }
 
-/// The connections of one stage.
+/// The connections and the queue of one stage.
 struct Pool {
     address: SocketAddr,
-    flight: Arc<Flight>,
+    flight: Arc<InFlight>,
     queue: RefCell<VecDeque<Job>>,
-    /// As many permits as there are jobs in the queue.
+    /// Has as many permits as there are jobs in the queue.
     jobs: Semaphore,
     idle: Cell<usize>,
     connections: Cell<usize>,
-    /// Sent and not answered.
+    /// Orders that were sent and are not answered yet.
     unanswered: Cell<usize>,
     turned_away: Cell<u64>,
 }
 
 impl Pool {
-    fn new(address: SocketAddr, flight: Arc<Flight>) -> Self {
+    fn new(address: SocketAddr, flight: Arc<InFlight>) -> Self {
         Self {
             address,
             flight,
@@ -186,7 +199,7 @@ impl Pool {
         }
     }
 
-    /// Until there is nothing more to send.
+    /// Serves jobs on one connection until the pool is closed.
     async fn serve(self: Rc<Self>) {
         let mut connection = None;
         loop {
@@ -195,7 +208,7 @@ impl Pool {
             self.idle.set(self.idle.get() - 1);
             let Ok(job) = job else { return };
             job.forget();
-            // A permit was added for it.
+            // Each permit was added together with a job.
             let Some(job) = self.queue.borrow_mut().pop_front() else {
                 return;
             };
@@ -231,7 +244,7 @@ pub(super) struct Connection {
     buffer: Vec<u8>,
 }
 
-/// One request and its answer. An error leaves the connection in an unknown state.
+/// Sends one request and reads its answer. An error leaves the connection in an unknown state.
 pub(super) async fn exchange(
     connection: &mut Option<Connection>,
     address: SocketAddr,

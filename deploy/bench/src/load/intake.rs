@@ -1,18 +1,18 @@
-//! Orders as fast as they are taken in, whatever becomes of their sagas.
+//! Sends orders as fast as they are accepted, without regard to the ends of their sagas.
 //!
-//! A number of customers, on one thread: each has one order on its way to order-svc, sends the next one as soon as it is
-//! answered, and comes again when it was told to if it is turned away. Nobody waits for a saga's end, and nothing is kept of
-//! an order but that it was accepted, so a million of them take no memory here.
+//! A number of customers run on one thread. Each has one order in flight to order-svc and sends the next as soon as it
+//! is answered. A customer that is turned away tries again after `Retry-After`. No customer waits for a saga's end, and
+//! only the number of accepted orders is kept, so a million orders take no memory in the bench.
 
 use super::{
     answer::Parsed,
     client::{exchange, request},
-    flight::Answer,
-    tally::NotAccepted,
+    in_flight::Answer,
+    tally::{NotAccepted, count_second},
 };
 use crate::scenario::Shop;
 use anyhow::{Context, Result};
-use saga_e2e::chaos::random::Random;
+use saga_harness::random::Random;
 use std::{
     cell::RefCell,
     net::SocketAddr,
@@ -25,43 +25,39 @@ use std::{
 };
 use tokio::{task::LocalSet, time::sleep};
 
-/// For whoever is turned away without being told for how long, or has lost the connection.
+/// The pause of a customer that is turned away without a `Retry-After`, or that has lost its connection.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is sent, and where.
+/// The sender of the orders: address, orders and customers.
 pub struct Intake {
     pub address: SocketAddr,
     pub shop: Arc<Shop>,
     pub random: Random,
     pub customers: u64,
     pub orders: u64,
-    /// How many are accepted, for whoever waits.
+    /// The number of orders accepted so far, for the thread that waits for them.
     pub accepted: Arc<AtomicU64>,
 }
 
-/// What became of them.
+/// The results of the intake.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct IntakeResult {
     pub accepted: u64,
     pub not_accepted: NotAccepted,
-    /// Accepted, by second.
+    /// Orders accepted in each second.
     pub seconds: Vec<u64>,
 }
 
-impl Taken {
+impl IntakeResult {
     fn accept(&mut self, after: Duration) {
         self.accepted += 1;
-        let second = after.as_secs() as usize;
-        if self.seconds.len() <= second {
-            self.seconds.resize(second + 1, 0);
-        }
-        self.seconds[second] += 1;
+        count_second(&mut self.seconds, after.as_secs() as usize);
     }
 }
 
 impl Intake {
-    /// Until all are answered. Blocks; wants a thread of its own.
-    pub fn run(self) -> Result<Taken> {
+    /// Sends orders until all are answered. Blocks; needs its own thread.
+    pub fn run(self) -> Result<IntakeResult> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -86,10 +82,10 @@ impl Intake {
 struct Desk {
     intake: Intake,
     began: Instant,
-    /// To be sent.
+    /// The number of orders still to be sent.
     left: RefCell<u64>,
     random: RefCell<Random>,
-    taken: RefCell<Taken>,
+    taken: RefCell<IntakeResult>,
 }
 
 impl Desk {
@@ -113,36 +109,32 @@ impl Desk {
         Some(request(&body))
     }
 
-    /// How long the customer stays away. An order that was not accepted for certain is sent again by somebody.
+    /// Records an answer, and returns how long the customer pauses. An order that was turned away is sent again, by any
+    /// of the customers.
     fn note(&self, answer: Option<Parsed>) -> Option<Duration> {
         let mut taken = self.taken.borrow_mut();
-        let not_accepted = &mut taken.not_accepted;
-        let Some(parsed) = answer else {
-            not_accepted.unknown += 1;
-            return Some(PAUSE);
-        };
-        match parsed.answer {
+        match answer.map_or(Answer::Unknown, |parsed| parsed.answer) {
             Answer::Accepted(_) => {
                 taken.accept(self.began.elapsed());
-                self.intake
-                    .accepted
-                    .store(taken.accepted, Ordering::Relaxed);
+                let accepted = &self.intake.accepted;
+                accepted.store(taken.accepted, Ordering::Relaxed);
                 None
             }
             Answer::PushedBack => {
-                not_accepted.pushed_back += 1;
+                taken.not_accepted.pushed_back += 1;
                 *self.left.borrow_mut() += 1;
-                let least = parsed.retry_after.unwrap_or(PAUSE);
-                // Those who were turned away together do not come back together.
+                let least = answer.and_then(|parsed| parsed.retry_after);
+                let least = least.unwrap_or(PAUSE);
+                // The pauses are spread, so that customers who were turned away together do not return together.
                 let pause = self.random.borrow_mut().between(least, least.mul_f64(1.5));
                 Some(pause)
             }
             Answer::Refused => {
-                not_accepted.refused += 1;
+                taken.not_accepted.refused += 1;
                 None
             }
             Answer::Unknown => {
-                not_accepted.unknown += 1;
+                taken.not_accepted.unknown += 1;
                 Some(PAUSE)
             }
         }
@@ -158,7 +150,7 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
-    /// Turns every third order away, for no time at all.
+    /// Serves orders, and turns every third one away with `retry-after: 0`.
     fn serve(listener: &TcpListener, sent: &AtomicU64) {
         std::thread::scope(|scope| {
             for stream in listener.incoming().flatten() {
@@ -183,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_orders_are_accepted_as_were_asked_for_however_many_are_turned_away() {
+    fn the_intake_continues_until_the_requested_number_is_accepted_despite_rejections() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || serve(&listener, &AtomicU64::new(0)));
@@ -209,8 +201,8 @@ mod tests {
     }
 
     #[test]
-    fn seconds_in_which_nothing_was_accepted_stand_there_too() {
-        let mut taken = Taken::default();
+    fn seconds_without_an_accepted_order_are_listed() {
+        let mut taken = IntakeResult::default();
         for ms in [100, 200, 2_500] {
             taken.accept(Duration::from_millis(ms));
         }

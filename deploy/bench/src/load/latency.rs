@@ -1,14 +1,14 @@
-//! How long things took: a histogram, and what is told of it.
+//! Durations: a histogram, and the percentiles that are reported from it.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// What takes longer is counted as this: nothing that a bench waits for does.
+/// The longest duration that is distinguished. A longer one is counted as this; the bench waits for nothing that long.
 const LONGEST_US: u64 = 600_000_000;
-/// Three digits: a percentile is exact to a thousandth.
+/// Significant digits: a percentile is exact to a thousandth.
 const DIGITS: u8 = 3;
 
-/// Durations in microseconds.
+/// A histogram of durations in microseconds.
 #[derive(Clone, Debug)]
 pub struct Latency(Histogram<u64>);
 
@@ -21,10 +21,6 @@ impl Default for Latency {
 impl Latency {
     pub fn record(&mut self, us: u64) {
         self.0.saturating_record(us);
-    }
-
-    pub fn clear(&mut self) {
-        self.0.reset();
     }
 
     pub fn count(&self) -> u64 {
@@ -42,13 +38,14 @@ impl Latency {
         }
     }
 
-    /// `None` where too few were measured to tell: fewer than ten would lie above.
+    /// Returns the value at a quantile in milliseconds. Returns `None` if fewer than ten values lie above it, which are
+    /// too few for a meaningful figure.
     pub fn at(&self, quantile: f64) -> Option<f64> {
         let above = self.count() as f64 * (1.0 - quantile);
         (above >= MIN_ABOVE).then(|| ms(self.0.value_at_quantile(quantile)))
     }
 
-    /// The quantiles that a curve is drawn through, with their milliseconds.
+    /// Returns the quantiles through which a curve is drawn, each with its milliseconds.
     pub fn curve(&self) -> Vec<(f64, f64)> {
         CURVE
             .iter()
@@ -57,10 +54,11 @@ impl Latency {
     }
 }
 
-/// A percentile is told if at least so many are above it. Rounding must not hide that a tenth of a hundred is ten.
+/// A percentile is reported if at least this many values lie above it. The margin covers rounding: a tenth of a hundred
+/// is ten.
 const MIN_ABOVE: f64 = 10.0 - 1e-6;
 
-/// Even steps on an axis that has as much room from 90 % to 99 % as from 0 to 90 %.
+/// Evenly spaced on an axis that has as much room from 90 % to 99 % as from 0 to 90 %.
 const CURVE: [f64; 22] = [
     0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.993,
     0.995, 0.997, 0.998, 0.999, 0.9999,
@@ -70,7 +68,7 @@ fn ms(us: u64) -> f64 {
     us as f64 / 1e3
 }
 
-/// Milliseconds; what too few measurements tell is left out.
+/// Percentiles in milliseconds. A percentile with too few measurements above it is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Percentiles {
@@ -100,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_those_of_what_was_recorded() {
+    fn percentiles_match_the_recorded_values() {
         let all = of((1..=10_000).map(|n| n * 100)).percentiles();
         assert_eq!(all.count, 10_000);
         assert!(near(all.p50_ms, 500.0), "{all:?}");
@@ -111,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentile_that_too_few_lie_above_is_not_told() {
+    fn a_percentile_with_too_few_values_above_it_is_omitted() {
         let check = |count: u64, p90: bool, p99: bool, p99_9: bool| {
             let found = of(1..=count).percentiles();
             let told = [found.p90_ms, found.p99_ms, found.p99_9_ms].map(|p| p.is_some());
@@ -126,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_recorded_is_nothing_told() {
+    fn an_empty_recording_has_no_percentiles_and_no_curve() {
         assert_eq!(Latency::default().percentiles(), Percentiles::default());
         assert!(Latency::default().curve().is_empty());
     }
 
     #[test]
-    fn what_is_longer_than_all_bounds_is_counted_as_the_longest() {
+    fn a_value_above_the_highest_bound_counts_as_the_longest() {
         let found = of([LONGEST_US * 3]).percentiles();
         assert_eq!(found.count, 1);
         assert!(near(found.max_ms, LONGEST_US as f64 / 1e3), "{found:?}");

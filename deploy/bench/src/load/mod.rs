@@ -3,14 +3,14 @@
 //! ```text
 //!  schedule ─▶ client ──POST /orders──▶ order-svc        saga.events ─▶ watch
 //!                 │ intended, accepted                                    │ ended
-//!                 └──────────────────▶ flight ◀───────────────────────────┘
+//!                 └────────────────▶ in_flight ◀──────────────────────────┘
 //!                                        ├─▶ tally: latencies, ends by kind, throughput by second
 //!                                        └─▶ trace: every end, for a soak
 //! ```
 
 mod answer;
 mod client;
-mod flight;
+mod in_flight;
 mod intake;
 mod latency;
 mod schedule;
@@ -18,13 +18,10 @@ mod tally;
 mod trace;
 mod watch;
 
-pub use client::{Client, Load};
-pub use flight::Flight;
-pub use intake::{Intake, Taken};
+pub use client::{Client, Offer};
+pub use in_flight::InFlight;
+pub use intake::{Intake, IntakeResult};
 pub use latency::{Latency, Percentiles};
-pub use schedule::Schedule;
-#[cfg(test)]
-pub use tally::Outcome;
-pub use tally::{NotAccepted, Orders, Second, Tally};
+pub use tally::{NotAccepted, Orders, Tally, count_second};
 pub use trace::{Stall, Trace};
-pub use watch::{Events, Watch};
+pub use watch::Watch;

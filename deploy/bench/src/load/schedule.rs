@@ -1,8 +1,8 @@
-//! When orders arrive in an open loop: at these times, however the system fares.
+//! The times at which orders arrive in an open loop, however slow the system is.
 
-use saga_e2e::chaos::random::Random;
+use saga_harness::random::Random;
 
-/// Arrivals of independent customers: a Poisson process, microseconds after its beginning.
+/// Arrivals of independent customers: a Poisson process, in microseconds after its beginning.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     random: Random,
@@ -10,7 +10,7 @@ pub struct Schedule {
     at_us: f64,
 }
 
-/// Steps of a number from 0 to 1: as many as a float holds exactly.
+/// The number of different values of a random number from 0 to 1: as many as a float represents exactly.
 const STEPS: u64 = 1 << 53;
 
 impl Schedule {
@@ -27,7 +27,7 @@ impl Iterator for Schedule {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
-        // From above 0 to 1, so that its logarithm is finite.
+        // The number is above 0 and at most 1, so its logarithm is finite.
         let uniform = (self.random.below(STEPS) + 1) as f64 / STEPS as f64;
         self.at_us -= self.mean_gap_us * uniform.ln();
         Some(self.at_us as u64)
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_never_go_back() {
+    fn arrivals_are_sorted() {
         assert!(arrivals(7).is_sorted());
     }
 
@@ -54,7 +54,7 @@ mod tests {
         let all = arrivals(7);
         let seconds = *all.last().expect("arrivals") as f64 / 1e6;
         let rate = all.len() as f64 / seconds;
-        // The deviation of 50,000 exponential gaps is half a percent.
+        // The standard deviation of the mean of 50,000 exponential gaps is half a percent.
         assert!((rate / RATE - 1.0).abs() < 0.02, "{rate}");
     }
 

@@ -1,4 +1,4 @@
-//! What one stage came to, counted as it goes.
+//! The figures of one stage, counted while it runs.
 
 use super::latency::Latency;
 use crate::scenario::Kind;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::{collections::BTreeMap, ops::Range};
 use uuid::Uuid;
 
-/// How a saga ended, or that it has stopped for a person.
+/// How a saga ended; `Parked` means that it waits for a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Completed,
@@ -24,61 +24,61 @@ pub struct Orders {
     pub ended_otherwise: u64,
 }
 
-/// One second of a stage, by when sagas ended in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Second {
-    pub ended: u64,
-    pub p50_ms: Option<f64>,
-    pub p99_ms: Option<f64>,
-}
-
 /// Answers of a stage other than 201.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NotAccepted {
-    /// 503: come again later.
+    /// Answered with 503: the client should try again later.
     pub pushed_back: u64,
-    /// Any other status: the load generator asked for something wrong, or the service broke.
+    /// Answered with any other status: the request was wrong, or the service failed.
     pub refused: u64,
-    /// The connection broke before an answer came: the order may have been accepted.
+    /// The connection broke before an answer arrived: the order may have been accepted.
     pub unknown: u64,
 }
 
-/// See the module. Times are microseconds of the run's clock.
+/// The counters and latencies of one stage. Times are microseconds of the run's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     began_us: u64,
-    /// Latencies are of orders that were meant for this time, throughput is of sagas that ended in it.
+    /// The measured time. Latencies are of orders that were intended for this time, throughput is of sagas that ended
+    /// in it.
     window: Range<u64>,
     pub sent: u64,
     pub not_accepted: NotAccepted,
     pub orders: BTreeMap<Kind, Orders>,
     pub ended_in_window: u64,
     pub accepted_in_window: u64,
-    /// From when an order was meant to be sent until its 201.
+    /// The time from an order's intended time until its 201.
     pub intended_to_accepted: Latency,
-    /// From its 201 until its saga's end was seen.
+    /// The time from an order's 201 until its saga's end was seen.
     pub accepted_to_ended: Latency,
     pub intended_to_ended: Latency,
-    /// From when an order was meant to be sent until it was: the load generator's own fault.
+    /// The time from an order's intended time until it was sent: a delay of the load generator, not of the system.
     pub sending: Latency,
-    pub seconds: Vec<Second>,
-    this_second: Latency,
-    /// Sagas that ended otherwise than they must, the first few.
+    /// The sagas that ended in each second.
+    pub seconds: Vec<u64>,
+    /// The first few sagas that ended otherwise than expected.
     pub wrong: Vec<(Uuid, Kind, Outcome)>,
 }
 
-/// Of a kind of trouble, so many are named; the rest is counted.
+/// How many mistakes of a kind are named; further ones are only counted.
 const NAMED_AT_MOST: usize = 5;
 const SECOND_US: u64 = 1_000_000;
 
-/// When an accepted order was meant to be sent, and when it was answered.
+/// An accepted order: its intended time, and when it was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     pub kind: Kind,
     pub intended_us: u64,
     pub answered_us: u64,
+}
+
+/// Counts one more event in a second of a list of counts.
+pub fn count_second(seconds: &mut Vec<u64>, second: usize) {
+    if seconds.len() <= second {
+        seconds.resize(second + 1, 0);
+    }
+    seconds[second] += 1;
 }
 
 impl Tally {
@@ -123,7 +123,7 @@ impl Tally {
                 self.wrong.push((id, order.kind, outcome));
             }
         }
-        // The end can be seen before the answer was read.
+        // The end may be seen before the answer was read.
         let lasted = ended_us.saturating_sub(order.answered_us);
         if self.window.contains(&order.intended_us) {
             self.accepted_to_ended.record(lasted);
@@ -133,31 +133,36 @@ impl Tally {
         if self.window.contains(&ended_us) {
             self.ended_in_window += 1;
         }
-        self.in_second(ended_us, lasted);
+        let second = ended_us.saturating_sub(self.began_us) / SECOND_US;
+        count_second(&mut self.seconds, second as usize);
     }
 
-    fn in_second(&mut self, ended_us: u64, lasted_us: u64) {
-        let second = (ended_us.saturating_sub(self.began_us) / SECOND_US) as usize;
-        while self.seconds.len() < second {
-            self.close_second();
-        }
-        self.this_second.record(lasted_us);
-    }
-
-    fn close_second(&mut self) {
-        self.seconds.push(Second {
-            ended: self.this_second.count(),
-            p50_ms: self.this_second.at(0.5),
-            p99_ms: self.this_second.at(0.99),
-        });
-        self.this_second.clear();
-    }
-
-    /// Accepted orders whose end has not been seen.
+    /// Returns the number of accepted orders whose end has not been seen.
     pub fn missing(&self) -> u64 {
         let missing =
             |orders: &Orders| orders.accepted - orders.ended_as_expected - orders.ended_otherwise;
         self.orders.values().map(missing).sum()
+    }
+
+    /// Returns the mistakes that the tally shows by itself, without the databases. Orders that were pushed back are
+    /// none: the system was busy.
+    pub fn mistakes(&self, drained: bool) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if !drained || self.missing() > 0 {
+            let missing = self.missing();
+            wrong.push(format!("{missing} accepted orders have not ended"));
+        }
+        if self.not_accepted.refused > 0 {
+            let refused = self.not_accepted.refused;
+            wrong.push(format!(
+                "{refused} orders were refused that should have been accepted"
+            ));
+        }
+        wrong.extend(self.wrong.iter().map(|(saga, kind, outcome)| {
+            let expected = kind.name();
+            format!("saga {saga} was to be {expected}, and is {outcome:?}")
+        }));
+        wrong
     }
 }
 
@@ -260,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn seconds_without_an_end_stand_in_the_timeline_too() {
+    fn the_timeline_includes_seconds_without_an_end() {
         let mut tally = tally();
         run(&mut tally, order(0, 1), Outcome::Completed, MS);
         run(
@@ -269,8 +274,42 @@ mod tests {
             Outcome::Completed,
             3 * SECOND_US + MS,
         );
-        let ended: Vec<u64> = tally.seconds.iter().map(|second| second.ended).collect();
-        // The last one is not over.
-        assert_eq!(ended, [1, 0, 0]);
+        assert_eq!(tally.seconds, [1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_tally_that_lost_something_is_broken() {
+        let check = |spoil: fn(&mut Tally), drained: bool, expected: Option<&str>| {
+            let mut tally = Tally::default();
+            spoil(&mut tally);
+            let found = tally.mistakes(drained);
+            match expected {
+                Some(text) => assert!(found.iter().any(|one| one.contains(text)), "{found:?}"),
+                None => assert!(found.is_empty(), "{found:?}"),
+            }
+        };
+        check(|_| (), true, None);
+        check(|_| (), false, Some("have not ended"));
+        check(
+            |tally| tally.orders.entry(Kind::Confirmed).or_default().accepted = 1,
+            true,
+            Some("1 accepted"),
+        );
+        check(
+            |tally| tally.not_accepted.refused = 2,
+            true,
+            Some("2 orders were refused"),
+        );
+        check(
+            |tally| {
+                tally
+                    .wrong
+                    .push((Uuid::nil(), Kind::Confirmed, Outcome::Compensated));
+            },
+            true,
+            Some("and is Compensated"),
+        );
+        // Orders are expected to be turned away under overload, because the system is busy.
+        check(|tally| tally.not_accepted.pushed_back = 9, true, None);
     }
 }

@@ -1,13 +1,13 @@
-//! Every end of a stage, kept: what a histogram forgets is when. From it come the figures of any part of the stage, and
-//! how long no saga ended although some were on their way.
+//! Every end of a stage with its time, which a histogram does not keep. The figures of any part of the stage are
+//! computed from it, and the times in which no saga ended although some were in flight.
 
 use super::latency::Latency;
 use std::ops::Range;
 
-/// A saga that ended. Microseconds of the run's clock.
+/// A saga that ended. Times are microseconds of the run's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passage {
-    /// When its order's 201 was read; its end, if that was seen before.
+    /// When the 201 of its order was read, or its end if that was seen first.
     pub accepted_us: u64,
     pub ended_us: u64,
 }
@@ -31,7 +31,7 @@ impl Stall {
     }
 }
 
-/// In the order of their ends.
+/// The ended sagas, in the order of their ends.
 #[derive(Clone, Debug, Default)]
 pub struct Trace(Vec<Passage>);
 
@@ -41,7 +41,7 @@ impl Trace {
         Self(passages)
     }
 
-    /// What ended in a part of the time.
+    /// Returns the sagas that ended in a part of the time.
     pub fn within(&self, time: &Range<u64>) -> &[Passage] {
         let at = |us: u64| self.0.partition_point(|passage| passage.ended_us < us);
         let (from, to) = (at(time.start), at(time.end));
@@ -56,14 +56,16 @@ impl Trace {
         latency
     }
 
-    /// Of what ended in a part of the time.
+    /// Returns the longest duration of the sagas that ended in a part of the time.
     pub fn longest_us(&self, time: &Range<u64>) -> Option<u64> {
         self.within(time).iter().map(Passage::lasted_us).max()
     }
 
-    /// Each as long as the time between two ends, less what no order was on its way of it. In their order.
+    /// Returns the stalls in their order. Each is the time between two ends, without the part in which no order was in
+    /// flight.
     pub fn stalls(&self) -> Vec<Stall> {
-        // Of those that end here or later, the first one that was accepted: from the end, since it is known only there.
+        // The earliest acceptance among the sagas that end at each position or later. Computed backwards, because it
+        // depends on the later ends.
         let mut first_us = u64::MAX;
         let mut waiting: Vec<u64> = Vec::with_capacity(self.0.len());
         for passage in self.0.iter().rev() {
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_lasts_from_one_end_to_the_next_while_somebody_waits() {
+    fn a_stall_lasts_from_one_end_to_the_next_while_a_saga_is_open() {
         check(&[(0, 10), (5, 50)], &[(10, 50)]);
         check(&[(0, 10), (5, 20), (6, 50)], &[(10, 20), (20, 50)]);
         check(&[], &[]);
@@ -113,19 +115,19 @@ mod tests {
 
     #[test]
     fn a_time_without_orders_is_no_stall() {
-        // The second order came only at 40.
+        // The second order was accepted only at 40.
         check(&[(0, 10), (40, 50)], &[(40, 50)]);
-        // Somebody who is overtaken waits all the time.
+        // A saga that is overtaken waits all the time.
         check(&[(0, 10), (40, 50), (5, 90)], &[(10, 50), (50, 90)]);
     }
 
     #[test]
-    fn what_ended_together_is_no_stall() {
+    fn simultaneous_ends_are_no_stall() {
         check(&[(0, 10), (1, 10), (2, 10)], &[]);
     }
 
     #[test]
-    fn a_part_of_the_time_holds_what_ended_in_it() {
+    fn a_time_range_includes_the_sagas_that_ended_in_it() {
         let trace = trace(&[(0, 30), (5, 10), (15, 20)]);
         assert_eq!(trace.within(&(10..30)).len(), 2);
         assert_eq!(trace.longest_us(&(10..30)), Some(5));

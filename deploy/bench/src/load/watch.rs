@@ -1,7 +1,7 @@
-//! Sees sagas end: one consumer, in no group, on `saga.events`.
+//! Watches for the ends of sagas: one consumer of `saga.events`, in no group.
 
 use super::{
-    flight::{Ended, Flight},
+    in_flight::{Ended, InFlight},
     tally::Outcome,
 };
 use crate::kafka;
@@ -13,52 +13,48 @@ use rdkafka::{
 };
 use saga_contracts::topic::SAGA_EVENTS;
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
 };
 use uuid::Uuid;
 
-/// How soon a stop is noticed while nothing happens.
+/// How soon a stop is noticed while no record arrives.
 const IDLE_POLL: Duration = Duration::from_millis(50);
-/// Ends that are told together, at most.
+/// The most ends that are recorded together.
 const TOGETHER_MAX: usize = 500;
-/// How often each type of event was seen, by `ce_type`.
-pub type Events = BTreeMap<String, u64>;
 
-/// See the module; stops when it is dropped.
+/// The consumer of `saga.events` on its own thread. The thread stops when this is dropped.
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    events: Arc<Mutex<Events>>,
+    completed: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// From the topic's end on. Blocks for a moment.
-    pub fn start(brokers: &str, flight: Arc<Flight>) -> Result<Self> {
+    /// Starts to read from the topic's end. Blocks for a moment.
+    pub fn start(brokers: &str, flight: Arc<InFlight>) -> Result<Self> {
         let consumer = following(brokers)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let events = Arc::new(Mutex::new(Events::new()));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&events));
+        let completed = Arc::new(AtomicU64::new(0));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&completed));
         let thread = std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || watch(&consumer, &flight, &stopped, &counted))
             .context("a thread for the watch")?;
         Ok(Self {
             stop,
-            events,
+            completed,
             thread: Some(thread),
         })
     }
 
-    /// Seen so far.
-    pub fn events(&self) -> Events {
-        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.clone()
+    /// Returns how many sagas were seen to complete so far.
+    pub fn completed(&self) -> u64 {
+        self.completed.load(Ordering::Relaxed)
     }
 }
 
@@ -66,13 +62,13 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic has been printed.
+            // The thread's panic has already been printed.
             drop(thread.join());
         }
     }
 }
 
-/// All partitions, from their ends on.
+/// Returns a consumer of all partitions, from their ends on.
 fn following(brokers: &str) -> Result<BaseConsumer> {
     let consumer = kafka::consumer(brokers)?;
     let mut ends = TopicPartitionList::new();
@@ -83,16 +79,15 @@ fn following(brokers: &str) -> Result<BaseConsumer> {
     Ok(consumer)
 }
 
-/// What arrived together is told together: one lock, one wake-up.
-fn watch(consumer: &BaseConsumer, flight: &Flight, stop: &AtomicBool, counted: &Mutex<Events>) {
-    let mut ended = Vec::with_capacity(TOGETHER_MAX);
-    let mut events = Events::new();
+/// Records the ends that arrived together in one call: one lock, one wake-up.
+fn watch(consumer: &BaseConsumer, flight: &InFlight, stop: &AtomicBool, completed: &AtomicU64) {
+    let mut ended: Vec<Ended> = Vec::with_capacity(TOGETHER_MAX);
     while !stop.load(Ordering::Relaxed) {
         let mut next = consumer.poll(IDLE_POLL);
         while let Some(message) = next {
-            // A broker that is away comes back, or the stage finds sagas missing.
+            // Errors are ignored: either the broker becomes available again, or the stage finds sagas missing.
             if let Ok(message) = message {
-                ended.extend(seen(&message, flight, &mut events));
+                ended.extend(seen(&message, flight));
             }
             if ended.len() >= TOGETHER_MAX {
                 break;
@@ -100,28 +95,18 @@ fn watch(consumer: &BaseConsumer, flight: &Flight, stop: &AtomicBool, counted: &
             next = consumer.poll(Duration::ZERO);
         }
         flight.ended(&ended);
+        let complete = ended.iter().filter(|one| one.outcome == Outcome::Completed);
+        completed.fetch_add(complete.count() as u64, Ordering::Relaxed);
         ended.clear();
-        let mut all = counted.lock().unwrap_or_else(PoisonError::into_inner);
-        for (kind, count) in &mut events {
-            match all.get_mut(kind) {
-                Some(sum) => *sum += *count,
-                None => drop(all.insert(kind.clone(), *count)),
-            }
-            *count = 0;
-        }
     }
 }
 
-fn seen(message: &BorrowedMessage<'_>, flight: &Flight, events: &mut Events) -> Option<Ended> {
+fn seen(message: &BorrowedMessage<'_>, flight: &InFlight) -> Option<Ended> {
     let headers = message.headers()?;
     let kind = headers
         .iter()
         .find(|header| header.key == "ce_type")
         .and_then(|header| std::str::from_utf8(header.value?).ok())?;
-    match events.get_mut(kind) {
-        Some(count) => *count += 1,
-        None => drop(events.insert(kind.to_owned(), 1)),
-    }
     let outcome = outcome(kind)?;
     let saga = Uuid::try_parse_ascii(message.key()?).ok()?;
     Some(Ended {

@@ -1,12 +1,12 @@
-//! What Kafka has stored, by the size of its files.
+//! Measures how much Kafka has stored, by the size of its files.
 
 use anyhow::{Context, Result};
 use std::{fs, path::Path};
 
-/// Of files that hold records; the others are indexes, made large ahead of their use.
+/// The suffix of files that hold records. Other files are indexes, which are preallocated.
 const LOG_SUFFIX: &str = ".log";
 
-/// Bytes of records in a broker's data directory, the internal topics' included.
+/// Returns the bytes of records in a broker's data directory, including internal topics.
 pub fn log_bytes(data_dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for partition in fs::read_dir(data_dir).with_context(|| data_dir.display().to_string())? {
@@ -14,7 +14,7 @@ pub fn log_bytes(data_dir: &Path) -> Result<u64> {
         if !partition.file_type()?.is_dir() {
             continue;
         }
-        // A segment may be removed while it is looked at.
+        // A segment may be removed while its size is read.
         for file in fs::read_dir(partition.path())
             .into_iter()
             .flatten()

@@ -1,4 +1,4 @@
-//! What a stage costs: counters before and after, and the most that was seen in between.
+//! Measures what a stage costs: counters before and after, and the most memory that was seen in between.
 
 mod kafka;
 mod machine;
@@ -8,5 +8,7 @@ mod proc;
 
 pub use machine::Machine;
 pub use postgres::describe as describe_postgres;
-pub use probe::{Cost, KAFKA, LOAD_GENERATOR, Memory, POSTGRES, Probe, Process, Snapshot};
+#[cfg(test)]
+pub use probe::Process;
+pub use probe::{Cost, KAFKA, LOAD_GENERATOR, Memory, POSTGRES, Probe, Snapshot};
 pub use proc::{Watched, descriptors};

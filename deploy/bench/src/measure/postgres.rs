@@ -1,40 +1,36 @@
-//! What Postgres tells of itself: write-ahead log, commits, size.
+//! Postgres's own counters: write-ahead log, commits, size.
 
 use anyhow::{Context, Result};
 use sqlx::{Connection, PgConnection};
 
-/// Counters since the server was started; differences are what counts.
+/// Counters since the server was started. Only their differences are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PostgresCounters {
     pub wal_bytes: i64,
-    /// Of the services' databases. Backends tell them once a second, so a stage's are exact to that.
+    /// Commits in the services' databases. Backends report them once a second, so a stage's count is exact to a second.
     pub commits: i64,
     pub database_bytes: i64,
     pub deadlocks: i64,
 }
 
+saga_postgres::from_row!(PostgresCounters: wal_bytes, commits, database_bytes, deadlocks);
+
 pub async fn counters(
     connection: &mut PgConnection,
     databases: &[String],
 ) -> Result<PostgresCounters> {
-    let (wal_bytes, commits, database_bytes, deadlocks) = sqlx::query_as(
-        "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, SUM(xact_commit)::bigint,
-                SUM(pg_database_size(datid))::bigint, SUM(deadlocks)::bigint
+    sqlx::query_as(
+        "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint AS wal_bytes, SUM(xact_commit)::bigint AS commits,
+                SUM(pg_database_size(datid))::bigint AS database_bytes, SUM(deadlocks)::bigint AS deadlocks
          FROM pg_stat_database WHERE datname = ANY($1)",
     )
     .bind(databases)
     .fetch_one(connection)
     .await
-    .context("reading Postgres's counters")?;
-    Ok(PostgresCounters {
-        wal_bytes,
-        commits,
-        database_bytes,
-        deadlocks,
-    })
+    .context("reading Postgres's counters")
 }
 
-/// The version, and the settings that decide how fast and how safe it is.
+/// Returns the version of Postgres, and the settings that decide how fast and how safe it is.
 pub async fn describe(url: &str) -> Result<(String, Vec<(String, String)>)> {
     let mut connection = PgConnection::connect(url).await?;
     let version: String = sqlx::query_scalar("SHOW server_version")

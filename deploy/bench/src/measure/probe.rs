@@ -1,4 +1,4 @@
-//! All counters at one moment, and what lies between two moments.
+//! All counters at one moment, and the differences between two moments.
 
 use super::{
     kafka,
@@ -14,12 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is looked at.
+/// Reads the counters of the watched processes, of Postgres and of Kafka.
 pub struct Probe {
     pub watched: Vec<Watched>,
-    pub databases: Vec<String>,
-    /// Of a private Kafka.
-    pub kafka_data: Option<PathBuf>,
+    databases: Vec<String>,
+    /// The data directory of a private Kafka.
+    kafka_data: Option<PathBuf>,
     connection: PgConnection,
 }
 
@@ -30,12 +30,17 @@ pub struct Snapshot {
     machine: MachineTime,
     postgres: PostgresCounters,
     kafka_bytes: Option<u64>,
-    is_whole: bool,
 }
 
-/// Of what no run is without.
+/// The names of the two processes without which the system's CPU time is unknown.
 pub const POSTGRES: &str = "Postgres";
 pub const KAFKA: &str = "Kafka";
+
+impl Snapshot {
+    pub fn database_bytes(&self) -> i64 {
+        self.postgres.database_bytes
+    }
+}
 
 impl Probe {
     pub async fn new(
@@ -65,9 +70,6 @@ impl Probe {
         let usage = proc::usage(&self.watched);
         Ok(Snapshot {
             at: Instant::now(),
-            is_whole: [POSTGRES, KAFKA]
-                .iter()
-                .all(|name| usage.contains_key(*name)),
             usage,
             machine: proc::machine_time()?,
             postgres,
@@ -86,7 +88,7 @@ impl Probe {
     }
 }
 
-/// The most that each process was seen to hold.
+/// The most memory that each process was seen to use.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(BTreeMap<String, u64>);
 
@@ -99,7 +101,7 @@ impl Memory {
     }
 }
 
-/// One process, or Postgres with all of its own.
+/// The usage of one process; for Postgres, of all its processes together.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
@@ -108,21 +110,21 @@ pub struct Process {
     pub resident_max_mib: f64,
 }
 
-/// What the sagas of a time have cost. What cannot be known of a server that is not ours is left out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The cost of the sagas that ended in a time. Figures that cannot be known of a server that is not ours are left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cost {
     pub seconds: f64,
     pub sagas: u64,
-    /// By name; the load generator is one of them.
+    /// Usage by name of process, including the load generator.
     pub processes: BTreeMap<String, Process>,
-    /// All processes but the load generator; left out if one of the servers is not ours.
+    /// The CPU time of all processes but the load generator; left out if one of the servers is not ours.
     pub system_cpu_us_a_saga: Option<f64>,
-    /// Cores that were at work, of whoever.
+    /// Busy cores of the whole machine, whichever process used them.
     pub busy_cores: f64,
-    /// Of these, what none of ours accounts for: above a few hundredths, somebody else was at work.
+    /// Busy cores that no process of ours accounts for. Above a few hundredths, another process was at work.
     pub others_cores: f64,
-    /// Cores that another guest of the same host had instead of us.
+    /// Cores that the hypervisor gave to other guests of the same host.
     pub stolen_cores: f64,
     pub wal_bytes_a_saga: f64,
     pub commits_a_saga: f64,
@@ -131,10 +133,15 @@ pub struct Cost {
     pub deadlocks: i64,
 }
 
-/// Of the bench itself.
+/// The name of the bench's own process.
 pub const LOAD_GENERATOR: &str = "load generator";
 
 impl Cost {
+    /// Returns the cores that neither the system nor the load generator used.
+    pub fn other_cores(&self) -> f64 {
+        self.others_cores + self.stolen_cores
+    }
+
     pub fn between(before: &Snapshot, after: &Snapshot, memory: &Memory, sagas: u64) -> Self {
         let seconds = (after.at - before.at)
             .max(Duration::from_micros(1))
@@ -164,6 +171,9 @@ impl Cost {
             let picked = processes.iter().filter(|(name, _)| pick(name));
             picked.map(|(_, process)| process.cpu_seconds).sum()
         };
+        let is_whole = [POSTGRES, KAFKA]
+            .iter()
+            .all(|name| after.usage.contains_key(*name));
         let busy = after.machine.busy - before.machine.busy;
         let postgres = (&after.postgres, &before.postgres);
         let grown =
@@ -172,8 +182,7 @@ impl Cost {
         Self {
             seconds,
             sagas,
-            system_cpu_us_a_saga: after
-                .is_whole
+            system_cpu_us_a_saga: is_whole
                 .then(|| a_saga(cpu_of(|name| name != LOAD_GENERATOR) * 1e6)),
             busy_cores: busy / seconds,
             others_cores: (busy - cpu_of(|_| true)).max(0.0) / seconds,
@@ -209,7 +218,6 @@ mod tests {
                 ..PostgresCounters::default()
             },
             kafka_bytes: None,
-            is_whole: true,
         }
     }
 
@@ -217,19 +225,19 @@ mod tests {
         let began = Instant::now();
         let before = snapshot(
             began,
-            &[("kafka", 5.0), (LOAD_GENERATOR, 1.0)],
+            &[(KAFKA, 5.0), (POSTGRES, 0.0), (LOAD_GENERATOR, 1.0)],
             100.0,
             1_000,
         );
         let later = began + Duration::from_secs(10);
         let after = snapshot(
             later,
-            &[("kafka", 8.0), (LOAD_GENERATOR, 2.0)],
+            &[(KAFKA, 8.0), (POSTGRES, 0.0), (LOAD_GENERATOR, 2.0)],
             109.0,
             5_000,
         );
         let mut memory = Memory::default();
-        memory.rise_to(Memory([("kafka".to_owned(), 3 << 20)].into()));
+        memory.rise_to(Memory([(KAFKA.to_owned(), 3 << 20)].into()));
         Cost::between(&before, &after, &memory, sagas)
     }
 
@@ -244,17 +252,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_was_somebody_elses() {
+    fn processor_time_of_other_processes_is_the_remainder() {
         let cost = cost(1_000);
         assert!((cost.busy_cores - 0.9).abs() < 1e-9);
-        // Nine seconds of work, four of them ours.
+        // Nine seconds of work, four of them by our processes.
         assert!((cost.others_cores - 0.5).abs() < 1e-9);
     }
 
     #[test]
     fn the_most_memory_is_kept_whether_it_was_seen_in_between_or_at_the_end() {
         let cost = cost(1);
-        assert!((cost.processes["kafka"].resident_max_mib - 3.0).abs() < 1e-9);
+        assert!((cost.processes[KAFKA].resident_max_mib - 3.0).abs() < 1e-9);
         assert!((cost.processes[LOAD_GENERATOR].resident_max_mib - 1.0).abs() < 1e-9);
     }
 

@@ -1,201 +1,135 @@
-//! What the kernel tells of processes: CPU and memory, from `/proc`.
+//! The CPU time and memory of processes and of the machine, from `/proc`.
 
 use anyhow::{Context, Result};
-use std::{collections::BTreeMap, fs};
+use procfs::{
+    CurrentSI, KernelStats,
+    process::{Process, all_processes},
+    ticks_per_second,
+};
+use std::collections::BTreeMap;
 
-/// The kernel's unit of CPU time: a hundredth of a second on every Linux that this runs on (`USER_HZ`).
-const TICKS_PER_SECOND: f64 = 100.0;
 const KIB: u64 = 1_024;
 
-/// Of `/proc/PID/stat`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
-    pub parent: u32,
-    /// User and system time of its own, in ticks.
-    pub own_ticks: u64,
-    /// Of its children that have ended and were waited for.
-    pub ended_children_ticks: u64,
-}
-
-impl Stat {
-    fn parse(text: &str) -> Option<Self> {
-        // The name stands in parentheses and may hold any character, parentheses and spaces too.
-        let (_, rest) = text.rsplit_once(')')?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // The first one here is the third of the file; see proc(5).
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        Some(Self {
-            parent: u32::try_from(number(4)?).ok()?,
-            own_ticks: number(14)? + number(15)?,
-            ended_children_ticks: number(16)? + number(17)?,
-        })
-    }
-
-    fn of(pid: u32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-    }
-}
-
-/// Of `/proc/PID/status`, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    pub resident: u64,
-    /// What no other process shares.
-    pub anonymous: u64,
-    /// Shared memory that it has touched.
-    pub shared: u64,
-}
-
-impl Memory {
-    fn parse(text: &str) -> Self {
-        let kib = |name: &str| {
-            let value = text
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let number =
-                value.and_then(|value| value.split_ascii_whitespace().next()?.parse().ok());
-            KIB * number.unwrap_or(0)
-        };
-        Self {
-            resident: kib("VmRSS"),
-            anonymous: kib("RssAnon"),
-            shared: kib("RssShmem"),
-        }
-    }
-
-    fn of(pid: u32) -> Option<Self> {
-        Some(Self::parse(
-            &fs::read_to_string(format!("/proc/{pid}/status")).ok()?,
-        ))
-    }
-}
-
-/// A process that is watched, or one with all its children.
+/// A watched process, alone or with all its children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
     pub name: String,
     pub pid: u32,
-    /// Postgres is a process a connection.
+    /// `true` for Postgres, which has a process for each connection.
     pub with_children: bool,
 }
 
-/// CPU seconds since it was started, and memory now.
+/// CPU seconds since the process was started, and its memory now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     pub cpu_seconds: f64,
     pub resident_bytes: u64,
 }
 
-/// By name. A process that has ended is missing.
+/// The figures of a single process. Ticks are the kernel's unit of CPU time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Single {
+    /// The process's own user and system time.
+    own_ticks: u64,
+    /// The time of its children that have ended and were waited for.
+    ended_children_ticks: u64,
+    resident: u64,
+    /// Memory that no other process shares.
+    anonymous: u64,
+    /// Shared memory that the process has touched.
+    shared: u64,
+}
+
+impl Single {
+    fn of(process: &Process) -> Option<Self> {
+        let (stat, status) = (process.stat().ok()?, process.status().ok()?);
+        let bytes = |kib: Option<u64>| KIB * kib.unwrap_or(0);
+        Some(Self {
+            own_ticks: stat.utime + stat.stime,
+            ended_children_ticks: (stat.cutime + stat.cstime).unsigned_abs(),
+            resident: bytes(status.vmrss),
+            anonymous: bytes(status.rssanon),
+            shared: bytes(status.rssshmem),
+        })
+    }
+}
+
+/// Returns the usage of each process by name. A process that has ended is missing.
 pub fn usage(all: &[Watched]) -> BTreeMap<String, Usage> {
-    let processes = if all.iter().any(|watched| watched.with_children) {
-        parents()
-    } else {
-        Vec::new()
-    };
-    let of = |watched: &Watched| {
-        let stat = Stat::of(watched.pid)?;
-        let memory = Memory::of(watched.pid)?;
-        let usage = if watched.with_children {
-            let children = processes
-                .iter()
-                .filter(|(_, stat)| stat.parent == watched.pid);
-            let children: Vec<(Stat, Memory)> = children
-                .map(|(pid, stat)| (*stat, Memory::of(*pid).unwrap_or_default()))
-                .collect();
-            family((stat, memory), &children)
-        } else {
-            Usage {
-                cpu_seconds: seconds(stat.own_ticks),
-                resident_bytes: memory.resident,
-            }
+    each(all, |process, children| {
+        let single = Single::of(process)?;
+        let Some(children) = children else {
+            return Some(Usage {
+                cpu_seconds: seconds(single.own_ticks),
+                resident_bytes: single.resident,
+            });
         };
-        Some((watched.name.clone(), usage))
-    };
-    all.iter().filter_map(of).collect()
+        let children: Vec<Single> = children.iter().filter_map(Single::of).collect();
+        Some(family(single, &children))
+    })
 }
 
-/// Open file descriptors by name, a family's together. A process that has ended is missing.
+/// Returns the number of open file descriptors by name; children are added to their parent. A process that has ended is
+/// missing.
 pub fn descriptors(all: &[Watched]) -> BTreeMap<String, u64> {
-    let processes = if all.iter().any(|watched| watched.with_children) {
-        parents()
-    } else {
-        Vec::new()
-    };
+    each(all, |process, children| {
+        let children = children.into_iter().flatten();
+        let theirs = children.filter_map(|child| child.fd_count().ok());
+        Some((process.fd_count().ok()? + theirs.sum::<usize>()) as u64)
+    })
+}
+
+/// Computes something of each watched process, and of its children if it is watched with them.
+fn each<T>(
+    all: &[Watched],
+    of: impl Fn(&Process, Option<Vec<Process>>) -> Option<T>,
+) -> BTreeMap<String, T> {
     let of = |watched: &Watched| {
-        let own = open_files(watched.pid)?;
-        let children = processes
-            .iter()
-            .filter(|(_, stat)| watched.with_children && stat.parent == watched.pid);
-        let theirs: u64 = children.filter_map(|(pid, _)| open_files(*pid)).sum();
-        Some((watched.name.clone(), own + theirs))
+        let process = Process::new(watched.pid.cast_signed()).ok()?;
+        let children = watched.with_children.then(|| children(&process));
+        Some((watched.name.clone(), of(&process, children)?))
     };
     all.iter().filter_map(of).collect()
 }
 
-fn open_files(pid: u32) -> Option<u64> {
-    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    Some(files.count() as u64)
+fn children(parent: &Process) -> Vec<Process> {
+    let all = all_processes().into_iter().flatten().flatten();
+    let is_child = |process: &Process| process.stat().is_ok_and(|stat| stat.ppid == parent.pid());
+    all.filter(is_child).collect()
 }
 
-/// A child's time is its own while it lives, and its parent's when it has ended. Shared memory is counted once: as much as
-/// the one that has touched most of it.
-fn family(parent: (Stat, Memory), children: &[(Stat, Memory)]) -> Usage {
+/// Adds up a process and its children. A child's time counts as its own while it lives, and as its parent's after it
+/// has ended. Shared memory is counted once: the amount of the process that has touched the most.
+fn family(parent: Single, children: &[Single]) -> Usage {
     let everyone = || children.iter().chain([&parent]);
-    let ticks: u64 = everyone()
-        .map(|(stat, _)| stat.own_ticks + stat.ended_children_ticks)
-        .sum();
-    let anonymous: u64 = everyone().map(|(_, memory)| memory.anonymous).sum();
-    let shared = everyone().map(|(_, memory)| memory.shared).max();
+    let ticks = everyone().map(|single| single.own_ticks + single.ended_children_ticks);
+    let anonymous = everyone().map(|single| single.anonymous);
+    let shared = everyone().map(|single| single.shared).max();
     Usage {
-        cpu_seconds: seconds(ticks),
-        resident_bytes: anonymous + shared.unwrap_or(0),
+        cpu_seconds: seconds(ticks.sum()),
+        resident_bytes: anonymous.sum::<u64>() + shared.unwrap_or(0),
     }
 }
 
 fn seconds(ticks: u64) -> f64 {
-    ticks as f64 / TICKS_PER_SECOND
+    ticks as f64 / ticks_per_second() as f64
 }
 
-/// Every process.
-fn parents() -> Vec<(u32, Stat)> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, Stat::of(pid)?)))
-        .collect()
-}
-
-/// CPU seconds of the whole machine since it was started.
+/// CPU seconds of the whole machine since it was booted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MachineTime {
-    /// By anybody, in user and system mode and for interrupts.
+    /// Time of all processes in user and system mode, and of interrupts.
     pub busy: f64,
-    /// Taken by other guests of the same host.
+    /// Time taken by other guests of the same host.
     pub stolen: f64,
 }
 
 pub fn machine_time() -> Result<MachineTime> {
-    let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
-    parse_machine(&text).context("/proc/stat cannot be read")
-}
-
-/// `cpu  user nice system idle iowait irq softirq steal …`
-fn parse_machine(text: &str) -> Option<MachineTime> {
-    let fields = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let ticks: Vec<u64> = fields
-        .split_ascii_whitespace()
-        .map_while(|field| field.parse().ok())
-        .collect();
-    let &[user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks.as_slice() else {
-        return None;
-    };
-    Some(MachineTime {
-        busy: seconds(user + nice + system + irq + softirq),
-        stolen: seconds(steal),
+    let all = KernelStats::current().context("/proc/stat")?.total;
+    let interrupts = all.irq.unwrap_or(0) + all.softirq.unwrap_or(0);
+    Ok(MachineTime {
+        busy: seconds(all.user + all.nice + all.system + interrupts),
+        stolen: seconds(all.steal.unwrap_or(0)),
     })
 }
 
@@ -203,93 +137,47 @@ fn parse_machine(text: &str) -> Option<MachineTime> {
 mod tests {
     use super::*;
 
-    fn stat(own_ticks: u64, ended_children_ticks: u64) -> Stat {
-        Stat {
-            parent: 1,
-            own_ticks,
-            ended_children_ticks,
-        }
-    }
-
-    #[test]
-    fn stat_is_read_whatever_the_process_is_called() {
-        let check = |name: &str| {
-            let text = format!(
-                "812 ({name}) S 1 812 812 0 -1 4194560 100 0 0 0 150 50 7 3 20 0 9 0 4711 1 2 3"
-            );
-            assert_eq!(Stat::parse(&text), Some(stat(200, 10)), "{name}");
-        };
-        check("java");
-        check("a b) c (d");
-        check("");
-        assert_eq!(Stat::parse("812 (java) S"), None);
-    }
-
-    #[test]
-    fn memory_is_read_by_name() {
-        let text = "Name:\tjava\nVmHWM:\t  900 kB\nVmRSS:\t  400 kB\nRssAnon:\t 300 kB\nRssFile:\t 20 kB\n\
-                    RssShmem:\t  80 kB\n";
-        let expected = Memory {
-            resident: 400 * KIB,
-            anonymous: 300 * KIB,
-            shared: 80 * KIB,
-        };
-        assert_eq!(Memory::parse(text), expected);
-        // A thread of the kernel has none.
-        assert_eq!(Memory::parse("Name:\tkthreadd\n"), Memory::default());
-    }
-
     #[test]
     fn a_family_counts_ended_children_and_shared_memory_once() {
-        let memory = |anonymous, shared| Memory {
+        let single = |own_ticks, ended_children_ticks, anonymous, shared| Single {
+            own_ticks,
+            ended_children_ticks,
             resident: anonymous + shared,
             anonymous,
             shared,
         };
-        let parent = (stat(100, 500), memory(10, 70));
-        let children = [(stat(300, 0), memory(20, 90)), (stat(100, 0), memory(5, 0))];
+        let children = [single(300, 0, 20, 90), single(100, 0, 5, 0)];
         let expected = Usage {
-            cpu_seconds: 10.0,
+            cpu_seconds: 1_000.0 / ticks_per_second() as f64,
             resident_bytes: 10 + 20 + 5 + 90,
         };
-        assert_eq!(family(parent, &children), expected);
+        assert_eq!(family(single(100, 500, 10, 70), &children), expected);
+    }
+
+    fn own(with_children: bool) -> Watched {
+        Watched {
+            name: "self".to_owned(),
+            pid: std::process::id(),
+            with_children,
+        }
     }
 
     #[test]
     fn own_time_is_seen() {
-        let own = Watched {
-            name: "self".to_owned(),
-            pid: std::process::id(),
-            with_children: true,
-        };
-        assert!(usage(&[own])["self"].resident_bytes > 0);
+        assert!(usage(&[own(true)])["self"].resident_bytes > 0);
+        assert!(usage(&[own(false)])["self"].resident_bytes > 0);
         assert!(machine_time().expect("a machine").busy > 0.0);
     }
 
     #[test]
     fn own_descriptors_are_seen() {
-        let own = || Watched {
-            name: "self".to_owned(),
-            pid: std::process::id(),
-            with_children: false,
-        };
-        let before = descriptors(&[own()])["self"];
-        let held: Vec<fs::File> = (0..50)
-            .map(|_| fs::File::open("/proc/self/stat").expect("a file"))
+        let before = descriptors(&[own(false)])["self"];
+        let held: Vec<std::fs::File> = (0..50)
+            .map(|_| std::fs::File::open("/proc/self/stat").expect("a file"))
             .collect();
-        // Other tests of this process open and close files meanwhile.
-        assert!(descriptors(&[own()])["self"] >= before + 40, "{before}");
+        // Other tests of this process open and close files at the same time.
+        let after = descriptors(&[own(false)])["self"];
+        assert!(after >= before + 40, "{before}");
         drop(held);
-    }
-
-    #[test]
-    fn machine_time_leaves_out_idling_and_waiting() {
-        let text = "cpu  100 20 30 900000 800000 4 6 50 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
-        let expected = MachineTime {
-            busy: 1.6,
-            stolen: 0.5,
-        };
-        assert_eq!(parse_machine(text), Some(expected));
-        assert_eq!(parse_machine("intr 1 2 3\n"), None);
     }
 }

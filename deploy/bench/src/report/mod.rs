@@ -1,148 +1,160 @@
-//! What a run came to: for programs (JSON), for people (a table), and for the eye (plots).
+//! The report of a study: sections of text and tables, the stages, and charts. The same report is rendered for programs
+//! (JSON), for a file (Markdown) and for a terminal.
 
-pub mod chart;
-pub mod plot;
+mod chart;
+mod stages;
 pub mod table;
 
-use crate::{
-    floor::Floor,
-    load::{Latency, NotAccepted, Orders, Percentiles, Second},
-    measure::{Cost, Machine},
-    scenario::{Kind, Scenario},
-    stage::{Offer, Stage},
-};
+pub use chart::{Axes, Chart, Line};
+pub use stages::{busiest, costs, latency_chart, memory, throughput_chart};
+pub(crate) use table::row;
+pub use table::{Cell, Row, Style, Table, heads};
+
+use crate::{bench::Bench, measure::Machine, stage::Stage, system::Servers, workload::Workload};
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::{collections::BTreeMap, fs, path::Path};
+use serde_json::{Map, Value};
+use std::{fmt::Write, fs, path::Path};
 
-/// What a measurement found.
-pub trait Findings {
-    /// As files, plots among them.
-    fn write(&self, directory: &Path) -> Result<()>;
-
-    /// For people.
-    fn table(&self) -> String;
-
-    /// Empty if all results are right.
-    fn mistakes(&self) -> &[String];
-}
-
-/// One of a report's files.
-pub fn put(directory: &Path, name: &str, text: &str) -> Result<()> {
-    fs::write(directory.join(name), text).with_context(|| format!("writing {name}"))
-}
-
-/// Everything that was measured.
+/// The results of a study.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    pub machine: Machine,
-    pub servers: Servers,
-    pub scenarios: Vec<ScenarioReport>,
-    /// Empty if all results are right.
+    /// The name of the files without their ending.
+    #[serde(skip)]
+    name: &'static str,
+    machine: Machine,
+    servers: Servers,
+    sections: Vec<Section>,
+    /// Further figures, for programs only.
+    figures: Map<String, Value>,
+    stages: Vec<Stage>,
+    /// The mistakes that were found. Empty if all results are right.
     pub mistakes: Vec<String>,
+    /// Charts by the names of their files.
+    #[serde(skip)]
+    charts: Vec<(String, Chart)>,
 }
 
 #[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Servers {
-    pub postgres: String,
-    pub postgres_settings: BTreeMap<String, String>,
-    pub kafka: String,
-    pub partitions: i32,
+struct Section {
+    text: String,
+    table: Option<Table>,
 }
 
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ScenarioReport {
-    pub scenario: Scenario,
-    /// Complete sagas a second, with so many orders in flight that more of them gain nothing.
-    pub saturation_a_second: f64,
-    pub floor: Option<Floor>,
-    pub stages: Vec<StageReport>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StageReport {
-    pub name: String,
-    /// Open loop: orders a second that were offered.
-    pub offered_a_second: Option<f64>,
-    /// Closed loop: orders on their way at any time.
-    pub in_flight: Option<u64>,
-    pub seconds: f64,
-    pub sagas_a_second: f64,
-    pub accepted_a_second: f64,
-    pub sent: u64,
-    pub not_accepted: NotAccepted,
-    pub orders: BTreeMap<Kind, Orders>,
-    pub accepted_to_ended: Percentiles,
-    pub intended_to_ended: Percentiles,
-    pub intended_to_accepted: Percentiles,
-    /// How late the load generator itself was: if this is not small, it was short of CPU.
-    pub sending: Percentiles,
-    /// Quantile and milliseconds, accepted to ended.
-    pub curve: Vec<(f64, f64)>,
-    pub timeline: Vec<Second>,
-    pub cost: Cost,
-    pub drained_ms: Option<u64>,
-    pub events: BTreeMap<String, u64>,
-}
-
-impl StageReport {
-    pub fn new(stage: &Stage) -> Self {
-        let tally = &stage.tally;
-        let percentiles = Latency::percentiles;
-        let seconds = stage.plan.measured.as_secs_f64();
-        let (offered_a_second, in_flight) = match stage.plan.offer {
-            Offer::Rate { per_second } => (Some(per_second), None),
-            Offer::InFlight(count) => (None, Some(count)),
-        };
+impl Report {
+    pub fn new(name: &'static str, bench: &Bench<'_>) -> Self {
         Self {
-            name: stage.plan.name.clone(),
-            offered_a_second,
-            in_flight,
-            seconds,
-            sagas_a_second: stage.sagas_a_second(),
-            accepted_a_second: tally.accepted_in_window as f64 / seconds,
-            sent: tally.sent,
-            not_accepted: tally.not_accepted,
-            orders: tally.orders.clone(),
-            accepted_to_ended: percentiles(&tally.accepted_to_ended),
-            intended_to_ended: percentiles(&tally.intended_to_ended),
-            intended_to_accepted: percentiles(&tally.intended_to_accepted),
-            sending: percentiles(&tally.sending),
-            curve: tally.accepted_to_ended.curve(),
-            timeline: tally.seconds.clone(),
-            cost: stage.cost.clone(),
-            drained_ms: stage.drained.map(|drained| drained.as_millis() as u64),
-            events: stage.events.clone(),
+            name,
+            machine: bench.machine.clone(),
+            servers: bench.servers.clone(),
+            sections: Vec::new(),
+            figures: Map::new(),
+            stages: Vec::new(),
+            mistakes: Vec::new(),
+            charts: Vec::new(),
         }
     }
-}
 
-impl Findings for Report {
-    /// `bench.json`, `bench.md` and the plots.
-    fn write(&self, directory: &Path) -> Result<()> {
-        let put = |name: &str, text: String| put(directory, name, &text);
-        put("bench.json", serde_json::to_string_pretty(self)?)?;
-        put("bench.md", table::markdown(self))?;
-        for scenario in &self.scenarios {
-            let name = scenario.scenario.name();
-            put(&format!("{name}-latency.svg"), plot::latency(scenario)?)?;
-            put(
-                &format!("{name}-throughput.svg"),
-                plot::throughput(scenario)?,
-            )?;
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// Adds the stages and the mistakes of a workload.
+    pub fn add(&mut self, workload: Workload) {
+        self.stages.extend(workload.stages);
+        self.mistakes.extend(workload.mistakes);
+    }
+
+    pub fn text(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        self.sections.push(Section { text, table: None });
+    }
+
+    pub fn table(&mut self, text: impl Into<String>, heads: Vec<String>, rows: Vec<Row>) {
+        self.sections.push(Section {
+            text: text.into(),
+            table: Some(Table { heads, rows }),
+        });
+    }
+
+    /// Adds a figure for programs only.
+    pub fn figure(&mut self, name: &str, value: impl Into<Value>) {
+        self.figures.insert(name.to_owned(), value.into());
+    }
+
+    pub fn chart(&mut self, file: impl Into<String>, chart: Chart) {
+        self.charts.push((file.into(), chart));
+    }
+
+    /// Writes the report as JSON and Markdown, and the charts.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let put = |name: &str, ending: &str, text: String| {
+            let path = directory.join(format!("{name}.{ending}"));
+            fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+        };
+        put(self.name, "json", serde_json::to_string_pretty(self)?)?;
+        put(self.name, "md", self.render(Style::Markdown))?;
+        for (name, chart) in &self.charts {
+            put(name, "svg", chart.draw()?)?;
         }
         Ok(())
     }
 
-    fn table(&self) -> String {
-        table::markdown(self)
+    /// Renders the report for people: what was measured on, the stages, the sections, and whether all results are right.
+    pub fn render(&self, style: Style) -> String {
+        let mut text = self.subject();
+        let stages = Section {
+            text: STAGES.to_owned(),
+            table: Some(stages::table(&self.stages)),
+        };
+        for section in [&stages].into_iter().chain(&self.sections) {
+            text.push('\n');
+            text.push_str(&section.text);
+            text.push('\n');
+            if let Some(table) = &section.table {
+                text.push('\n');
+                text.push_str(&table.render(style));
+            }
+        }
+        if self.mistakes.is_empty() {
+            text.push_str("\nEvery accepted order ended as it must, and all sums add up.\n");
+        } else {
+            text.push_str("\nBROKEN:\n\n");
+        }
+        for mistake in &self.mistakes {
+            writeln!(text, "- {mistake}").expect("a String takes any text");
+        }
+        text
     }
 
-    fn mistakes(&self) -> &[String] {
-        &self.mistakes
+    /// Describes the machine and the servers that were measured on.
+    fn subject(&self) -> String {
+        let (machine, servers) = (&self.machine, &self.servers);
+        let settings: Vec<String> = servers
+            .postgres_settings
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        format!(
+            "{}, commit {}, {}, {} cores, {} MiB, Linux {}, {} (8 KiB written and flushed in {} µs), PostgreSQL {}, \
+             Kafka {} with {} partitions a topic, {}.\n\nPostgres: {}.\n",
+            machine.date,
+            machine.commit,
+            machine.cpu,
+            machine.cores,
+            machine.memory_mib,
+            machine.kernel,
+            machine.filesystem,
+            machine.flush_us,
+            servers.postgres,
+            servers.kafka,
+            servers.partitions,
+            machine.rustc,
+            settings.join(", ")
+        )
     }
 }
+
+const STAGES: &str = "Latency is from the 201 until the saga's end was seen; the answer's is from when the order was meant \
+     to be sent; late is by how much the load generator sent it later than that.";

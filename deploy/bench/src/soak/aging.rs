@@ -1,40 +1,39 @@
-//! A past that has not been: partitions with rows in them whose end retention reaches while load is on.
+//! Creates old partitions with rows in them, whose ends retention reaches while load is on.
 //!
 //! ```text
-//!   … aged 1 ][ aged 2 ][ aged 3 ][ … empty, up to what stands already … ][ today ]
+//!   … aged 1 ][ aged 2 ][ aged 3 ][ … empty, up to the existing ones … ][ today ]
 //!             ▲         ▲         ▲
 //!            one after the other now − retention passes here, under load
 //! ```
 //!
-//! They are bounded and attached by the same code as the product's own, and hold copies of rows that real sagas have just
-//! left, under ids of their time. The services stand still meanwhile: the empty partitions of that time make way.
+//! The product's own code creates and attaches them. They hold copies of rows that real sagas have just left, under ids
+//! of the partition's time. The services are stopped meanwhile, and the empty partitions of that time are dropped
+//! first.
 //!
-//! One thing is not as in life: these partitions do not end where weeks do. Once the first one of history is gone, the
-//! orchestrator's upkeep takes the rest of its week for a gap, closes it with an empty partition, and drops that in the
-//! same round: a drop every half minute, which shows among the waits, and in the times that count as quiet.
+//! One thing differs from production: these partitions do not end where weeks do. Once the first one of history is
+//! dropped, the orchestrator's upkeep takes the rest of its week for a gap, closes it with an empty partition, and
+//! drops that in the same round. This is a drop every half minute, which shows among the waits, and in the times that
+//! count as quiet.
 
 use crate::system::{System, database, drop_empty};
 use anyhow::{Context, Result, ensure};
 use orchestrator::store::history::HISTORY;
-use saga_e2e::system::Service;
-use saga_messaging::{
-    participant::inbox,
-    partition::{Partition, PartitionedTable, Span},
-};
-use serde::Serialize;
-use sqlx::{AssertSqlSafe, PgPool, postgres::PgPoolOptions};
+use saga_harness::system::Service;
+use saga_messaging::partition::{Partition, PartitionedTable, Span};
+use saga_participant::inbox;
+use sqlx::{AssertSqlSafe, PgPool};
 use std::time::Duration;
 
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
-/// Rows that are copied again and again: enough that neighbors differ.
+/// Rows that are copied again and again: enough that neighboring rows differ.
 const SOURCE_ROWS: i64 = 1_000;
 
-/// A table that retention drops partitions of.
+/// A table of which retention drops partitions.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
     service: Service,
     partitioned: PartitionedTable,
-    /// `$1` rows with ids from the millisecond `$2` up to before `$3`, copied from at most `$4` rows.
+    /// Inserts `$1` rows with ids from the millisecond `$2` up to before `$3`, copied from at most `$4` rows.
     copy: &'static str,
 }
 
@@ -44,55 +43,50 @@ pub const TABLES: [Table; 4] = [
         partitioned: HISTORY,
         copy: include_str!("history.sql"),
     },
-    Table {
-        service: Service::Order,
-        partitioned: inbox::TABLE,
-        copy: include_str!("inbox.sql"),
-    },
-    Table {
-        service: Service::Inventory,
-        partitioned: inbox::TABLE,
-        copy: include_str!("inbox.sql"),
-    },
-    Table {
-        service: Service::Payment,
-        partitioned: inbox::TABLE,
-        copy: include_str!("inbox.sql"),
-    },
+    inbox(Service::Order),
+    inbox(Service::Inventory),
+    inbox(Service::Payment),
 ];
 
-/// What is to be made.
+const fn inbox(service: Service) -> Table {
+    Table {
+        service,
+        partitioned: inbox::TABLE,
+        copy: include_str!("inbox.sql"),
+    }
+}
+
+/// The partitions that are to be created.
 #[derive(Clone, Copy, Debug)]
 pub struct Aging {
-    /// Of each table.
+    /// Partitions of each table.
     pub partitions: u32,
-    /// Of each partition.
+    /// Rows of each partition.
     pub rows: u32,
-    /// From now until retention reaches the end of the first one; it may have done so before.
+    /// Time until retention reaches the end of the first partition; negative if it already has.
     pub lead_ms: i64,
-    /// From the end of one to the end of the next.
+    /// Time between the ends of two successive partitions.
     pub spacing: Duration,
 }
 
 /// A partition that will be dropped.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Aged {
     pub service: &'static str,
     pub database: String,
     pub partition: String,
     pub rows: i64,
     pub mib: f64,
-    /// When it is as old as the retention; milliseconds since the Unix epoch.
+    /// When the partition is as old as the retention, in milliseconds since the Unix epoch.
     pub due_ms: i64,
 }
 
-/// All of them, in the order of their ends. The services must stand still.
+/// Creates the partitions of all tables, and returns them in the order of their ends. The services must be stopped.
 pub async fn age(system: &System, aging: Aging) -> Result<Vec<Aged>> {
     let (now_ms, retention_ms) = retention(system).await?;
-    let ends = ends(now_ms + aging.lead_ms - retention_ms, aging);
+    let spans = spans(now_ms + aging.lead_ms - retention_ms, aging);
     let [history, order, inventory, payment] = TABLES;
-    let one = |table: Table| age_one(system, table, aging, &ends, retention_ms);
+    let one = |table: Table| age_one(system, table, aging.rows, &spans, retention_ms);
     let (history, order, inventory, payment) =
         tokio::try_join!(one(history), one(order), one(inventory), one(payment))?;
     let mut all = [history, order, inventory, payment].concat();
@@ -100,18 +94,19 @@ pub async fn age(system: &System, aging: Aging) -> Result<Vec<Aged>> {
     Ok(all)
 }
 
-/// Up to where each partition reaches.
-fn ends(first_ms: i64, aging: Aging) -> Vec<i64> {
+/// Returns the time span of the rows of each partition. Partitions end where their spans do.
+fn spans(first_ms: i64, aging: Aging) -> Vec<(i64, i64)> {
     let spacing_ms = aging.spacing.as_millis() as i64;
     (0..i64::from(aging.partitions))
         .map(|number| first_ms + number * spacing_ms)
+        .map(|end_ms| (end_ms - spacing_ms, end_ms))
         .collect()
 }
 
-/// The time of the databases, and as many whole days as the orchestrator's own floor lies behind it: whatever it was
-/// configured by.
+/// Returns the database's time and the retention, both in milliseconds. The retention is the whole days by which the
+/// orchestrator's floor (its low-water mark) is behind, so it is right however the orchestrator is configured.
 async fn retention(system: &System) -> Result<(i64, i64)> {
-    let mut connection = system.connect(&database(Service::Orchestrator)).await?;
+    let mut connection = system.database_of(Service::Orchestrator).await?;
     let (now_ms, starts_from_ms): (i64, i64) = sqlx::query_as(
         "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, starts_from_ms FROM floor",
     )
@@ -126,21 +121,16 @@ async fn retention(system: &System) -> Result<(i64, i64)> {
 async fn age_one(
     system: &System,
     table: Table,
-    aging: Aging,
-    ends: &[i64],
+    rows: u32,
+    spans: &[(i64, i64)],
     retention_ms: i64,
 ) -> Result<Vec<Aged>> {
     let database = database(table.service);
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .connect(&system.url_of(&database))
-        .await
-        .with_context(|| format!("connecting to the database {database}"))?;
-    let spans = spans(ends, aging.spacing);
-    make(&pool, &table.partitioned, &spans).await?;
-    for (from_ms, to_ms) in &spans {
+    let pool = system.pool_of(table.service).await?;
+    make(&pool, &table.partitioned, spans).await?;
+    for (from_ms, to_ms) in spans {
         sqlx::query(table.copy)
-            .bind(i64::from(aging.rows))
+            .bind(i64::from(rows))
             .bind(from_ms)
             .bind(to_ms)
             .bind(SOURCE_ROWS)
@@ -148,9 +138,9 @@ async fn age_one(
             .await
             .with_context(|| format!("aging {}", table.partitioned.name))?;
     }
-    let last_ms = ends.last().copied().unwrap_or_default();
+    let last_ms = spans.last().map_or(0, |span| span.1);
     let mut all = Vec::new();
-    for partition in below(&table.partitioned.partitions(&pool).await?, last_ms) {
+    for partition in below(table.partitioned.partitions(&pool).await?, last_ms) {
         let (rows, bytes) = settle(&pool, &partition.name).await?;
         all.push(Aged {
             service: table.service.name(),
@@ -169,20 +159,12 @@ async fn age_one(
     Ok(all)
 }
 
-/// The times of the rows of each partition.
-fn spans(ends: &[i64], spacing: Duration) -> Vec<(i64, i64)> {
-    let spacing_ms = spacing.as_millis() as i64;
-    ends.iter()
-        .map(|end_ms| (end_ms - spacing_ms, *end_ms))
-        .collect()
+fn below(mut all: Vec<Partition>, end_ms: i64) -> Vec<Partition> {
+    all.retain(|one| one.span.to_ms <= end_ms);
+    all
 }
 
-fn below(stand: &[Partition], end_ms: i64) -> Vec<Partition> {
-    let below = stand.iter().filter(|one| one.span.to_ms <= end_ms);
-    below.cloned().collect()
-}
-
-/// Makes way, makes the partitions, and closes the gap to what stands.
+/// Drops the empty partitions that are in the way, creates the new ones, and closes the gap to the existing ones.
 async fn make(pool: &PgPool, table: &PartitionedTable, spans: &[(i64, i64)]) -> Result<()> {
     let first_ms = spans.first().map_or(0, |span| span.0);
     let last_ms = spans.last().map_or(0, |span| span.1);
@@ -191,7 +173,7 @@ async fn make(pool: &PgPool, table: &PartitionedTable, spans: &[(i64, i64)]) -> 
     for partition in table.partitions(pool).await? {
         if partition.span.from_ms.unwrap_or(i64::MIN) < last_ms {
             drop_empty(pool, &partition.name).await?;
-            // An open beginning stays one.
+            // If the dropped partition had an open beginning, the new one has, too.
             let begins = partition.span.from_ms.zip(from_ms);
             from_ms = begins.map(|(theirs, ours)| theirs.min(ours));
             reach_ms = reach_ms.max(partition.span.to_ms);
@@ -209,7 +191,8 @@ async fn make(pool: &PgPool, table: &PartitionedTable, spans: &[(i64, i64)]) -> 
     Ok(())
 }
 
-/// As a partition of weeks ago is: nothing is left to do for autovacuum. Says how large it is.
+/// Vacuums, freezes and analyzes a partition, so that autovacuum has nothing left to do, as in one that is weeks old.
+/// Returns its number of rows and its size in bytes.
 async fn settle(pool: &PgPool, partition: &str) -> Result<(i64, i64)> {
     let quoted = partition.replace('"', "\"\"");
     let statement = format!("VACUUM (FREEZE, ANALYZE) \"{quoted}\"");
@@ -237,14 +220,16 @@ mod tests {
             lead_ms: 0,
             spacing: Duration::from_mins(1),
         };
-        let ends = ends(1_000_000, aging);
-        assert_eq!(ends, [1_000_000, 1_060_000, 1_120_000]);
-        let first = spans(&ends, aging.spacing)[0];
-        assert_eq!(first, (940_000, 1_000_000));
+        let expected = [
+            (940_000, 1_000_000),
+            (1_000_000, 1_060_000),
+            (1_060_000, 1_120_000),
+        ];
+        assert_eq!(spans(1_000_000, aging), expected);
     }
 
     #[test]
-    fn what_reaches_beyond_the_last_end_is_not_aged() {
+    fn partitions_beyond_the_last_end_are_not_aged() {
         let partition = |name: &str, to_ms| Partition {
             name: name.to_owned(),
             span: Span {
@@ -252,12 +237,12 @@ mod tests {
                 to_ms,
             },
         };
-        let stand = [
+        let stand = vec![
             partition("old", 10),
             partition("last", 20),
             partition("today", 30),
         ];
-        let found: Vec<String> = below(&stand, 20).into_iter().map(|one| one.name).collect();
+        let found: Vec<String> = below(stand, 20).into_iter().map(|one| one.name).collect();
         assert_eq!(found, ["old", "last"]);
     }
 }

@@ -1,140 +1,83 @@
-//! Whether a figure of the last minutes is another than that of the first ones. Pure.
+//! Figures of a soak, one for each minute, and the comparison of the last minutes with the first ones. Pure.
 //!
 //! ```text
 //!  ├ settling ┼──── first third ────┼────────────────────┼──── last third ─────┤
 //!   left out           median                                   median
 //! ```
 //!
-//! Medians, so that one minute in which somebody else used the machine decides nothing.
+//! Medians are compared, so that a single minute in which another process used the machine has no effect.
 
-use super::sampler::Sample;
-use crate::measure::LOAD_GENERATOR;
-use serde::Serialize;
-use std::collections::BTreeSet;
+use crate::middle::Middle;
 
-/// How one figure has changed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Drift {
-    pub series: String,
-    pub first: f64,
-    pub last: f64,
-    /// Last over first; nothing where the first was zero.
-    pub ratio: Option<f64>,
+/// The groups of series: each has its own table.
+pub const TIME: &str = "time";
+pub const OF_ALL: &str = "of all";
+pub const CPU: &str = "CPU";
+pub const MEMORY: &str = "memory";
+pub const DESCRIPTORS: &str = "descriptors";
+pub const STORAGE: &str = "storage";
+
+/// A figure of one minute; `None` if it is unknown.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    group: &'static str,
+    name: String,
+    value: Option<f64>,
 }
 
-/// A figure over the minutes; `None` where it could not be told.
+impl Figure {
+    pub fn new(
+        group: &'static str,
+        name: impl Into<String>,
+        value: impl Into<Option<f64>>,
+    ) -> Self {
+        Self {
+            group,
+            name: name.into(),
+            value: value.into(),
+        }
+    }
+}
+
+/// A figure for each minute.
 pub struct Series {
+    pub group: &'static str,
     pub name: String,
     pub values: Vec<Option<f64>>,
 }
 
-/// Of every figure. Empty if there are too few samples beside those of the settling.
-pub fn of(samples: &[Sample], settling: usize) -> Vec<Drift> {
-    let settled = samples.get(settling..).unwrap_or_default();
-    let all = series(settled).into_iter();
-    all.filter_map(|series| drift(series.name, &series.values))
-        .collect()
+/// Returns the medians of the first and of the last third. `None` if there are too few values besides those of the
+/// settling.
+pub fn of(values: &[Option<f64>], settling: usize) -> Option<(f64, f64)> {
+    let settled = values.get(settling..)?;
+    let third = settled.len() / 3;
+    let first = settled.get(..third)?;
+    let last = settled.get(settled.len() - third..)?;
+    Some((median(first)?, median(last)?))
 }
 
-fn drift(series: String, values: &[Option<f64>]) -> Option<Drift> {
-    let third = values.len() / 3;
-    if third == 0 {
-        return None;
-    }
-    let (first, rest) = values.split_at(third);
-    let last = rest.get(rest.len() - third..)?;
-    let (first, last) = (median(first)?, median(last)?);
-    Some(Drift {
-        series,
-        first,
-        last,
-        ratio: (first > 0.0).then(|| last / first),
-    })
+/// Returns the last value over the first; `None` if the first was zero.
+pub fn ratio(first: f64, last: f64) -> Option<f64> {
+    (first > 0.0).then(|| last / first)
 }
 
 fn median(values: &[Option<f64>]) -> Option<f64> {
-    let mut known: Vec<f64> = values.iter().copied().flatten().collect();
-    known.sort_by(f64::total_cmp);
-    let middle = known.len() / 2;
-    let upper = *known.get(middle)?;
-    if known.len() % 2 == 1 {
-        return Some(upper);
-    }
-    Some(f64::midpoint(upper, *known.get(middle.checked_sub(1)?)?))
+    Middle::of(values.iter().copied().flatten()).map(|middle| middle.median)
 }
 
-/// Everything that is looked at, in the order of the report.
-pub fn series(samples: &[Sample]) -> Vec<Series> {
-    let mut all = vec![
-        figure(samples, "sagas/s", |sample| Some(sample.sagas_a_second)),
-        figure(samples, "p50 ms", |sample| sample.latency.p50_ms),
-        figure(samples, "p99 ms", |sample| sample.latency.p99_ms),
-        figure(samples, "p99.9 ms", |sample| sample.latency.p99_9_ms),
-        figure(samples, "longest stall, ms", |sample| {
-            sample.longest_stall_ms
-        }),
-        figure(samples, "all but load, CPU µs a saga", |sample| {
-            sample.cost.system_cpu_us_a_saga
-        }),
-        figure(samples, "WAL bytes a saga", |sample| {
-            Some(sample.cost.wal_bytes_a_saga)
-        }),
-    ];
-    for name in processes(samples) {
-        all.push(figure(
-            samples,
-            format!("{name}, CPU µs a saga"),
-            |sample| Some(sample.cost.processes.get(&name)?.cpu_us_a_saga),
-        ));
-    }
-    for name in processes(samples) {
-        all.push(figure(samples, format!("{name}, memory MiB"), |sample| {
-            Some(sample.cost.processes.get(&name)?.resident_max_mib)
-        }));
-    }
-    for name in processes(samples) {
-        all.push(figure(samples, format!("{name}, descriptors"), |sample| {
-            Some(*sample.descriptors.get(&name)? as f64)
-        }));
-    }
-    all.extend(tables(samples));
-    all.push(figure(samples, "databases MiB", |sample| {
-        Some(sample.databases_mib)
-    }));
-    all
-}
-
-fn tables(samples: &[Sample]) -> Vec<Series> {
-    let names: BTreeSet<&String> = samples.iter().flat_map(|one| one.tables.keys()).collect();
-    let of = |name: &String| {
-        let size = figure(samples, format!("{name}, MiB"), |sample| {
-            Some(sample.tables.get(name)?.mib)
-        });
-        let dead = figure(samples, format!("{name}, dead rows"), |sample| {
-            Some(sample.tables.get(name)?.dead_rows as f64)
-        });
-        [size, dead]
+/// Returns the series of all figures that the first minute has, in their order. The first series holds the times.
+pub fn series(minutes: &[Vec<Figure>]) -> Vec<Series> {
+    let first = minutes.first().into_iter().flatten();
+    let of = |figure: &Figure| {
+        let same = |other: &&Figure| other.name == figure.name;
+        let value = |minute: &Vec<Figure>| minute.iter().find(same)?.value;
+        Series {
+            group: figure.group,
+            name: figure.name.clone(),
+            values: minutes.iter().map(value).collect(),
+        }
     };
-    names.into_iter().flat_map(of).collect()
-}
-
-fn figure(
-    samples: &[Sample],
-    name: impl Into<String>,
-    of: impl Fn(&Sample) -> Option<f64>,
-) -> Series {
-    Series {
-        name: name.into(),
-        values: samples.iter().map(of).collect(),
-    }
-}
-
-/// Those of the system, by name. The load generator keeps every end, so it grows, and is left out.
-pub fn processes(samples: &[Sample]) -> Vec<String> {
-    let names = samples.iter().flat_map(|one| one.cost.processes.keys());
-    let names: BTreeSet<&String> = names.filter(|name| *name != LOAD_GENERATOR).collect();
-    names.into_iter().cloned().collect()
+    first.map(of).collect()
 }
 
 #[cfg(test)]
@@ -142,9 +85,7 @@ mod tests {
     use super::*;
 
     fn check(values: &[Option<f64>], expected: Option<(f64, f64)>) {
-        let found = drift("a figure".to_owned(), values);
-        let found = found.map(|drift| (drift.first, drift.last));
-        assert_eq!(found, expected, "{values:?}");
+        assert_eq!(of(values, 0), expected, "{values:?}");
     }
 
     #[test]
@@ -155,13 +96,13 @@ mod tests {
             &known(&[1.0, 2.0, 90.0, 7.0, 7.0, 7.0, 4.0, 80.0, 3.0]),
             Some((2.0, 4.0)),
         );
-        // What is left over belongs to the middle.
+        // Samples that belong to neither third are in the middle.
         check(&known(&[1.0, 9.0, 9.0, 9.0, 2.0]), Some((1.0, 2.0)));
         check(&known(&[1.0, 3.0, 9.0, 9.0, 4.0, 6.0]), Some((2.0, 5.0)));
     }
 
     #[test]
-    fn too_little_tells_nothing() {
+    fn too_few_values_have_no_drift() {
         check(&[], None);
         check(&[Some(1.0), Some(2.0)], None);
         check(&[None, Some(1.0), Some(2.0)], None);
@@ -169,8 +110,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_ratio() {
-        let found = drift("dead rows".to_owned(), &[Some(0.0), Some(1.0), Some(2.0)]);
-        assert_eq!(found.expect("three samples").ratio, None);
+    fn zero_has_no_ratio() {
+        assert_eq!(ratio(0.0, 2.0), None);
+        assert_eq!(ratio(4.0, 2.0), Some(0.5));
+    }
+
+    #[test]
+    fn the_settling_is_left_out() {
+        let values = [9.0, 9.0, 1.0, 5.0, 2.0].map(Some);
+        assert_eq!(of(&values, 2), Some((1.0, 2.0)));
+        assert_eq!(of(&values, 9), None);
     }
 }

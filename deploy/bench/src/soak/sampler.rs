@@ -1,97 +1,62 @@
-//! What is looked at every minute, beside what the load generator sees anyway.
+//! Takes the readings of every minute that the load generator does not have anyway, and computes the minute's figures.
 
+use super::drift::{CPU, DESCRIPTORS, Figure, MEMORY, OF_ALL, STORAGE, TIME};
 use crate::{
-    load::{Flight, Percentiles},
-    measure::{Cost, Memory, Probe, Snapshot, Watched, descriptors},
-    stage::Bench,
-    system::database,
+    bench::Bench,
+    load::{InFlight, Stall, Trace},
+    measure::{Cost, LOAD_GENERATOR, Memory, Probe, Snapshot, descriptors},
 };
 use anyhow::{Context, Result};
-use saga_e2e::system::Service;
-use serde::Serialize;
+use saga_harness::system::Service;
 use sqlx::PgConnection;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::sleep_until;
 
-/// Tables whose size must not depend on how many sagas have ended: rows come and go, or are updated for ever.
+/// Tables whose size must not depend on how many sagas have ended: their rows come and go, or are updated forever.
 const LIVE: [(Service, &[&str]); 4] = [
     (Service::Orchestrator, &["saga", "floor"]),
     (Service::Order, &["outbox", "saga_floor"]),
     (Service::Inventory, &["stock", "saga_floor"]),
     (Service::Payment, &["intent", "saga_floor"]),
 ];
+/// Sizes include indexes. Postgres estimates the number of dead rows.
+const SIZES: &str = "
+SELECT relname::text, pg_total_relation_size(relid) / 1048576.0::float8, n_dead_tup::float8, autovacuum_count::float8
+FROM pg_stat_user_tables WHERE relname = ANY($1)";
 const MIB: f64 = (1 << 20) as f64;
 
-/// Takes readings while somebody else makes load.
+/// Takes readings while load is generated elsewhere.
 pub struct Sampler {
     probe: Probe,
-    watched: Vec<Watched>,
-    databases: Vec<String>,
-    /// Of the whole server.
-    server: PgConnection,
     connections: Vec<(Service, &'static [&'static str], PgConnection)>,
-    flight: Arc<Flight>,
+    flight: Arc<InFlight>,
     interval: Duration,
 }
 
-/// Everything as it stands at one moment.
+/// All counters at one moment.
 pub struct Reading {
-    pub at_us: u64,
+    at_us: u64,
     snapshot: Snapshot,
     descriptors: BTreeMap<String, u64>,
-    tables: BTreeMap<String, Table>,
-    database_bytes: i64,
-}
-
-/// A live table, with its indexes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Table {
-    pub mib: f64,
-    /// As Postgres estimates them.
-    pub dead_rows: i64,
-    /// Since the server was started.
-    pub autovacuums: i64,
-}
-
-/// One minute.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Sample {
-    /// From the first reading to the end of this minute.
-    pub seconds: f64,
-    pub sagas_a_second: f64,
-    /// From the 201 to the end, of the sagas that ended in it.
-    pub latency: Percentiles,
-    /// See [`Stall`](crate::load::Stall).
-    pub longest_stall_ms: Option<f64>,
-    /// Its memory is what was there at the end.
-    pub cost: Cost,
-    pub descriptors: BTreeMap<String, u64>,
-    pub tables: BTreeMap<String, Table>,
-    pub databases_mib: f64,
+    tables: Vec<Figure>,
 }
 
 impl Sampler {
     pub async fn new(bench: &Bench<'_>, interval: Duration) -> Result<Self> {
-        let probe = bench.system.probe().await?;
         let mut connections = Vec::new();
         for (service, tables) in LIVE {
-            let connection = bench.system.connect(&database(service)).await?;
+            let connection = bench.system.database_of(service).await?;
             connections.push((service, tables, connection));
         }
         Ok(Self {
-            watched: probe.watched.clone(),
-            databases: probe.databases.clone(),
-            probe,
-            server: bench.system.connect("postgres").await?,
+            probe: bench.system.probe().await?,
             connections,
             flight: Arc::clone(&bench.flight),
             interval,
         })
     }
 
-    /// At the beginning, and whenever an interval is over.
+    /// Takes readings at `from_us` and at the end of each interval.
     pub async fn run(mut self, from_us: u64, until_us: u64) -> Result<Vec<Reading>> {
         let interval_us = self.interval.as_micros() as u64;
         let mut readings = Vec::new();
@@ -107,77 +72,85 @@ impl Sampler {
     async fn read(&mut self) -> Result<Reading> {
         let snapshot = self.probe.snapshot().await?;
         let at_us = self.flight.now_us();
-        let mut tables = BTreeMap::new();
+        let mut tables = Vec::new();
         for (service, names, connection) in &mut self.connections {
-            let found = sizes(connection, names).await?.into_iter();
-            tables.extend(found.map(|(name, table)| (format!("{}.{name}", service.name()), table)));
+            let rows: Vec<(String, f64, f64, f64)> = sqlx::query_as(SIZES)
+                .bind(*names)
+                .fetch_all(connection)
+                .await
+                .context("the sizes of the live tables")?;
+            for (name, mib, dead_rows, autovacuums) in rows {
+                let name = format!("{}.{name}", service.name());
+                tables.push(Figure::new(STORAGE, format!("{name}, MiB"), mib));
+                let column = format!("{name}, dead rows");
+                tables.push(Figure::new(STORAGE, column, dead_rows));
+                let column = format!("{name}, autovacuums");
+                tables.push(Figure::new(STORAGE, column, autovacuums));
+            }
         }
         Ok(Reading {
             at_us,
             snapshot,
-            descriptors: descriptors(&self.watched),
+            descriptors: descriptors(&self.probe.watched),
             tables,
-            database_bytes: database_bytes(&mut self.server, &self.databases).await?,
         })
     }
 }
 
-async fn sizes(connection: &mut PgConnection, names: &[&str]) -> Result<Vec<(String, Table)>> {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as(
-        "SELECT relname::text, pg_total_relation_size(relid), n_dead_tup, autovacuum_count
-         FROM pg_stat_user_tables WHERE relname = ANY($1)",
-    )
-    .bind(names)
-    .fetch_all(connection)
-    .await
-    .context("the sizes of the live tables")?;
-    let tables = rows
-        .into_iter()
-        .map(|(name, bytes, dead_rows, autovacuums)| {
-            let table = Table {
-                mib: bytes as f64 / MIB,
-                dead_rows,
-                autovacuums,
-            };
-            (name, table)
-        });
-    Ok(tables.collect())
+/// Returns the figures of each time between two readings.
+pub fn samples(readings: &[Reading], trace: &Trace) -> Vec<Vec<Figure>> {
+    let began_us = readings.first().map_or(0, |reading| reading.at_us);
+    let stalls = trace.stalls();
+    readings
+        .windows(2)
+        .map(|pair| figures(&pair[0], &pair[1], began_us, trace, &stalls))
+        .collect()
 }
 
-async fn database_bytes(connection: &mut PgConnection, databases: &[String]) -> Result<i64> {
-    sqlx::query_scalar(
-        "SELECT SUM(pg_database_size(oid))::bigint FROM pg_database WHERE datname = ANY($1)",
-    )
-    .bind(databases)
-    .fetch_one(connection)
-    .await
-    .context("the size of the databases")
-}
-
-impl Sample {
-    pub fn new(
-        before: &Reading,
-        after: &Reading,
-        began_us: u64,
-        latency: Percentiles,
-        longest_stall_us: Option<u64>,
-    ) -> Self {
-        let seconds = (after.at_us - before.at_us) as f64 / 1e6;
-        Self {
-            seconds: (after.at_us - began_us) as f64 / 1e6,
-            sagas_a_second: latency.count as f64 / seconds,
-            longest_stall_ms: longest_stall_us.map(|us| us as f64 / 1e3),
-            cost: Cost::between(
-                &before.snapshot,
-                &after.snapshot,
-                &Memory::default(),
-                latency.count,
-            ),
-            latency,
-            descriptors: after.descriptors.clone(),
-            tables: after.tables.clone(),
-            databases_mib: after.database_bytes as f64 / MIB,
+fn figures(
+    before: &Reading,
+    after: &Reading,
+    began_us: u64,
+    trace: &Trace,
+    stalls: &[Stall],
+) -> Vec<Figure> {
+    let time = before.at_us..after.at_us;
+    let latency = trace.latency(&time).percentiles();
+    let longest = stalls.iter().filter(|stall| time.contains(&stall.to_us));
+    let stall_ms = longest.map(Stall::us).max().map(|us| us as f64 / 1e3);
+    // Memory is that at the end.
+    let (from, to, memory) = (&before.snapshot, &after.snapshot, Memory::default());
+    let cost = Cost::between(from, to, &memory, latency.count);
+    let cpu = cost.system_cpu_us_a_saga;
+    let until = (after.at_us - began_us) as f64 / 1e6;
+    let a_second = latency.count as f64 * 1e6 / (after.at_us - before.at_us) as f64;
+    let mut all = vec![
+        Figure::new(TIME, "until, s", until),
+        Figure::new(OF_ALL, "sagas/s", a_second),
+        Figure::new(OF_ALL, "p50 ms", latency.p50_ms),
+        Figure::new(OF_ALL, "p99 ms", latency.p99_ms),
+        Figure::new(OF_ALL, "p99.9 ms", latency.p99_9_ms),
+        Figure::new(OF_ALL, "longest stall, ms", stall_ms),
+        Figure::new(OF_ALL, "all but load, CPU µs a saga", cpu),
+        Figure::new(OF_ALL, "WAL bytes a saga", cost.wal_bytes_a_saga),
+        Figure::new(OF_ALL, "busy cores", cost.busy_cores),
+        Figure::new(OF_ALL, "others' cores", cost.other_cores()),
+    ];
+    for (name, process) in &cost.processes {
+        // The load generator keeps every end, so its memory grows.
+        if name == LOAD_GENERATOR {
+            continue;
         }
+        let column = format!("{name}, CPU µs a saga");
+        all.push(Figure::new(CPU, column, process.cpu_us_a_saga));
+        let column = format!("{name}, memory MiB");
+        all.push(Figure::new(MEMORY, column, process.resident_max_mib));
+        let files = after.descriptors.get(name).map(|count| *count as f64);
+        let column = format!("{name}, descriptors");
+        all.push(Figure::new(DESCRIPTORS, column, files));
     }
+    all.extend(after.tables.iter().cloned());
+    let databases = after.snapshot.database_bytes() as f64 / MIB;
+    all.push(Figure::new(STORAGE, "databases MiB", databases));
+    all
 }

@@ -3,9 +3,10 @@
 use anyhow::{Result, ensure};
 use sqlx::{AssertSqlSafe, PgPool};
 
-/// What upkeep made for a time that the bench makes partitions for itself. Nothing may be lost by it.
+/// Drops an empty partition that the services' own upkeep created for a time for which the bench creates its own
+/// partitions. Fails if the partition has rows.
 pub async fn drop_empty(pool: &PgPool, partition: &str) -> Result<()> {
-    // The name is one that the catalog told.
+    // The name comes from the catalog.
     let quoted = partition.replace('"', "\"\"");
     let question = format!("SELECT EXISTS (SELECT FROM \"{quoted}\")");
     let is_used: bool = sqlx::query_scalar(AssertSqlSafe(question))

@@ -1,8 +1,8 @@
 //! The four services as processes.
 
-use super::{System, database};
+use super::{System, instance::Instance, settings::database};
 use anyhow::{Context, Result, bail};
-use saga_e2e::{process::Process, serve::SERVICE_VARIABLE, system::Service};
+use saga_harness::{process::Process, serve::SERVICE_VARIABLE, system::Service};
 use saga_servers::free_port;
 use saga_service::config::environment_prefix;
 use serde_json::json;
@@ -14,43 +14,15 @@ use uuid::Uuid;
 
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const READY_POLL: Duration = Duration::from_millis(50);
-const METRICS_LIMIT: Duration = Duration::from_secs(2);
-
-/// One of the processes of a service, which share its partitions and its database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instance {
-    pub service: Service,
-    pub number: usize,
-}
-
-impl Instance {
-    pub fn first(service: Service) -> Self {
-        Self { service, number: 0 }
-    }
-
-    /// The first one bears the service's name.
-    pub fn name(self) -> String {
-        match self.number {
-            0 => self.service.name().to_owned(),
-            number => format!("{}-{}", self.service.name(), number + 1),
-        }
-    }
-}
 
 impl System {
-    /// One copy of each.
-    pub async fn start_services(&mut self) -> Result<()> {
-        self.start_instances(Service::ALL.map(Instance::first))
-            .await
-    }
-
-    /// Until they are ready. One that was started before keeps its port.
+    /// Starts the instances and waits until they are ready. An instance that was started before keeps its port.
     pub async fn start_instances(
         &mut self,
         instances: impl IntoIterator<Item = Instance>,
     ) -> Result<()> {
         let instances: Vec<Instance> = instances.into_iter().collect();
-        // All of them first: one must know where another will listen.
+        // All ports are chosen first, because an instance must know where another will listen.
         for instance in instances
             .iter()
             .copied()
@@ -69,8 +41,8 @@ impl System {
         Ok(())
     }
 
-    /// Configured as a user would: addresses, a name by which Kafka tells one instance from another, and nothing else that
-    /// is not the default. Further variables come from our own environment.
+    /// Configures the instance as a user would: addresses, the client id by which Kafka distinguishes instances, and
+    /// otherwise only defaults. Further variables come from the bench's own environment.
     fn process(&self, instance: Instance) -> Result<Process> {
         let service = instance.service;
         let prefix = environment_prefix(service.name());
@@ -118,19 +90,7 @@ impl System {
         }
     }
 
-    /// Home partitions that an orchestrator says are its own.
-    pub async fn partitions_owned(&self, instance: Instance) -> Result<i32> {
-        let url = format!("http://{}/metrics", self.address_of(instance));
-        let answer = self.http.get(&url).timeout(METRICS_LIMIT).send().await?;
-        let text = answer.error_for_status()?.text().await?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("saga_partitions_owned "));
-        // There is no such line before the first partition came.
-        Ok(line.map_or(Ok(0), str::parse)?)
-    }
-
-    /// A service that has ended makes every figure worthless.
+    /// Fails if a service has ended, which would make every figure worthless.
     pub fn check_running(&mut self) -> Result<()> {
         for process in self.processes.values_mut() {
             if let Some(ended) = process.ended() {
@@ -140,7 +100,7 @@ impl System {
         Ok(())
     }
 
-    /// It drains. One that does not run is none.
+    /// Stops an instance, which drains first. Does nothing if it does not run.
     pub fn stop_instance(&mut self, instance: Instance) -> Result<()> {
         match self.processes.remove(&instance) {
             Some(mut process) => process.stop(),
@@ -148,7 +108,7 @@ impl System {
         }
     }
 
-    /// By SIGKILL.
+    /// Kills an instance by SIGKILL.
     pub fn kill_instance(&mut self, instance: Instance) -> Result<()> {
         match self.processes.remove(&instance) {
             Some(mut process) => process.kill(),
@@ -158,7 +118,7 @@ impl System {
 
     pub fn stop_services(&mut self) -> Result<()> {
         let mut outcome = Ok(());
-        // Whoever takes orders in goes first.
+        // The map is ordered by service: order-svc, which accepts the orders, is stopped first.
         for mut process in std::mem::take(&mut self.processes).into_values() {
             let stopped = process.stop();
             outcome = outcome.and(stopped);
@@ -166,7 +126,7 @@ impl System {
         outcome
     }
 
-    /// Puts products on the shelf.
+    /// Sets the available pieces of products.
     pub async fn restock(&self, products: &[Uuid], pieces: u64) -> Result<()> {
         for product in products {
             let url = self.url(Service::Inventory, &format!("/stock/{product}"));

@@ -1,5 +1,5 @@
-//! Creates the topics of the reference application and ends: compose runs it once, before the services. A topic that
-//! exists is left as it is. On a cluster of your own, create topics as you create others there.
+//! Creates the topics of the reference application and exits. Compose runs this program once, before the services. A
+//! topic that exists is not changed. On a cluster of your own, create these topics as you create other topics there.
 
 use anyhow::Context;
 use clap::Parser;
@@ -8,10 +8,11 @@ use saga_messaging::kafka::{KafkaConfig, TopicSpec, ensure_topics};
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {
-    /// host:port, several separated by commas.
+    /// Addresses of the brokers: host:port, separated by commas.
     #[arg(long, env = "SAGA_TOPICS_BROKERS")]
     brokers: String,
-    /// Of each topic but the dead letters': as few as the parallelism needs, since Kafka's cost goes with requests.
+    /// Partitions of each topic except dead-letter topics: as few as the parallelism needs, since Kafka's cost grows
+    /// with requests.
     #[arg(long, env = "SAGA_TOPICS_PARTITIONS", default_value_t = 2)]
     partitions: i32,
 }

@@ -1,11 +1,9 @@
-//! `cargo run -p saga-e2e --bin chaos -- --help`. With `SAGA_E2E_SERVICE` set it is that service: this is how it starts
-//! the processes that it hurts.
+//! The chaos program: `cargo run -p saga-e2e --bin chaos -- --help`. If `SAGA_E2E_SERVICE` is set, the program runs as
+//! that service instead: this is how chaos starts the processes that it injects faults into.
 
 use clap::Parser;
-use saga_e2e::{
-    chaos::{self, Options},
-    serve::named_service,
-};
+use saga_e2e::chaos::{self, Options};
+use saga_harness::serve::named_service;
 use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
@@ -21,7 +19,7 @@ fn run(options: &Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            // Nobody is left to tell.
+            // If standard error cannot be written, there is nowhere else to report the error.
             drop(writeln!(std::io::stderr(), "chaos: {error:#}"));
             ExitCode::from(2)
         }

@@ -1,7 +1,7 @@
-//! The services of the end-to-end tests; see [`saga_e2e::serve`].
+//! Runs one of the services for the end-to-end tests; see [`saga_harness::serve`].
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    saga_e2e::serve::named_service().unwrap_or_else(|| ExitCode::from(2))
+    saga_harness::serve::named_service().unwrap_or_else(|| ExitCode::from(2))
 }

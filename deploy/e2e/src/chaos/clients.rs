@@ -1,9 +1,10 @@
-//! Clients: they order everything that can be ordered, cancel some of it at a random moment, ask again when the answer is
-//! unclear, and write down what was acknowledged to them.
+//! Clients place orders of every kind, cancel some of them at a random time, repeat requests whose answer is unclear,
+//! and record the acknowledged orders in a journal.
 
-use super::{cluster::Cluster, plan::COPIES, random::Random};
+use super::{cluster::Cluster, plan::COPIES};
 use anyhow::{Context, Result};
 use saga_audit::{Journal, JournalEntry};
+use saga_harness::random::Random;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -20,44 +21,44 @@ use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-/// A client that waits longer has a reason to ask again.
+/// The timeout of a request. A client that would wait longer has a reason to repeat the request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 const ASK_AGAIN: Duration = Duration::from_millis(700);
-/// Orders that one client has under way at most: when answers are slow, clients do not pile up.
+/// The maximum number of orders in flight. Orders do not accumulate when answers are slow.
 const UNDER_WAY_MAX: usize = 200;
 const CANCEL_WITHIN: Duration = Duration::from_secs(4);
 
-/// Kinds of orders, and what may become of them.
+/// The kinds of orders. [`OrderKind::allows`] says how they may end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wish {
+pub enum OrderKind {
     Short,
     Long,
     Declined,
     OutOfStock,
-    /// A product that runs out while everybody wants it.
+    /// Orders a product that runs out because many clients order it.
     Scarce,
     PaymentFirst,
     PaymentFirstOutOfStock,
-    /// The gateway does it and the answer is lost.
+    /// The gateway does the charge, but its answer is lost.
     GatewayTimesOut,
     GatewaySlow,
     GatewayErrs,
 }
 
-const WISHES: [(u64, Wish); 10] = [
-    (25, Wish::Short),
-    (15, Wish::Long),
-    (10, Wish::Declined),
-    (8, Wish::OutOfStock),
-    (10, Wish::Scarce),
-    (14, Wish::PaymentFirst),
-    (8, Wish::PaymentFirstOutOfStock),
-    (4, Wish::GatewayTimesOut),
-    (3, Wish::GatewaySlow),
-    (3, Wish::GatewayErrs),
+const ORDER_KINDS: [(u64, OrderKind); 10] = [
+    (25, OrderKind::Short),
+    (15, OrderKind::Long),
+    (10, OrderKind::Declined),
+    (8, OrderKind::OutOfStock),
+    (10, OrderKind::Scarce),
+    (14, OrderKind::PaymentFirst),
+    (8, OrderKind::PaymentFirstOutOfStock),
+    (4, OrderKind::GatewayTimesOut),
+    (3, OrderKind::GatewaySlow),
+    (3, OrderKind::GatewayErrs),
 ];
 
-impl Wish {
+impl OrderKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Short => "short",
@@ -73,7 +74,8 @@ impl Wish {
         }
     }
 
-    /// Whether an order of this kind may end so, if nobody cancels it. Anything else is a needless compensation, or worse.
+    /// Returns true if an order of this kind may end with this status and reason when no client cancels it. Any other
+    /// end is a needless compensation, or worse.
     pub fn allows(self, status: &str, reason: Option<&str>) -> bool {
         match self {
             Self::Short
@@ -89,14 +91,14 @@ impl Wish {
     }
 }
 
-/// What a customer has asked for; each asks for one order.
+/// The order that a customer has asked for. Each customer places one order.
 #[derive(Clone, Copy, Debug)]
 pub struct Expectation {
-    pub wish: Wish,
+    pub kind: OrderKind,
     pub cancelled: bool,
 }
 
-/// Products, made before the first order.
+/// The products, which are created before the first order.
 #[derive(Clone, Debug)]
 pub struct Products {
     plenty: Vec<Uuid>,
@@ -107,29 +109,28 @@ pub struct Products {
 const PLENTY: i64 = 1_000_000;
 const SCARCE: i64 = 300;
 
-/// What all clients share.
+/// The state that all clients share.
 pub struct Clients {
     cluster: Arc<Cluster>,
     products: Products,
     journal: Mutex<(File, Journal)>,
     expected: Mutex<BTreeMap<Uuid, Expectation>>,
-    /// One key answered with two orders, or an answer that makes no sense.
+    /// Contradictions: a key that was answered with two orders, or an answer that makes no sense.
     contradictions: Mutex<Vec<String>>,
     pub tally: Tally,
-    /// Nobody orders any more.
+    /// Cancelled when clients must not place new orders any more.
     closing: CancellationToken,
-    /// Nobody asks again any more.
+    /// Cancelled when clients must not repeat requests any more.
     giving_up: CancellationToken,
     tracker: TaskTracker,
 }
 
-/// How requests were answered.
+/// Counts of requests, of their answers and of cancels.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub sent: AtomicU64,
     pub accepted: AtomicU64,
     pub unclear: AtomicU64,
-    pub pushed_back: AtomicU64,
     pub asked_again: AtomicU64,
     pub cancels: AtomicU64,
 }
@@ -138,12 +139,10 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What became of one request.
+/// The result of one request.
 enum Answer {
     Accepted(Uuid),
-    /// Come again: definitely not taken.
-    PushedBack,
-    /// It may have been taken or not.
+    /// The order may have been accepted or not.
     Unclear,
     Refused(String),
 }
@@ -177,7 +176,7 @@ impl Clients {
 
     async fn stock(&self) -> Result<()> {
         let inventory = super::plan::Copy {
-            service: crate::Service::Inventory,
+            service: saga_harness::Service::Inventory,
             number: 0,
         };
         let plenty = self.products.plenty.iter().map(|id| (*id, PLENTY));
@@ -195,7 +194,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Written before anybody else is told.
+    /// Writes an entry to the journal file first, and then to the journal in memory.
     fn note(&self, entry: JournalEntry) -> Result<()> {
         let line = serde_json::to_string(&entry)?;
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -230,7 +229,7 @@ impl Clients {
         found.push(what);
     }
 
-    /// One client, until [`close`](Self::close): an order every `period` or so.
+    /// Runs one client until [`close`](Self::close): places an order about every `period`.
     pub async fn order(self: Arc<Self>, mut random: Random, period: Duration) {
         loop {
             let pause = random.between(period / 2, period * 3 / 2);
@@ -245,13 +244,14 @@ impl Clients {
         }
     }
 
-    /// No more orders; who has no clear answer yet goes on asking.
+    /// Stops placing orders. Requests without a clear answer are still repeated.
     pub fn close(&self) {
         self.closing.cancel();
         self.tracker.close();
     }
 
-    /// Returns when everybody has a clear answer, or was given up on; whether it was the former.
+    /// Waits until every order task has ended. After `limit`, stops repeating requests without a clear answer. Returns
+    /// true if all tasks ended within `limit`.
     pub async fn settled(&self, limit: Duration) -> bool {
         let settled = tokio::time::timeout(limit, self.tracker.wait())
             .await
@@ -261,18 +261,18 @@ impl Clients {
         settled
     }
 
-    /// One order of one customer.
+    /// Places one order of one customer, and may repeat or cancel it.
     async fn one(self: Arc<Self>, mut random: Random) {
         let customer = random.uuid();
-        let Some(wish) = random.weighted(&WISHES) else {
+        let Some(kind) = random.weighted(&ORDER_KINDS) else {
             return;
         };
         let cancelled = random.chance(20);
         self.expected
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(customer, Expectation { wish, cancelled });
-        let body = self.body(wish, customer, &mut random);
+            .insert(customer, Expectation { kind, cancelled });
+        let body = self.body(kind, customer, &mut random);
         let key = random.chance(65).then(|| random.uuid().to_string());
         let Some(order) = self.ask(&body, key.as_deref(), &mut random).await else {
             return;
@@ -295,30 +295,31 @@ impl Clients {
         }
     }
 
-    fn body(&self, wish: Wish, customer: Uuid, random: &mut Random) -> Value {
+    fn body(&self, kind: OrderKind, customer: Uuid, random: &mut Random) -> Value {
         let plenty = *random.pick(&self.products.plenty);
         let short = |product: Uuid, quantity: u64, amount: f64| json!({"customerId": customer, "productId": product, "quantity": quantity, "amount": amount});
-        match wish {
-            Wish::Short => short(plenty, 1 + random.below(3), 10.0),
-            Wish::Long => {
+        match kind {
+            OrderKind::Short => short(plenty, 1 + random.below(3), 10.0),
+            OrderKind::Long => {
                 let lines = 2 + random.below(3) as usize;
                 let items: Vec<Value> = self.products.plenty.iter().take(lines)
                     .map(|product| json!({"productId": product, "quantity": 1 + random.below(4), "price": 7.25}))
                     .collect();
                 json!({"customerId": customer, "items": items})
             }
-            Wish::Declined => short(plenty, 1, 1500.0),
-            Wish::OutOfStock => short(self.products.none, 1, 10.0),
-            Wish::Scarce => short(self.products.scarce, 1 + random.below(2), 12.5),
-            Wish::PaymentFirst => payment_first(short(plenty, 1, 20.0)),
-            Wish::PaymentFirstOutOfStock => payment_first(short(self.products.none, 1, 20.0)),
-            Wish::GatewayTimesOut => short(plenty, 1, 13.13),
-            Wish::GatewaySlow => short(plenty, 1, 14.14),
-            Wish::GatewayErrs => short(plenty, 1, 15.15),
+            OrderKind::Declined => short(plenty, 1, 1500.0),
+            OrderKind::OutOfStock => short(self.products.none, 1, 10.0),
+            OrderKind::Scarce => short(self.products.scarce, 1 + random.below(2), 12.5),
+            OrderKind::PaymentFirst => payment_first(short(plenty, 1, 20.0)),
+            OrderKind::PaymentFirstOutOfStock => payment_first(short(self.products.none, 1, 20.0)),
+            OrderKind::GatewayTimesOut => short(plenty, 1, 13.13),
+            OrderKind::GatewaySlow => short(plenty, 1, 14.14),
+            OrderKind::GatewayErrs => short(plenty, 1, 15.15),
         }
     }
 
-    /// Until the answer is clear; without a key it is asked once, since asking again could order again.
+    /// Repeats the request until its answer is clear. Without a key it is sent once, since a repeated request could
+    /// place a second order.
     async fn ask(&self, body: &Value, key: Option<&str>, random: &mut Random) -> Option<Uuid> {
         loop {
             match self.post(body, key, random).await {
@@ -327,7 +328,6 @@ impl Clients {
                     self.contradict(why);
                     return None;
                 }
-                Answer::PushedBack => count(&self.tally.pushed_back),
                 Answer::Unclear => {
                     count(&self.tally.unclear);
                     key?;
@@ -340,7 +340,7 @@ impl Clients {
         }
     }
 
-    /// The same again must be answered with the same order.
+    /// Sends the same request again. Its answer must name the same order.
     async fn repeat(&self, body: &Value, key: Option<&str>, order: Uuid, random: &mut Random) {
         if let Answer::Accepted(again) = self.post(body, key, random).await
             && again != order
@@ -379,7 +379,6 @@ impl Clients {
             .and_then(|body| body["id"].as_str()?.parse().ok());
         match (status.as_u16(), id) {
             (200 | 201, Some(order)) => Answer::Accepted(order),
-            (409, _) => Answer::PushedBack,
             (status @ 400..=499, _) => Answer::Refused(format!("{status} to {body}: {text}")),
             (_, _) => Answer::Unclear,
         }
@@ -393,7 +392,7 @@ impl Clients {
         let body = json!({"reason": "changed my mind"});
         count(&self.tally.cancels);
         let request = self.cluster.http.post(url).json(&body);
-        // Whatever is answered, and if it is nothing: the order ends one way or the other.
+        // The answer does not matter, nor does a missing answer: the order must end either way.
         drop(request.timeout(ANSWER_TIMEOUT).send().await);
     }
 }

@@ -1,5 +1,5 @@
-//! The system that is hurt: a private Kafka and a private Postgres, two processes of every service, and a proxy in every
-//! connection.
+//! The system that faults are injected into: a private Kafka and a private Postgres, two processes of every service,
+//! and a proxy in every connection.
 //!
 //! ```text
 //!  clients ─▶ ⇄ ─▶ order-svc-0/1 ─▶ ⇄ ─▶ orchestrator-0/1 (HTTP)
@@ -7,19 +7,20 @@
 //!                       every copy ─▶ ⇄ ─▶ kafka, each by a listener of its own whose advertised address is the proxy
 //! ```
 //!
-//! A Kafka client goes where the broker tells it to, so a proxy alone would be left behind after the first answer.
+//! A Kafka client connects to the addresses that the broker advertises. With a proxy but no listener of its own, each
+//! copy would bypass the proxy after the broker's first answer.
 
 use super::{
     member::{Launch, Member},
     plan::{COPIES, Copy, Link},
-    proxy::{Proxy, Weather},
     store,
 };
-use crate::{Service, serve::SERVICE_VARIABLE};
 use anyhow::{Context, Result, bail};
 use saga_audit::Sources;
+use saga_harness::{Service, serve::SERVICE_VARIABLE};
 use saga_messaging::kafka::{KafkaConfig, TopicSpec, ensure_topics};
 use saga_servers::{KafkaOptions, KafkaServer, PostgresOptions, PostgresServer, free_port};
+use saga_test_support::proxy::{Proxy, Weather};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -27,21 +28,21 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 
-/// Every pool of every copy, and the harness.
+/// Enough for every connection pool of every copy, and the harness.
 const MAX_CONNECTIONS: u32 = 400;
 const READY_LIMIT: Duration = Duration::from_mins(2);
 const METRICS_LIMIT: Duration = Duration::from_secs(2);
 const READY_POLL: Duration = Duration::from_millis(100);
 const SUPERVISION: Duration = Duration::from_millis(500);
 
-/// The gateway misbehaves for amounts that clients know of.
+/// Rules that make the gateway misbehave for the amounts that clients use for this purpose.
 const GATEWAY_RULES: &str = r#"[
   { amount_minor = 1313, operation = "charge", effect = "time_out", times = 1 },
   { amount_minor = 1414, operation = "charge", effect = "delay", delay_ms = 1500 },
   { amount_minor = 1515, operation = "charge", effect = "error", times = 1 },
 ]"#;
 
-/// See the module.
+/// Postgres, Kafka, the copies of the services, and the proxies between them.
 pub struct Cluster {
     pub postgres: PostgresServer,
     pub kafka: KafkaServer,
@@ -49,10 +50,10 @@ pub struct Cluster {
     pub directory: PathBuf,
     members: BTreeMap<Copy, Member>,
     proxies: BTreeMap<Link, Proxy>,
-    /// Where each copy answers HTTP itself.
+    /// The port on which each copy itself serves HTTP, behind its proxy.
     ports: BTreeMap<Copy, u16>,
     binaries: Option<PathBuf>,
-    /// Of each topic.
+    /// The number of partitions of each topic.
     partitions: i32,
 }
 
@@ -65,7 +66,7 @@ impl Cluster {
         std::fs::create_dir_all(&directory)?;
         let postgres = PostgresOptions {
             max_connections: MAX_CONNECTIONS,
-            // An immediate restart must lose nothing that was committed.
+            // An immediate restart must not lose committed transactions.
             fsync: true,
             ..PostgresOptions::new(directory.join("postgres"), free_port())
         };
@@ -86,7 +87,7 @@ impl Cluster {
         let mut cluster = Self {
             postgres,
             kafka,
-            http: saga_testkit::http_client(),
+            http: saga_test_support::http_client(),
             directory,
             members: BTreeMap::new(),
             proxies,
@@ -99,7 +100,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Databases, topics, and what is missing of proxies.
+    /// Creates the databases, the topics and the remaining proxies.
     async fn prepare(&mut self) -> Result<()> {
         for service in Service::ALL {
             store::create_database(&self.postgres.superuser_url("postgres"), service.name())
@@ -147,7 +148,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// How a copy is started. A third copy of a service shares the first one's proxies and has a port of its own.
+    /// Returns how a copy is started. The third copy of a service uses the first copy's proxies and a port of its own.
     pub fn launch(&self, copy: Copy) -> Result<Launch> {
         let twin = Copy {
             number: copy.number % COPIES,
@@ -206,7 +207,11 @@ impl Cluster {
         self.proxies[&link].set(weather);
     }
 
-    /// Where clients find a copy of order-svc.
+    pub fn forget_connections(&self, link: Link) {
+        self.proxies[&link].forget();
+    }
+
+    /// Returns the URL of a copy of order-svc through its proxy, as clients use it.
     pub fn orders_url(&self, number: usize, path: &str) -> String {
         format!(
             "http://127.0.0.1:{}{path}",
@@ -214,17 +219,17 @@ impl Cluster {
         )
     }
 
-    /// Past the proxies.
+    /// Returns the URL of a copy without its proxy.
     pub fn direct_url(&self, copy: Copy, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.ports[&copy])
     }
 
-    /// Past the proxies.
+    /// Returns the URL of a service's database without a proxy.
     pub fn database_url(&self, service: Service) -> String {
         self.postgres.superuser_url(service.name())
     }
 
-    /// What the audit reads, past the proxies.
+    /// Returns the databases and the broker that the audit reads, without proxies.
     pub fn sources(&self) -> Sources {
         Sources {
             orchestrator: self.database_url(Service::Orchestrator),
@@ -237,7 +242,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until a copy says that it is ready.
+    /// Waits until a copy reports that it is ready.
     pub async fn ready(&self, copy: Copy) -> Result<()> {
         let url = self.direct_url(copy, "/health/ready");
         let began = Instant::now();
@@ -261,7 +266,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until the copies of the orchestrator share its partitions, each with some.
+    /// Waits until each copy of the orchestrator owns some partitions, and the copies together own all of them.
     pub async fn grouped(&self, limit: Duration) -> Result<()> {
         let began = Instant::now();
         loop {
@@ -289,11 +294,11 @@ impl Cluster {
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix("saga_partitions_owned "));
-        // There is no such line before the first partition came.
+        // The metric does not exist before the first partition is assigned.
         Ok(line.map_or(Ok(0), str::parse)?)
     }
 
-    /// Starts again, for ever, what has ended without being asked to.
+    /// Starts processes again that have exited without having been stopped. Runs until it is cancelled.
     pub async fn supervise(&self) -> Result<()> {
         loop {
             for member in self.members.values() {
@@ -303,7 +308,7 @@ impl Cluster {
         }
     }
 
-    /// How often each copy has ended without being asked to.
+    /// Returns the number of times that each copy has exited without having been stopped.
     pub fn ended_by_themselves(&self) -> BTreeMap<String, u64> {
         self.members
             .iter()
@@ -312,7 +317,7 @@ impl Cluster {
             .collect()
     }
 
-    /// After all faults: every connection open, every process running.
+    /// Restores the system after the last fault: opens every connection and starts every process.
     pub fn heal(&self) -> Result<()> {
         for proxy in self.proxies.values() {
             proxy.set(Weather::Fair);
@@ -325,7 +330,8 @@ impl Cluster {
     }
 }
 
-/// Beside the plain listener one for every copy, advertised as its proxy.
+/// Returns the broker's properties: besides the plain listener, one listener for each copy, which advertises that
+/// copy's proxy.
 fn listener_properties(
     port: u16,
     listeners: &BTreeMap<Copy, u16>,
@@ -362,10 +368,10 @@ fn listener_properties(
     .into()
 }
 
-/// Whatever runs in the directory when this process ends, however it ends, is ended too.
+/// Makes sure that all processes in the directory are killed when this process ends, however it ends.
 pub fn end_with_us(directory: &Path) {
     let shown = directory.display();
-    saga_testkit::environment::reaper::at_end(&format!(
+    saga_test_support::environment::reaper::at_end(&format!(
         "for p in /proc/[0-9]*; do case \"$(readlink \"$p/cwd\")\" in '{shown}'*) kill -9 \"${{p#/proc/}}\";; esac; done"
     ));
 }

@@ -1,15 +1,15 @@
-//! How each fault is done, and undone.
+//! Injects each kind of fault, and undoes it.
 
 use super::{
     cluster::Cluster,
     member::{self, Member},
     observe::Trouble,
     plan::{COPIES, Copy, Fault, Kind, Planned},
-    proxy::Weather,
     records, store,
 };
-use crate::Service;
 use anyhow::{Context, Result};
+use saga_harness::Service;
+use saga_test_support::proxy::Weather;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{Mutex, RwLock},
@@ -17,22 +17,24 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-/// A storm of terminated sessions ends all of them this often.
+/// A storm of terminated sessions ends all sessions this often.
 const STORM_PERIOD: Duration = Duration::from_millis(300);
-/// Longer than a session: who has just joined or left has done so, on a broker that is well.
+/// Longer than a Kafka session. On a healthy broker, a member that has just joined or left a group has completed that
+/// by then.
 const SETTLING: Duration = Duration::from_secs(8);
-/// A broker that was away reads its groups again, and members of before must expire.
+/// After an outage the broker loads its groups again, and the members from before the outage must expire.
 const REGROUPING: Duration = Duration::from_mins(1);
-/// The third copy of a service, whose joining and leaving moves partitions.
+/// The number of a service's third copy. Partitions move when it joins and leaves.
 const GUEST: usize = COPIES;
 
-/// Does what was planned, each fault at its time, whatever the others do.
+/// Injects the planned faults, each at its time, regardless of the other faults.
 pub struct Saboteur {
     cluster: Arc<Cluster>,
     trouble: Arc<Trouble>,
-    /// Two faults of one thing come one after the other.
+    /// One lock for each target. Two faults of the same target run one after the other.
     locks: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
-    /// Held by all faults together, or by a takeover alone. Those who want it alone are not overtaken.
+    /// Held shared by all other faults, or exclusively by a takeover. The lock is fair: later faults do not overtake a
+    /// waiting takeover.
     calm: RwLock<()>,
 }
 
@@ -46,7 +48,7 @@ impl Saboteur {
         })
     }
 
-    /// Returns when the last fault was undone.
+    /// Returns when the last fault has been undone.
     pub async fn run(self: Arc<Self>, plan: Vec<Planned>, began: Instant) {
         let faults = TaskTracker::new();
         for planned in plan {
@@ -70,9 +72,9 @@ impl Saboteur {
         self.trouble.end(incident, &outcome);
     }
 
-    /// How long the other copy needs can only be measured when nothing else is wrong, and nothing is being made good: what
-    /// is taken over from has something, and who takes over is a member. How long a group needs to find itself again after
-    /// its broker was away is seen as a standstill.
+    /// Kills an orchestrator while no other fault is active and all recovery has finished. Only then can the time be
+    /// measured that the other copy needs: the killed copy must own partitions, and the other copy must be a member of
+    /// the group. The time that a group needs to reform after a broker outage is measured as a standstill.
     async fn takeover(&self, planned: Planned) {
         let _alone = self.calm.write().await;
         let running = async {
@@ -147,10 +149,21 @@ impl Saboteur {
                 };
                 self.weather(link, weather, lasts).await
             }
+            Fault::Silence { link } => {
+                cluster.forget_connections(link);
+                sleep(lasts).await;
+                Ok(())
+            }
             Fault::Latency { link, delay } => self.weather(link, Weather::Slow(delay), lasts).await,
             Fault::Poison { form } => records::poison(&cluster.kafka.brokers(), form).await,
             Fault::Replay { topic, place } => {
                 records::replay(&cluster.kafka.brokers(), topic, place).await
+            }
+            Fault::ParticipantErrs => {
+                let payments = cluster.database_url(Service::Payment);
+                store::break_gateway(&payments).await?;
+                sleep(lasts).await;
+                store::mend_gateway(&payments).await
             }
         }
     }
@@ -180,7 +193,7 @@ impl Saboteur {
 
     async fn rolling_restart(&self) -> Result<()> {
         for copy in Copy::all() {
-            // Not while something else keeps it down or frozen.
+            // Waits until no other fault keeps the copy down or frozen.
             let lock = self.lock(copy.to_string()).await;
             let _alone = lock.lock().await;
             let member = self.cluster.member(copy);
@@ -195,7 +208,7 @@ impl Saboteur {
     async fn restart_postgres(&self, lasts: Duration) -> Result<()> {
         let postgres = &self.cluster.postgres;
         member::quit(postgres.pid().context("Postgres does not run")?)?;
-        // Waits for its end; a slower shutdown than the one that was asked for is not begun.
+        // Waits for the end of Postgres. Does not request a slower shutdown than the immediate one above.
         postgres.stop().await;
         sleep(lasts).await;
         Ok(postgres.start_again().await?)
@@ -219,21 +232,25 @@ fn drained(in_time: bool, who: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a fault is done to.
+/// Returns the name of the fault's target.
 fn target(fault: &Fault) -> String {
     match fault {
         Fault::Kill(copy) | Fault::Freeze(copy) => copy.to_string(),
         Fault::Rebalance(service) => format!("guest of {}", service.name()),
         Fault::RollingRestart => "rolling restart".to_owned(),
-        // The last two write into Kafka.
+        // Poison and Replay write to Kafka.
         Fault::BrokerRestart
         | Fault::BrokerKill
         | Fault::BrokerPause
         | Fault::Poison { .. }
         | Fault::Replay { .. } => "kafka".to_owned(),
-        Fault::PostgresRestart | Fault::PostgresPause | Fault::TerminateBackends => {
-            "postgres".to_owned()
+        // `ParticipantErrs` changes the database, and must be able to undo the change there.
+        Fault::PostgresRestart
+        | Fault::PostgresPause
+        | Fault::TerminateBackends
+        | Fault::ParticipantErrs => "postgres".to_owned(),
+        Fault::Cut { link, .. } | Fault::Silence { link } | Fault::Latency { link, .. } => {
+            link.to_string()
         }
-        Fault::Cut { link, .. } | Fault::Latency { link, .. } => link.to_string(),
     }
 }

@@ -1,4 +1,4 @@
-//! The figures of a run, as a table and as JSON.
+//! The figures of a run, printed as a table and written as JSON.
 
 use super::observe::Standstill;
 use saga_audit::Report;
@@ -14,34 +14,36 @@ use uuid::Uuid;
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
     pub seed: u64,
-    /// Runs the same again.
+    /// The command that repeats this run.
     pub command: String,
     pub minutes: f64,
-    /// Injected, by kind.
+    /// The number of injected faults by kind.
     pub faults: BTreeMap<String, u64>,
-    /// Could not be done as planned.
+    /// The faults that could not be injected as planned.
     pub faults_failed: Vec<String>,
     pub requests: Requests,
-    /// Orders in the database, by how they stand.
+    /// The number of orders in the database by status.
     pub orders: BTreeMap<String, u64>,
-    /// What was wished for, and how it ended.
-    pub wishes: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Orders that were cancelled though nothing but faults was against them, or confirmed though they could not be.
+    /// The ends of each kind of order, with their number.
+    #[serde(rename = "wishes")]
+    pub kinds: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Orders that were cancelled although only faults affected them, or confirmed although they could not be
+    /// fulfilled.
     pub needless: Vec<Needless>,
-    /// Answers that contradict each other.
+    /// Answers that contradict each other or make no sense.
     pub contradictions: Vec<String>,
-    /// Looks at the live system between the faults, and what they reported.
+    /// The number of completed audits of the live system between the faults.
     pub live_audits: u64,
-    /// Something that they look at was away.
+    /// The number of these audits that failed because a database or the broker was unavailable.
     pub live_audits_away: u64,
     pub live_discrepancies: Vec<String>,
     pub standstill: Standstill,
     pub takeovers: Takeovers,
-    /// From the end of the last fault to the end of the last saga; `None` if something did not end.
+    /// The time from the end of the last fault to the end of the last saga. `None` if a saga or an order did not end.
     pub drained_after_ms: Option<u64>,
-    /// Clients whose question was never answered.
+    /// False if a client's request was never answered clearly.
     pub clients_settled: bool,
-    /// Processes that ended without being asked to, and were started again.
+    /// The number of times that each process exited without having been stopped, and was started again.
     pub ended_by_themselves: BTreeMap<String, u64>,
     pub audit: Report,
 }
@@ -52,7 +54,6 @@ pub struct Requests {
     pub sent: u64,
     pub accepted: u64,
     pub unclear: u64,
-    pub pushed_back: u64,
     pub asked_again: u64,
     pub cancels: u64,
 }
@@ -60,7 +61,8 @@ pub struct Requests {
 #[derive(Clone, Debug, Serialize)]
 pub struct Needless {
     pub order: Uuid,
-    pub wish: String,
+    #[serde(rename = "wish")]
+    pub kind: String,
     pub status: String,
     pub reason: Option<String>,
 }
@@ -71,13 +73,13 @@ pub struct Takeovers {
     pub count: usize,
     pub p50_ms: u64,
     pub max_ms: u64,
-    /// What they depend on.
+    /// The consumer settings that takeover times depend on.
     pub settings: String,
 }
 
-/// The promise.
+/// The promised upper limit of a takeover.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(10);
-/// `session.timeout.ms` and `heartbeat.interval.ms` of every consumer.
+/// The values of `session.timeout.ms` and `heartbeat.interval.ms` of every consumer.
 const TAKEOVER_SETTINGS: &str = "session.timeout.ms 6000, heartbeat.interval.ms 1500";
 
 impl Takeovers {
@@ -96,7 +98,7 @@ impl Takeovers {
 }
 
 impl Figures {
-    /// What was promised and not kept.
+    /// Returns the promises that were not kept.
     pub fn broken(&self) -> Vec<String> {
         let mut broken = Vec::new();
         let mut check = |wrong: bool, what: String| {
@@ -149,15 +151,15 @@ impl Display for Figures {
             f,
             "requests",
             format!(
-                "{} sent, {} unclear, {} pushed back, {} asked again",
-                requests.sent, requests.unclear, requests.pushed_back, requests.asked_again
+                "{} sent, {} unclear, {} asked again",
+                requests.sent, requests.unclear, requests.asked_again
             ),
         )?;
         line(f, "orders accepted", requests.accepted)?;
         line(f, "  cancels asked for", requests.cancels)?;
         line(f, "orders ended", counts(&self.orders))?;
-        for (wish, ends) in &self.wishes {
-            line(f, &format!("  {wish}"), counts(ends))?;
+        for (kind, ends) in &self.kinds {
+            line(f, &format!("  {kind}"), counts(ends))?;
         }
         line(f, "sagas parked", self.audit.parked.len())?;
         line(f, "violations", self.audit.discrepancies.len())?;
@@ -167,7 +169,7 @@ impl Display for Figures {
             f,
             "audits while live",
             format!(
-                "{}, {} discrepancies; {} found a database or the broker away",
+                "{}, {} discrepancies; {} found a database or the broker unavailable",
                 self.live_audits,
                 self.live_discrepancies.len(),
                 self.live_audits_away
@@ -205,7 +207,7 @@ fn details(figures: &Figures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f,
             "  needless {} ({}): {} {}",
             needless.order,
-            needless.wish,
+            needless.kind,
             needless.status,
             needless.reason.as_deref().unwrap_or_default()
         )?;

@@ -1,5 +1,5 @@
-//! One copy of a service as a child process: started, killed, frozen, asked to stop, and started again if it ends by
-//! itself, as whatever runs services in production would.
+//! One copy of a service as a child process that can be started, killed, frozen and stopped. It is started again if it
+//! exits by itself, as a supervisor in production would do.
 #![expect(unsafe_code, reason = "signals are not in std")]
 
 use anyhow::{Context, Result};
@@ -15,33 +15,33 @@ use std::{
     time::Duration,
 };
 
-/// A service that was asked to stop drains within this.
+/// The time within which a service drains after a SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
-/// What is needed to start a copy, again and again.
+/// Everything that is needed to start a copy, any number of times.
 #[derive(Debug)]
 pub struct Launch {
     pub binary: PathBuf,
     pub environment: BTreeMap<String, String>,
-    /// Of the process, too: whatever still runs in it when we end is ended.
+    /// The working directory of the process. Processes that still run in it when chaos ends are killed.
     pub directory: PathBuf,
     pub log: PathBuf,
 }
 
-/// See the module.
+/// One copy of a service: its launch settings and its current process.
 #[derive(Debug)]
 pub struct Member {
     launch: Launch,
     state: Mutex<State>,
-    /// How often it has ended without being asked to.
+    /// The number of times that the process has exited without having been stopped or killed.
     ended_by_itself: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     child: Option<Child>,
-    /// Whether it is to run; not while a fault keeps it down.
+    /// True if the process should run; false while a fault keeps it down.
     wanted: bool,
 }
 
@@ -83,7 +83,8 @@ impl Member {
             .with_context(|| format!("starting {}", self.launch.binary.display()))
     }
 
-    /// SIGKILL: no draining, no leaving of groups. Stays down until it is started.
+    /// Sends SIGKILL: the service does not drain and does not leave its consumer groups. It stays down until
+    /// [`start`](Self::start).
     pub fn kill(&self) -> Result<()> {
         let mut state = self.state();
         state.wanted = false;
@@ -94,7 +95,8 @@ impl Member {
         Ok(())
     }
 
-    /// SIGTERM, and waits until it has drained; whether it did in time. Stays down until it is started.
+    /// Sends SIGTERM and waits until the service has drained. Kills it after `STOP_LIMIT`. Returns whether it drained
+    /// in time. The service stays down until [`start`](Self::start).
     pub async fn stop(&self) -> Result<bool> {
         self.state().wanted = false;
         self.signal(libc::SIGTERM)?;
@@ -111,7 +113,7 @@ impl Member {
         }
     }
 
-    /// Whether there is no process any more.
+    /// Waits for an exited process, without blocking. Returns true if there is no process any more.
     fn reap(&self) -> Result<bool> {
         let mut state = self.state();
         let ended = match state.child.as_mut() {
@@ -132,7 +134,7 @@ impl Member {
         self.signal(libc::SIGCONT)
     }
 
-    /// Does nothing where no process is.
+    /// Sends a signal. Does nothing if there is no process.
     fn signal(&self, signal: i32) -> Result<()> {
         let state = self.state();
         let Some(child) = &state.child else {
@@ -146,7 +148,7 @@ impl Member {
         Err(std::io::Error::last_os_error()).context("kill")
     }
 
-    /// Starts it again if it has ended without being asked to.
+    /// Starts the process again if it has exited without having been stopped or killed.
     pub fn supervise(&self) -> Result<()> {
         let mut state = self.state();
         let ended = match state.child.as_mut() {
@@ -165,7 +167,7 @@ impl Member {
     }
 }
 
-/// SIGQUIT to a postmaster: an immediate shutdown.
+/// Sends SIGQUIT to a postmaster, which requests an immediate shutdown.
 pub fn quit(pid: u32) -> Result<()> {
     // SAFETY: the caller names a child of this process that it has not waited for.
     let result = unsafe { libc::kill(pid.cast_signed(), libc::SIGQUIT) };
@@ -177,7 +179,7 @@ pub fn quit(pid: u32) -> Result<()> {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // What cannot be killed any more has ended.
+        // A process that cannot be killed has exited already.
         drop(self.kill());
     }
 }

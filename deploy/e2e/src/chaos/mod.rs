@@ -1,5 +1,5 @@
-//! Chaos on the real thing: real processes, a real Kafka and a real Postgres, clients that order, faults from a seed, and
-//! then an audit that trusts nothing of it.
+//! Chaos on real processes, a real Kafka and a real Postgres: clients place orders, faults from a seed are injected,
+//! and an audit then checks the result without relying on any of the system's own code.
 //!
 //! ```text
 //!  seed ─▶ plan ─▶ saboteur ──kill, freeze, cut, restart, poison, replay…──▶ cluster ◀── clients ─▶ journal
@@ -8,8 +8,8 @@
 //!                                    └──────────────▶ figures ◀──────────── saga-audit (databases and topics)
 //! ```
 //!
-//! The same seed and settings give the same faults at the same times and the same orders; what a real system makes of them
-//! differs from run to run, as it does in production.
+//! The same seed and settings give the same faults at the same times and the same orders. The effects on a real system
+//! differ from run to run, as in production.
 
 mod clients;
 mod cluster;
@@ -19,22 +19,20 @@ mod member;
 mod observe;
 mod options;
 mod plan;
-mod proxy;
-pub mod random;
 mod records;
 mod store;
 
 pub use options::Options;
 
-use crate::Service;
 use anyhow::{Context, Result};
 use clients::Clients;
 use cluster::Cluster;
 use faults::Saboteur;
 use figures::{Figures, Needless, Requests, Takeovers};
 use observe::{Trouble, Watch};
-use random::Random;
 use saga_audit::{Journal, Settings};
+use saga_harness::Service;
+use saga_harness::random::Random;
 use std::{
     collections::BTreeMap,
     io::{self, Write},
@@ -46,11 +44,11 @@ use tokio::time::{Instant, sleep};
 
 const PROGRESS_PERIOD: Duration = Duration::from_secs(10);
 const DRAIN_POLL: Duration = Duration::from_millis(500);
-/// Between two audits of the live system, at least; an audit reads every topic from its beginning.
+/// The minimum time between two audits of the live system: each audit reads every topic from its beginning.
 const AUDIT_PERIOD: Duration = Duration::from_secs(45);
 const AUDIT_SHARE: u32 = 8;
 
-/// Runs all of it; whether every promise was kept.
+/// Runs chaos and returns whether every promise was kept.
 pub async fn run(options: &Options) -> Result<bool> {
     let seed = options.seed.unwrap_or_else(drawn);
     let plan = plan::plan(seed, options.length(), &options.kinds());
@@ -82,7 +80,7 @@ pub async fn run(options: &Options) -> Result<bool> {
 }
 
 fn drawn() -> u64 {
-    // Short enough to be typed.
+    // Short enough to type.
     uuid::Uuid::new_v4().as_u64_pair().0 % 1_000_000
 }
 
@@ -97,9 +95,9 @@ fn directory(options: &Options, seed: u64) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Progress and figures; the standard output stays free for what a caller may want to add.
+/// Prints progress and figures to standard error. Standard output is not used.
 fn say(text: &str) {
-    // A reader that has gone away is no reason to end.
+    // A closed standard error is no reason to end the run.
     drop(writeln!(io::stderr(), "{text}"));
 }
 
@@ -113,7 +111,7 @@ struct Run {
     live: Arc<Mutex<LiveAudits>>,
 }
 
-/// What audits between the faults have come to.
+/// The results of the audits that run between the faults.
 #[derive(Debug, Default)]
 struct LiveAudits {
     count: u64,
@@ -166,7 +164,7 @@ impl Run {
         self.figures(drained, settled).await
     }
 
-    /// What runs beside; none of it ends by itself.
+    /// Starts the tasks that run beside the faults. None of them ends by itself.
     fn helpers(&self, began: Instant) -> tokio::task::JoinSet<Result<()>> {
         let mut helpers = tokio::task::JoinSet::new();
         let cluster = Arc::clone(&self.cluster);
@@ -202,7 +200,7 @@ impl Run {
         ordering
     }
 
-    /// Waits until nothing is under way; how long that took.
+    /// Waits until no order and no saga is in flight. Returns the time since `calm`, or `None` after the drain limit.
     async fn drain(&self, calm: Instant) -> Option<Duration> {
         while calm.elapsed() < self.options.drain_limit() {
             if self.is_drained().await.unwrap_or(false) {
@@ -239,7 +237,7 @@ impl Run {
             observe::takeovers(&self.trouble.takeovers(), &events, self.options.partitions);
         let tally = &self.clients.tally;
         let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let (wishes, needless) = self.ends(&orders);
+        let (kinds, needless) = self.ends(&orders);
         let mut statuses = BTreeMap::new();
         for order in &orders {
             *statuses.entry(order.status.clone()).or_default() += 1;
@@ -256,12 +254,11 @@ impl Run {
                 sent: load(&tally.sent),
                 accepted: load(&tally.accepted),
                 unclear: load(&tally.unclear),
-                pushed_back: load(&tally.pushed_back),
                 asked_again: load(&tally.asked_again),
                 cancels: load(&tally.cancels),
             },
             orders: statuses,
-            wishes,
+            kinds,
             needless,
             contradictions: self.clients.contradictions(),
             live_audits: live.count,
@@ -276,59 +273,59 @@ impl Run {
         })
     }
 
-    /// How each wish ended, and which ends are nobody's wish.
+    /// Counts how each kind of order ended, and collects the orders whose end their kind does not allow.
     fn ends(
         &self,
         orders: &[store::PlacedOrder],
     ) -> (BTreeMap<String, BTreeMap<String, u64>>, Vec<Needless>) {
         let expected = self.clients.expected();
-        let mut wishes: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        let mut kinds: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         let mut needless = Vec::new();
         for order in orders {
             let Some(expectation) = expected.get(&order.customer_id) else {
                 continue;
             };
-            let wish = expectation.wish.name().to_owned();
+            let kind = expectation.kind.name().to_owned();
             let end = match &order.reason {
                 Some(reason) => format!("{} {reason}", order.status),
                 None => order.status.clone(),
             };
-            *wishes
-                .entry(wish.clone())
+            *kinds
+                .entry(kind.clone())
                 .or_default()
                 .entry(end)
                 .or_default() += 1;
             let reason = order.reason.as_deref();
             let asked_for = expectation.cancelled && reason == Some("cancelled");
             let pending = order.status == "PENDING";
-            if !pending && !asked_for && !expectation.wish.allows(&order.status, reason) {
+            if !pending && !asked_for && !expectation.kind.allows(&order.status, reason) {
                 needless.push(Needless {
                     order: order.id,
-                    wish,
+                    kind,
                     status: order.status.clone(),
                     reason: order.reason.clone(),
                 });
             }
         }
-        (wishes, needless)
+        (kinds, needless)
     }
 }
 
-/// Looks at the live system again and again: nothing may be reported that is merely in flight, or away.
+/// Audits the live system repeatedly. An audit must not report anything that is merely in flight or unavailable.
 async fn audit_live(cluster: &Cluster, clients: &Clients, live: &Mutex<LiveAudits>) -> Result<()> {
     let settings = Settings {
-        // A saga that waits for what a fault keeps away is not what this looks for.
+        // This audit does not look for sagas that wait for something that a fault makes unavailable.
         overdue: Duration::from_mins(10),
         ..Settings::default()
     };
     loop {
         let began = Instant::now();
-        // Orders are written down after they were acknowledged, so what the journal has is there.
+        // Clients write an order to the journal after it was acknowledged, so every order in the journal exists.
         let journal = Journal {
             accepted: clients.journal().accepted,
             ..Journal::default()
         };
-        // What is away cannot be looked at; that is no finding.
+        // An audit that cannot reach a database or the broker fails. This is no finding.
         let report = saga_audit::audit(&cluster.sources(), &journal, &settings).await;
         {
             let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);

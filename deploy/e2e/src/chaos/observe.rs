@@ -1,5 +1,5 @@
-//! What is seen from outside while faults come and go: when it is calm, how long a saga has not moved, how long a takeover
-//! took.
+//! Observes the system from outside while faults begin and end: since when there is no fault, how long a saga has not
+//! moved, and how long a takeover took.
 
 use super::{
     plan::{Kind, Planned},
@@ -18,10 +18,10 @@ use std::{
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-/// How often sagas are looked at: how exact a standstill is measured.
+/// How often the sagas are read. This is also the precision with which a standstill is measured.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
-/// The faults that have been, and those that are.
+/// The active faults, and a record of all injected faults.
 #[derive(Debug)]
 pub struct Trouble {
     log: Mutex<File>,
@@ -30,14 +30,14 @@ pub struct Trouble {
 
 #[derive(Debug)]
 struct State {
-    /// By number, what is wrong now.
+    /// The active faults by number.
     active: BTreeMap<usize, String>,
     last_end: Instant,
-    /// By kind.
+    /// The number of injected faults by kind.
     injected: BTreeMap<Kind, u64>,
-    /// Faults that could not be done as planned.
+    /// The faults that could not be injected as planned.
     failed: Vec<String>,
-    /// Wall clock, milliseconds.
+    /// The times of the takeovers by the wall clock, in milliseconds.
     takeovers: Vec<i64>,
     next: usize,
 }
@@ -59,17 +59,17 @@ impl Trouble {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is half-changed.
+        // Nothing panics while the state is half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, text: &str) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        // A log that cannot be written must not end what it is about.
+        // A log that cannot be written must not end the run.
         drop(writeln!(log, "{} {text}", clock::now().to_rfc3339()));
     }
 
-    /// The number to end it with.
+    /// Records the start of a fault and returns the number to end it with.
     pub fn begin(&self, planned: Planned) -> usize {
         let text = format!("{:?} for {:?}", planned.fault, planned.lasts);
         let mut state = self.state();
@@ -96,7 +96,7 @@ impl Trouble {
         self.note(&format!("end   {number} {outcome:?}"));
     }
 
-    /// Since when nothing has been wrong.
+    /// Returns the end of the last fault if no fault is active.
     pub fn calm_since(&self) -> Option<Instant> {
         let state = self.state();
         state.active.is_empty().then_some(state.last_end)
@@ -119,17 +119,17 @@ impl Trouble {
     }
 }
 
-/// The longest time that a saga stood still while nothing was wrong.
+/// The longest time that a saga did not move while no fault was active.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Standstill {
     pub ms: u64,
     pub saga: Option<Uuid>,
-    /// What it waited for.
+    /// The kind of event that the saga waited for.
     pub waiting_kind: String,
 }
 
-/// Follows every live saga's version.
+/// Tracks the version of every live saga.
 #[derive(Debug, Default)]
 pub struct Movement {
     seen: BTreeMap<Uuid, (i64, Instant)>,
@@ -137,7 +137,8 @@ pub struct Movement {
 }
 
 impl Movement {
-    /// Parked sagas wait for a person.
+    /// Compares the sagas with the last call, and updates the longest standstill. Ignores parked sagas, which wait for
+    /// a person.
     pub fn look(&mut self, sagas: &[LiveSaga], calm_since: Option<Instant>, now: Instant) {
         let present: BTreeSet<Uuid> = sagas.iter().map(|saga| saga.id).collect();
         self.seen.retain(|id, _| present.contains(id));
@@ -162,7 +163,7 @@ impl Movement {
     }
 }
 
-/// What the watcher has to say.
+/// The watcher's latest results.
 #[derive(Debug, Default)]
 pub struct Watch {
     movement: Mutex<Movement>,
@@ -170,11 +171,11 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Until it is aborted.
+    /// Reads the live sagas repeatedly, until the task is aborted.
     pub async fn run(&self, url: String, trouble: &Trouble) {
         let mut watcher = Watcher::new(url);
         loop {
-            // While Postgres is away there is nothing to see.
+            // While Postgres is unavailable there is nothing to record.
             if let Ok(sagas) = watcher.live().await {
                 *self.live.lock().unwrap_or_else(PoisonError::into_inner) = sagas.len();
                 let mut movement = self.movement.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,11 +195,12 @@ impl Watch {
     }
 }
 
-/// After a takeover that has not shown within this, something else is wrong.
+/// A takeover counts as this long at most. If a partition has not moved by then, something else is wrong.
 const TAKEOVER_WINDOW_MS: i64 = 16_000;
 
-/// For each kill of an orchestrator, how long until every partition moved again. A saga's events lie in the partition of
-/// the same number as its inputs, and whatever is stamped later than the kill was sent by the other copy.
+/// Returns, for each kill of an orchestrator, how long it took until every partition moved again. A saga's events are
+/// in the partition with the same number as its inputs, and every event with a timestamp after the kill was sent by the
+/// other copy.
 pub fn takeovers(kills: &[i64], events: &[(i32, i64)], partitions: i32) -> Vec<u64> {
     kills
         .iter()

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of chaos.
 
 use super::plan::Kind;
 use clap::Parser;
@@ -10,47 +10,47 @@ Exit status:
   1  a violation, a needless compensation, or something did not end; the report names it
   2  wrong usage, or the system could not be started";
 
-/// Hurts a real system in every way that a seed thinks of, while clients order, and then has it audited.
+/// Injects faults from a seed into a real system while clients place orders, and then audits the result.
 ///
-/// Two copies of every service, as processes, on a Kafka and a Postgres of their own. Nothing else on this machine is
-/// touched.
+/// Runs two copies of every service, as processes, on a private Kafka and a private Postgres. Nothing else on this
+/// machine is touched.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "chaos", after_help = EXIT_STATUS)]
 pub struct Options {
-    /// The faults and the orders follow from it. Without it one is drawn, and printed.
+    /// The seed that determines the faults and the orders. Without it, a seed is chosen at random and printed.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// How long faults are injected.
+    /// How long faults are injected, in minutes.
     #[arg(long, default_value_t = 5.0)]
     pub minutes: f64,
     #[arg(long, default_value_t = 4)]
     pub clients: u64,
-    /// Orders a second, of all clients together.
+    /// Orders per second of all clients together.
     #[arg(long, default_value_t = 12.0)]
     pub rate: f64,
     /// Partitions of each topic.
     #[arg(long, default_value_t = 4)]
     pub partitions: i32,
-    /// After the faults have ended, everything must end within this.
+    /// The time limit within which all orders and sagas must end after the last fault.
     #[arg(long, default_value_t = 4.0, value_name = "MINUTES")]
     pub drain_minutes: f64,
-    /// Only these kinds of faults.
+    /// Injects only these kinds of faults.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
     pub only: Vec<Kind>,
-    /// Not these kinds of faults.
+    /// Leaves out these kinds of faults.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
     pub without: Vec<Kind>,
-    /// A directory with the binaries order-svc, inventory-svc, payment-svc and orchestrator. Without it this program runs
-    /// the same services itself, as processes of their own.
+    /// A directory with the binaries order-svc, inventory-svc, payment-svc and orchestrator. Without it, chaos starts
+    /// copies of its own executable as the services.
     #[arg(long, value_name = "DIR")]
     pub binaries: Option<PathBuf>,
-    /// Logs, the client's journal and the report are put here; a new temporary directory without it.
+    /// The directory for logs, the clients' journal and the report. Without it, a new temporary directory is used.
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
     /// Writes the figures to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Prints the plan of faults and ends.
+    /// Prints the plan of faults and exits.
     #[arg(long)]
     pub plan: bool,
 }
@@ -72,7 +72,7 @@ impl Options {
             .collect()
     }
 
-    /// The command that runs the same again.
+    /// Returns the command that repeats this run.
     pub fn command(&self, seed: u64) -> String {
         let names = |kinds: &[Kind]| -> String {
             let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();

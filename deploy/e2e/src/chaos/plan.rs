@@ -1,14 +1,15 @@
-//! Which faults happen when: a pure function of the seed.
+//! Plans which faults happen when: a pure function of the seed.
 //!
-//! Faults overlap, since what is hurt twice at once is where systems break. Around a takeover nothing else happens: how
-//! long the other copy needs can only be measured when it is the only thing that is wrong.
+//! Faults overlap, since systems break where two faults meet. Only a takeover happens alone: the time that the other
+//! copy needs can only be measured while nothing else is wrong.
 
-use super::random::Random;
-use crate::Service;
 use clap::ValueEnum;
+use saga_harness::Service;
+use saga_harness::random::Random;
+use saga_postgres::silence::SILENCE_LIMIT;
 use std::{fmt, time::Duration};
 
-/// Kinds of faults, as figures count them.
+/// Kinds of faults, as the report counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
     Takeover,
@@ -23,13 +24,15 @@ pub enum Kind {
     PostgresPause,
     TerminateBackends,
     Cut,
+    Silence,
     Latency,
     Poison,
     Replay,
+    ParticipantErrs,
 }
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Takeover,
         Self::Kill,
         Self::Freeze,
@@ -42,9 +45,11 @@ impl Kind {
         Self::PostgresPause,
         Self::TerminateBackends,
         Self::Cut,
+        Self::Silence,
         Self::Latency,
         Self::Poison,
         Self::Replay,
+        Self::ParticipantErrs,
     ];
 
     pub fn name(self) -> &'static str {
@@ -61,20 +66,22 @@ impl Kind {
             Self::PostgresPause => "postgres-pause",
             Self::TerminateBackends => "terminate-backends",
             Self::Cut => "cut",
+            Self::Silence => "silence",
             Self::Latency => "latency",
             Self::Poison => "poison",
             Self::Replay => "replay",
+            Self::ParticipantErrs => "participant-errs",
         }
     }
 
-    /// How often, against the others.
+    /// Returns how often faults of this kind are planned, relative to the other kinds.
     fn weight(self) -> u64 {
         match self {
             Self::Kill => 14,
             Self::Freeze | Self::Cut | Self::Replay => 12,
-            Self::Latency => 8,
+            Self::Silence | Self::Latency => 8,
             Self::Takeover | Self::TerminateBackends => 7,
-            Self::Rebalance | Self::Poison => 6,
+            Self::Rebalance | Self::Poison | Self::ParticipantErrs => 6,
             Self::PostgresRestart => 4,
             Self::BrokerRestart | Self::BrokerKill | Self::BrokerPause | Self::PostgresPause => 3,
             Self::RollingRestart => 2,
@@ -88,14 +95,14 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One of the two processes of a service; a third joins now and then.
+/// One of the two processes of a service. [`Fault::Rebalance`] starts a third for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Copy {
     pub service: Service,
     pub number: usize,
 }
 
-/// Processes of each service.
+/// The number of processes of each service.
 pub const COPIES: usize = 2;
 
 impl Copy {
@@ -111,14 +118,14 @@ impl fmt::Display for Copy {
     }
 }
 
-/// A connection between two parts, which a proxy stands in.
+/// A connection between two parts of the system. A proxy relays it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
     Postgres(Copy),
     Kafka(Copy),
-    /// From the clients to a copy of order-svc.
+    /// The clients' connections to a copy of order-svc.
     Orders(usize),
-    /// From a copy of order-svc to the orchestrator's HTTP.
+    /// The connections of a copy of order-svc to the orchestrator's HTTP API.
     Sagas(usize),
 }
 
@@ -133,46 +140,54 @@ impl fmt::Display for Link {
     }
 }
 
-/// What exactly is done, and to whom.
+/// A fault, with the part of the system that it affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL; started again after the fault's time.
+    /// SIGKILL; the process is started again after the fault's duration.
     Kill(Copy),
-    /// SIGSTOP, and SIGCONT after the fault's time: longer than a session, it wakes up as a zombie.
+    /// SIGSTOP, and SIGCONT after the fault's duration. If this is longer than the Kafka session, the process resumes
+    /// as a zombie.
     Freeze(Copy),
-    /// Another copy joins, and leaves in order.
+    /// Another copy of the service joins, and later leaves after a SIGTERM.
     Rebalance(Service),
-    /// Every process in turn: SIGTERM, and started again.
+    /// Each process in turn gets a SIGTERM and is started again.
     RollingRestart,
     BrokerRestart,
     BrokerKill,
     BrokerPause,
-    /// Immediate mode: no session is asked, nothing is written out.
+    /// An immediate shutdown: Postgres neither waits for sessions nor writes a checkpoint.
     PostgresRestart,
     PostgresPause,
-    /// All sessions of all services, again and again.
+    /// All client sessions of all services are terminated, repeatedly.
     TerminateBackends,
-    /// Connections are reset, or silent: nothing arrives and nobody is told.
+    /// Connections are reset. If `silent`, they stay open instead, but no data arrives and no error is reported.
     Cut {
         link: Link,
         silent: bool,
+    },
+    /// The existing connections become silent for good; new connections work. The fault lasts as long as it may take
+    /// until no service waits on a silent connection any more.
+    Silence {
+        link: Link,
     },
     Latency {
         link: Link,
         delay: Duration,
     },
-    /// One bad record in every topic.
+    /// One bad record is published to every topic.
     Poison {
         form: u64,
     },
-    /// A range of a topic is sent again.
+    /// A range of a topic is published again.
     Replay {
         topic: usize,
         place: u64,
     },
+    /// payment-svc answers every new call to its gateway with `error`.
+    ParticipantErrs,
 }
 
-/// A fault with its time.
+/// A fault with its start time and its duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Planned {
     pub at: Duration,
@@ -181,15 +196,22 @@ pub struct Planned {
     pub fault: Fault,
 }
 
-/// Before a takeover everything must run, and after it for as long as it may take, with room to see it.
+/// Before a takeover, every process must run. After the takeover, nothing else happens for as long as the takeover may
+/// take, with a margin for observing it.
 const CALM_BEFORE: Duration = Duration::from_secs(8);
 const CALM_AFTER: Duration = Duration::from_secs(16);
 const GAP_LEAST: Duration = Duration::from_millis(500);
 const GAP_MOST: Duration = Duration::from_secs(5);
-/// The first fault comes when there are orders.
+/// Each error answer of a participant uses up one attempt of the step. Two periods of errors close together could use
+/// up all attempts, and the orders that are cancelled then are cancelled rightly.
+const ERRORS_APART: Duration = Duration::from_secs(25);
+/// The first fault happens after clients have placed orders.
 const LEAD: Duration = Duration::from_secs(5);
 
-/// The faults of a run, in order of their beginning.
+/// A silent connection is given up after [`SILENCE_LIMIT`]; the next attempt to connect follows within five seconds.
+const SILENCE: Duration = SILENCE_LIMIT.saturating_add(Duration::from_secs(5));
+
+/// Returns the faults of a run, ordered by start time.
 pub fn plan(seed: u64, length: Duration, kinds: &[Kind]) -> Vec<Planned> {
     let mut random = Random::new(seed, "plan");
     let weights: Vec<(u64, Kind)> = kinds.iter().map(|kind| (kind.weight(), *kind)).collect();
@@ -203,6 +225,18 @@ pub fn plan(seed: u64, length: Duration, kinds: &[Kind]) -> Vec<Planned> {
         if calm {
             let busy_until = plan.iter().map(|planned| planned.at + planned.lasts).max();
             at = at.max(busy_until.unwrap_or_default() + CALM_BEFORE);
+        }
+        if kind == Kind::ParticipantErrs {
+            let before = plan.iter().filter(|planned| planned.kind == kind);
+            let last = before.map(|planned| planned.at + planned.lasts).max();
+            if let Some(earliest) = last.map(|last| last + ERRORS_APART)
+                && at < earliest
+            {
+                if kinds.len() > 1 {
+                    continue;
+                }
+                at = earliest;
+            }
         }
         let (fault, least, most) = choose(kind, &mut random);
         let lasts = random.between(least, most);
@@ -223,7 +257,7 @@ pub fn plan(seed: u64, length: Duration, kinds: &[Kind]) -> Vec<Planned> {
     }
 }
 
-/// The fault, and how long it lasts at least and at most.
+/// Returns a fault of this kind, and its minimum and maximum duration.
 fn choose(kind: Kind, random: &mut Random) -> (Fault, Duration, Duration) {
     let ms = Duration::from_millis;
     let copy = *random.pick(&Copy::all());
@@ -232,7 +266,7 @@ fn choose(kind: Kind, random: &mut Random) -> (Fault, Duration, Duration) {
             let service = Service::Orchestrator;
             let number = random.below(COPIES as u64) as usize;
             let fault = Fault::Kill(Copy { service, number });
-            // The dead one stays away, so that it is the other that takes over.
+            // The killed copy stays down for so long that the other copy takes over.
             (fault, ms(14_000), ms(14_000))
         }
         Kind::Kill => (Fault::Kill(copy), ms(0), ms(9_000)),
@@ -250,6 +284,10 @@ fn choose(kind: Kind, random: &mut Random) -> (Fault, Duration, Duration) {
             let link = link(copy, random);
             (Fault::Cut { link, silent }, ms(500), ms(12_000))
         }
+        Kind::Silence => {
+            let link = link(copy, random);
+            (Fault::Silence { link }, SILENCE, SILENCE)
+        }
         Kind::Latency => {
             let delay = random.between(ms(20), ms(800));
             let link = link(copy, random);
@@ -264,6 +302,9 @@ fn choose(kind: Kind, random: &mut Random) -> (Fault, Duration, Duration) {
             let place = random.below(u64::MAX);
             (Fault::Replay { topic, place }, ms(0), ms(0))
         }
+        // Shorter than the sum of the retry pauses in the shipped definitions, with one attempt to spare for the
+        // gateway's own rules.
+        Kind::ParticipantErrs => (Fault::ParticipantErrs, ms(1_000), ms(2_500)),
     }
 }
 
@@ -293,6 +334,17 @@ mod tests {
         let plan = plan(1, LENGTH, &Kind::ALL);
         for kind in Kind::ALL {
             assert!(plan.iter().any(|planned| planned.kind == kind), "{kind}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_use_up_the_attempts_of_a_step() {
+        let plan = plan(5, LENGTH, &Kind::ALL);
+        let errs = |planned: &&Planned| planned.kind == Kind::ParticipantErrs;
+        let times: Vec<&Planned> = plan.iter().filter(errs).collect();
+        assert!(times.len() > 10);
+        for pair in times.windows(2) {
+            assert!(pair[0].at + pair[0].lasts + ERRORS_APART <= pair[1].at);
         }
     }
 

@@ -1,17 +1,17 @@
-//! Records that nobody should send: bad ones, and old ones once more.
+//! Publishes records that no correct service sends: bad records, and duplicates of old records.
 
-use crate::topics;
 use anyhow::{Context, Result, ensure};
 use saga_contracts::topic;
 use saga_core::message::{Headers, OutgoingRecord, header};
-use saga_messaging::kafka::{KafkaConfig, Scan};
+use saga_harness::topics;
+use saga_messaging::kafka::{KafkaConfig, TopicReader};
 
-/// Records of one replay at most.
+/// The maximum number of records in one replay.
 const RANGE_MAX: usize = 150;
-/// Records of one look at the events.
+/// The number of records that one read of the events returns at most.
 const CHUNK: usize = 5_000;
 
-/// One bad record into a partition of every topic.
+/// Publishes one bad record to every topic.
 pub async fn poison(brokers: &str, form: u64) -> Result<()> {
     let records: Vec<OutgoingRecord> = topic::ALL
         .into_iter()
@@ -21,7 +21,8 @@ pub async fn poison(brokers: &str, form: u64) -> Result<()> {
     topics::publish(brokers, &records).await
 }
 
-/// In turn: no JSON, no headers, nesting without end, NUL, no value, headers that contradict each other, an unknown saga.
+/// Returns a bad record. `form` selects, in turn: no JSON, no headers, very deep nesting, a NUL character, no value,
+/// contradicting headers, an unknown saga.
 fn bad_record(topic: &str, form: u64) -> OutgoingRecord {
     let saga = uuid::Uuid::from_u128(u128::from(form) << 64 | 0x8000);
     let text = |value: &str| value.as_bytes().to_vec();
@@ -54,10 +55,10 @@ fn bad_record(topic: &str, form: u64) -> OutgoingRecord {
     record
 }
 
-/// A range of one partition, as it was, at its end once more.
+/// Publishes a range of one partition again, unchanged, at the partition's end.
 pub async fn replay(brokers: &str, topic: usize, place: u64) -> Result<()> {
     let topic = topic::ALL[topic % topic::ALL.len()];
-    let scan = Scan::connect(&KafkaConfig::plaintext(brokers))?;
+    let scan = TopicReader::connect(&KafkaConfig::plaintext(brokers))?;
     let windows: Vec<_> = scan.windows(topic).await?.into_iter().collect();
     let index = (place % windows.len().max(1) as u64) as usize;
     let (partition, window) = windows.get(index).context("no such topic")?;
@@ -70,9 +71,9 @@ pub async fn replay(brokers: &str, topic: usize, place: u64) -> Result<()> {
     topics::replay(brokers, &looked.records).await
 }
 
-/// Partition and time of every event of every saga, as their senders stamped them.
+/// Returns the partition and the timestamp, as its sender set it, of every event of every saga.
 pub async fn event_times(brokers: &str) -> Result<Vec<(i32, i64)>> {
-    let scan = Scan::connect(&KafkaConfig::plaintext(brokers))?;
+    let scan = TopicReader::connect(&KafkaConfig::plaintext(brokers))?;
     let mut times = Vec::new();
     for (partition, window) in scan.windows(topic::SAGA_EVENTS).await? {
         let mut next = window.start;

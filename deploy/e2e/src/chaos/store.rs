@@ -1,11 +1,11 @@
-//! What the harness itself asks the databases: past the proxies, as their superuser.
+//! The harness's own queries to the databases. They bypass the proxies and run as superuser.
 
 use anyhow::Result;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Postgres may be away; whoever asks comes again.
+/// The limit for connecting and for a query: Postgres may be unavailable, and the caller tries again.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 async fn connect(url: &str) -> Result<PgConnection> {
@@ -14,7 +14,7 @@ async fn connect(url: &str) -> Result<PgConnection> {
 
 pub async fn create_database(superuser_url: &str, name: &str) -> Result<()> {
     let mut connection = connect(superuser_url).await?;
-    // Names are the services' own.
+    // The names are those of the services, so quoting them is safe.
     let statement = format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8'");
     sqlx::query(AssertSqlSafe(statement))
         .execute(&mut connection)
@@ -22,7 +22,7 @@ pub async fn create_database(superuser_url: &str, name: &str) -> Result<()> {
     Ok(connection.close().await?)
 }
 
-/// Ends every session but ours.
+/// Ends every client session except this one.
 pub async fn terminate_backends(superuser_url: &str) -> Result<u64> {
     let mut connection = connect(superuser_url).await?;
     let ended = sqlx::query(
@@ -34,8 +34,43 @@ pub async fn terminate_backends(superuser_url: &str) -> Result<u64> {
     Ok(ended.rows_affected())
 }
 
-/// A live saga, as far as its movement is concerned.
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// While this trigger exists, the simulated gateway answers every key that it does not know yet with "nothing was
+/// done", in every process. The trigger replaces the row to be inserted into the gateway's ledger by one with the
+/// decision `failed`.
+const BREAK_GATEWAY: &str = "
+CREATE OR REPLACE FUNCTION chaos_gateway_fails() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF pg_trigger_depth() > 1 OR NEW.decision = 'failed' THEN
+    RETURN NEW;
+  END IF;
+  INSERT INTO gateway_ledger (key, operation, amount_minor, currency, decision, message, order_id)
+  VALUES (NEW.key, NEW.operation, NEW.amount_minor, NEW.currency, 'failed', 'the gateway is broken for a while',
+          split_part(NEW.key, '/', 1)::uuid)
+  ON CONFLICT (key) DO NOTHING;
+  RETURN NULL;
+END
+$$;
+CREATE TRIGGER chaos_gateway_fails BEFORE INSERT ON gateway_ledger
+  FOR EACH ROW EXECUTE FUNCTION chaos_gateway_fails();";
+
+const MEND_GATEWAY: &str = "DROP TRIGGER IF EXISTS chaos_gateway_fails ON gateway_ledger";
+
+pub async fn break_gateway(url: &str) -> Result<()> {
+    let mut connection = connect(url).await?;
+    sqlx::raw_sql(BREAK_GATEWAY)
+        .execute(&mut connection)
+        .await?;
+    Ok(connection.close().await?)
+}
+
+pub async fn mend_gateway(url: &str) -> Result<()> {
+    let mut connection = connect(url).await?;
+    sqlx::raw_sql(MEND_GATEWAY).execute(&mut connection).await?;
+    Ok(connection.close().await?)
+}
+
+/// A live saga, with the columns that show whether it has moved.
+#[derive(Clone, Debug)]
 pub struct LiveSaga {
     pub id: Uuid,
     pub version: i64,
@@ -43,7 +78,9 @@ pub struct LiveSaga {
     pub waiting_kind: String,
 }
 
-/// Sagas that are under way, over one connection that is made again when it breaks.
+saga_postgres::from_row!(LiveSaga: id, version, status, waiting_kind);
+
+/// Reads the live sagas over one connection, and reconnects when the connection breaks.
 #[derive(Debug)]
 pub struct Watcher {
     url: String,
@@ -66,14 +103,14 @@ impl Watcher {
         let query = sqlx::query_as("SELECT id, version, status, waiting_kind FROM saga")
             .fetch_all(&mut connection);
         let rows = tokio::time::timeout(TIMEOUT, query).await??;
-        // Only a connection that has just worked is kept.
+        // The connection is kept only if it has just worked.
         self.connection = Some(connection);
         Ok(rows)
     }
 }
 
-/// An order as it ended, or not.
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// A placed order with its current status.
+#[derive(Clone, Debug)]
 pub struct PlacedOrder {
     pub id: Uuid,
     pub customer_id: Uuid,
@@ -81,20 +118,22 @@ pub struct PlacedOrder {
     pub reason: Option<String>,
 }
 
+saga_postgres::from_row!(PlacedOrder: id, customer_id, status, reason);
+
 pub async fn orders(url: &str) -> Result<Vec<PlacedOrder>> {
     let mut connection = connect(url).await?;
     let query = "SELECT id, customer_id, status, reason->>'code' AS reason FROM orders ORDER BY id";
     Ok(sqlx::query_as(query).fetch_all(&mut connection).await?)
 }
 
-/// Messages of accepted orders that have not been passed on.
+/// Returns the number of messages in order-svc's outbox that have not been published.
 pub async fn outbox_rows(url: &str) -> Result<i64> {
     let mut connection = connect(url).await?;
     let count = sqlx::query_scalar("SELECT COUNT(*) FROM outbox");
     Ok(count.fetch_one(&mut connection).await?)
 }
 
-/// Orders that have not ended.
+/// Returns the orders that have not ended.
 pub async fn pending_orders(url: &str) -> Result<Vec<Uuid>> {
     let mut connection = connect(url).await?;
     let query = sqlx::query_scalar("SELECT id FROM orders WHERE status = 'PENDING'");

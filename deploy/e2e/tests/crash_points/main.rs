@@ -1,14 +1,14 @@
-//! Every crash point of every service, one after the other, under a stream of orders of all kinds.
+//! Visits every crash point of every service, one after the other, under a stream of orders of all kinds.
 //!
 //! ```text
 //! cargo test -p saga-e2e --features failpoints --test crash_points
 //! ```
 //!
-//! Each service is started with a point at which it dies. When it has died there it is started again with its next one, at
-//! once, while the others go through theirs; so most crashes happen in a system that has not yet got over the one before.
-//! A point that no service reaches fails the test, and so does a process that ends in any other way. In the end every
-//! order that was accepted must have ended, as it would have ended without any crash: what could be confirmed is confirmed.
-//! And stock, payments and orders must agree to the piece.
+//! Each service is started with a point at which it crashes. After the crash it is started again at once with its next
+//! point, while the other services visit theirs. Most crashes therefore happen in a system that has not yet recovered
+//! from the crash before. The test fails if no service reaches a point, or if a process ends in any other way. At the
+//! end, every accepted order must have ended as it would have ended without any crash: an order that could be confirmed
+//! is confirmed. Stock, payments and orders must agree exactly.
 
 #![expect(
     clippy::print_stdout,
@@ -20,14 +20,14 @@ mod walk;
 
 use anyhow::Result;
 use orders::Traffic;
-use saga_e2e::{Service, System};
-use saga_testkit::environment::reaper;
+use saga_harness::{Service, System};
+use saga_test_support::environment::reaper;
 use std::sync::Arc;
 use walk::Walk;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_saga-e2e-service");
 
-/// A copy of the binary: one that is built meanwhile, without the points, must not take its place.
+/// Copies the binary: a build without crash points that runs in the meantime must not replace it.
 fn binary() -> Result<String> {
     let copy = std::env::temp_dir().join(format!("saga-crash-points-{}", std::process::id()));
     std::fs::copy(BINARY, &copy)?;
@@ -35,8 +35,9 @@ fn binary() -> Result<String> {
     Ok(copy.to_string_lossy().into_owned())
 }
 
-/// Calls to the gateway that are quickly taken over, so that an order gets over several crashes in a row within its
-/// attempts; one that fails at first, so that timers come due; one whose answer is lost.
+/// Configures the orders' special cases. Calls to the gateway are taken over quickly, so that an order survives several
+/// crashes in a row within its attempts. One amount fails at first, so that timers become due. For another amount, the
+/// gateway's answer is lost.
 fn configure(system: &System) -> Result<()> {
     let rules = format!(
         "[{{amount_minor = {}, operation = \"charge\", effect = \"error\", times = 1}}, \

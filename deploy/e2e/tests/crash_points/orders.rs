@@ -1,8 +1,8 @@
-//! Orders of all kinds, placed by clients who do not give up, and what must have become of them.
+//! Places orders of all kinds with clients that do not give up, and checks how each order ended.
 
 use anyhow::{Context, Result, bail, ensure};
-use saga_e2e::{Order, OrderRequest, System, definition::edited};
-use saga_testkit::environment::until;
+use saga_harness::{Order, OrderRequest, System, definition::edited};
+use saga_test_support::environment::until;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -12,20 +12,20 @@ use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A charge of this amount is an error the first time that a process of payment-svc is asked for it.
+/// The gateway answers the first charge of this amount in each process of payment-svc with an error.
 pub const FAILS_AT_FIRST_MINOR: i64 = 1_313;
-/// See [`patient`].
+/// The name of the definition that [`patient`] returns.
 const PATIENT: &str = "place-order-patient";
-/// A charge of this amount is done, and its answer lost.
+/// The gateway does a charge of this amount, but its answer is lost.
 pub const IS_NOT_HEARD_MINOR: i64 = 1_717;
 
 const STOCK: u64 = 1_000_000;
-/// Between two orders.
+/// The pause between two orders.
 const PACE: Duration = Duration::from_millis(150);
-/// Between two tries of a client.
+/// The pause between two attempts of a client.
 const RETRY: Duration = Duration::from_millis(200);
-/// For a client's request, and for everything to have ended: leases and back-offs after the last crash, on a busy
-/// machine.
+/// The time limit for a client's request, and for all orders to have ended. It covers leases and retry delays after the
+/// last crash, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(4);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +52,8 @@ impl Kind {
         Self::IsNotHeard,
     ];
 
-    /// What no crash may change: a system that was merely down compensates nothing needlessly. `None`: a race decides.
+    /// Returns the status that an order of this kind must end with, crash or no crash: an outage alone must not cause a
+    /// compensation. `None` if the outcome depends on a race.
     fn must_end(self) -> Option<&'static str> {
         match self {
             Self::Plain | Self::PaymentFirst | Self::FailsAtFirst | Self::IsNotHeard => {
@@ -64,8 +65,8 @@ impl Kind {
     }
 }
 
-/// The shipped definition, with more attempts of a charge than payment-svc has crashes: the simulated gateway counts in
-/// memory how often it has failed, so an order that is to fail once can fail once in each of its lives.
+/// Returns the shipped definition with more attempts for a charge than payment-svc has crashes. The simulated gateway
+/// counts its failures in memory, so an order that is to fail once can fail once in every process of payment-svc.
 pub fn patient() -> String {
     let shipped = include_str!("../../../../orchestrator/definitions/place-order.yaml");
     let charge = "    command: payment.charge\n";
@@ -81,20 +82,20 @@ pub struct Traffic {
     sold_out: Uuid,
 }
 
-/// An order with a 201.
+/// An order that was answered with 201.
 pub struct Accepted {
     kind: Kind,
     order: Uuid,
 }
 
-/// The clients at work.
+/// The running clients.
 pub struct Clients {
     stop: CancellationToken,
     running: tokio::task::JoinHandle<Result<Vec<Accepted>>>,
 }
 
 impl Clients {
-    /// Places no more, and waits until every order that was asked for is accepted.
+    /// Stops placing orders, and waits until every requested order is accepted.
     pub async fn stop(self) -> Result<Vec<Accepted>> {
         self.stop.cancel();
         self.running.await?
@@ -153,7 +154,7 @@ impl Traffic {
         request.header("idempotency-key", &Uuid::new_v4().to_string())
     }
 
-    /// A client who does not give up: the same request with the same key until it is accepted.
+    /// Places one order. Sends the same request with the same key until it is accepted.
     async fn order(&self, kind: Kind) -> Result<Accepted> {
         let request = self.request(kind);
         let began = Instant::now();
@@ -179,7 +180,7 @@ impl Traffic {
         let began = Instant::now();
         loop {
             match self.system.cancel(order).await {
-                // Accepted, or too late.
+                // The cancellation was accepted, or came too late.
                 Ok((200..=299 | 409, _)) => return Ok(()),
                 Ok((status, body)) if status < 500 => bail!("cancel answered {status}: {body}"),
                 Ok(_) | Err(_) if began.elapsed() < PATIENCE => sleep(RETRY).await,
@@ -189,7 +190,7 @@ impl Traffic {
         }
     }
 
-    /// Everything has ended, and everything adds up.
+    /// Waits until every order and saga has ended, and checks outcomes, payments and stock.
     pub async fn check(&self, accepted: Vec<Accepted>) -> Result<()> {
         ensure!(!accepted.is_empty(), "no order was accepted");
         let (mut sold, mut wrong) = (0, Vec::new());
@@ -229,7 +230,7 @@ impl Traffic {
         Ok(())
     }
 
-    /// The order and its saga; one that is parked is none that has ended.
+    /// Waits until the order and its saga have ended. A parked saga has not ended.
     async fn ended(&self, order: Uuid) -> Result<Order> {
         let what = format!("order {order} and its saga end");
         Ok(until(&what, PATIENCE, || async {

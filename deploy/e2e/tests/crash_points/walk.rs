@@ -1,7 +1,7 @@
-//! Which service dies where, and how far each has got.
+//! Decides which service crashes at which point, and tracks the progress.
 
 use anyhow::{Context, Result, bail, ensure};
-use saga_e2e::{Service, System};
+use saga_harness::{Service, System};
 use saga_messaging::crash_point::CrashPoint;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Far above what it takes until a service that was armed passes its point: the lease of an abandoned outbox row is the
-/// longest wait, and a member that died keeps its partitions for some seconds.
+/// The time limit for a service to reach its crash point, far above the usual time. The longest waits are the lease of
+/// an abandoned outbox row, and the seconds for which a crashed group member keeps its partitions.
 const PATIENCE: Duration = Duration::from_mins(3);
 const LOOK: Duration = Duration::from_millis(50);
 const CONSUMERS: &[Service] = &Service::ALL;
 const PARTICIPANTS: &[Service] = &[Service::Order, Service::Inventory, Service::Payment];
 
-/// Which services pass there.
+/// Returns the services that pass this point.
 fn services(point: CrashPoint) -> &'static [Service] {
     match point {
         CrashPoint::RuleBeforeTransaction
@@ -48,12 +48,13 @@ fn services(point: CrashPoint) -> &'static [Service] {
         | CrashPoint::OrderAfterCommit
         | CrashPoint::CancelBeforeCommit
         | CrashPoint::CancelAfterCommit => &[Service::Order],
-        // Behind the point that leaves something to claim: see `queue`.
+        // Queued behind the point that leaves a row to claim: see `queue`.
         CrashPoint::OutboxAfterClaim => &[],
     }
 }
 
-/// The points of a service in their order; a sweep has something to claim only after a crash that left it behind.
+/// Returns the points of a service in the order of visits. The outbox's sweep has a row to claim only after a crash
+/// that left the row behind.
 fn queue(service: Service) -> VecDeque<CrashPoint> {
     let mut points = VecDeque::new();
     for point in CrashPoint::ALL {
@@ -67,7 +68,7 @@ fn queue(service: Service) -> VecDeque<CrashPoint> {
     points
 }
 
-/// A service that is to die.
+/// The crash point that a service is started with, and the time of the start.
 struct Armed {
     point: CrashPoint,
     since: Instant,
@@ -78,12 +79,13 @@ pub struct Walk {
     queues: BTreeMap<Service, VecDeque<CrashPoint>>,
     armed: BTreeMap<Service, Armed>,
     visited: BTreeSet<(CrashPoint, Service)>,
-    /// Counts the crashes, so that points are hit at their first, second or third passing.
+    /// The number of crashes so far. It varies whether a point crashes the service at the first, second or third
+    /// passing.
     crashes: usize,
 }
 
 impl Walk {
-    /// Starts every service anew, armed with its first point.
+    /// Starts every service again, with its first crash point.
     pub fn begin(system: &'static System) -> Result<Self> {
         let mut walk = Self {
             system,
@@ -99,8 +101,8 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Starts a service, armed with its next point if it has one left. One that dies while it starts is started again by
-    /// [`Walk::finish`].
+    /// Starts a service with its next crash point, or without one if all are visited. If the service crashes during its
+    /// start, [`Walk::finish`] starts it again.
     fn start_next(&mut self, service: Service) -> Result<()> {
         let next = self.queues.get_mut(&service).and_then(VecDeque::pop_front);
         let failpoints = next.map(|point| {
@@ -128,7 +130,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Until every service has died at each of its points, and runs.
+    /// Runs until every service has crashed at each of its points, and all services are ready again.
     pub async fn finish(&mut self) -> Result<()> {
         while !self.armed.is_empty() {
             for service in Service::ALL {
@@ -180,7 +182,7 @@ impl Walk {
         }
     }
 
-    /// From the list in the code, not from what this walk planned.
+    /// Checks that every point was visited, against the list in the code rather than the plan of this walk.
     pub fn has_visited_every_point(&self) {
         let visited: BTreeSet<CrashPoint> = self.visited.iter().map(|(point, _)| *point).collect();
         let all: BTreeSet<CrashPoint> = CrashPoint::ALL.iter().copied().collect();

@@ -1,7 +1,7 @@
-//! Cancelling before, during and after the pivot.
+//! Orders that are cancelled before, during and after the pivot.
 
 use crate::{alone, e2e, shared};
-use saga_e2e::{OrderRequest, Service};
+use saga_harness::{OrderRequest, Service};
 
 e2e! {
 async fn a_cancel_before_the_pivot_puts_everything_back() {
@@ -29,7 +29,7 @@ async fn a_cancel_during_the_pivot_waits_for_its_outcome() {
     let product = system.stock_product(10).await?;
     system.stop(Service::Payment)?;
     let order = system.place(&OrderRequest::one(product, 2, 5.0)).await?;
-    saga_testkit::environment::until("stock is reserved", saga_e2e::system::PATIENCE, || async {
+    saga_test_support::environment::until("stock is reserved", saga_harness::system::PATIENCE, || async {
         anyhow::ensure!(system.stock(product).await? == (8, 2, 0));
         Ok(())
     })
@@ -37,7 +37,7 @@ async fn a_cancel_during_the_pivot_waits_for_its_outcome() {
     let (status, body) = system.cancel(order.id).await?;
     assert_eq!(status, 202, "{body}");
     system.restart(Service::Payment).await?;
-    // The charge stood in the log before the cancel: its outcome decides.
+    // The charge is in the log before the cancellation, so the charge's outcome decides.
     let order = system.ended(order.id).await?;
     assert_eq!(order.status(), "CONFIRMED", "{}", order.body);
     assert_eq!(system.payment_status(order.id).await?, "charged");

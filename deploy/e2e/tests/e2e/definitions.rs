@@ -1,10 +1,10 @@
-//! Definitions are pinned to the sagas that started with them.
+//! A saga keeps the version of the definition that it started with.
 
 use crate::{alone, e2e};
-use saga_e2e::{Service, system::SHIPPING_TOPIC};
+use saga_harness::{Service, system::SHIPPING_TOPIC};
 use serde_json::json;
 
-/// A definition of one step, whose participant nobody runs: its sagas wait.
+/// Returns a definition of one step whose participant does not run, so that its sagas wait.
 fn definition(version: u32, command: &str) -> String {
     format!(
         "name: pinned\nversion: {version}\ndeadline: 1h\nsteps:\n  - name: ship\n    kind: compensatable\n    \
@@ -27,10 +27,10 @@ async fn a_changed_definition_leaves_running_sagas_alone() {
     for (saga, version, command) in [(old, 1, "shipping.first"), (new, 2, "shipping.second")] {
         let state = system.saga_is(saga, "running").await?;
         assert_eq!(state["definitionVersion"], version);
-        let records = saga_e2e::topics::of_saga(&system.env.brokers(), SHIPPING_TOPIC, saga)?;
+        let records = saga_harness::topics::of_saga(&system.env.brokers(), SHIPPING_TOPIC, saga)?;
         assert_eq!(records[0].header("ce_type")?, Some(command));
     }
-    // The same version with other content stops the start, and says so.
+    // The same version with different content ends the start with an error.
     std::fs::write(&file, definition(2, "shipping.third"))?;
     system.stop(Service::Orchestrator)?;
     assert!(system.restart(Service::Orchestrator).await.is_err());
@@ -41,7 +41,7 @@ async fn a_changed_definition_leaves_running_sagas_alone() {
 }
 }
 
-async fn start(system: &saga_e2e::System) -> anyhow::Result<uuid::Uuid> {
+async fn start(system: &saga_harness::System) -> anyhow::Result<uuid::Uuid> {
     let response = system
         .http
         .post(system.url(Service::Orchestrator, "/sagas"))

@@ -1,8 +1,8 @@
-//! Whatever is delivered twice has one effect.
+//! A message that is delivered twice has one effect.
 
 use crate::{e2e, shared};
 use saga_contracts::topic;
-use saga_e2e::{OrderRequest, topics};
+use saga_harness::{OrderRequest, topics};
 
 e2e! {
 async fn replaying_every_message_of_a_confirmed_order_changes_nothing() {
@@ -11,7 +11,7 @@ async fn replaying_every_message_of_a_confirmed_order_changes_nothing() {
     let order = system.place_and_wait(&OrderRequest::one(product, 2, 5.0)).await?;
     system.saga_is(order.saga, "completed").await?;
     replay_all(system, order.saga).await?;
-    // A second order of the same product ends after the replayed messages: they have been handled by then.
+    // A second order of the same product ends after the replayed messages, so they have been handled by then.
     let behind = system.place_and_wait(&OrderRequest::one(product, 1, 5.0)).await?;
     system.saga_is(behind.saga, "completed").await?;
     assert_eq!(system.stock(product).await?, (7, 0, 3));
@@ -37,8 +37,8 @@ async fn replaying_every_message_of_a_cancelled_order_changes_nothing() {
 }
 }
 
-/// Starts, replies and commands, each once more.
-async fn replay_all(system: &saga_e2e::System, saga: uuid::Uuid) -> anyhow::Result<()> {
+/// Publishes the saga's starts, replies and commands again.
+async fn replay_all(system: &saga_harness::System, saga: uuid::Uuid) -> anyhow::Result<()> {
     let brokers = system.env.brokers();
     for topic in [
         topic::SAGA_INPUTS,

@@ -1,10 +1,10 @@
-//! Participants that are away, an orchestrator that is killed, a gateway that does not answer.
+//! Participants that are stopped for a while, and services that are killed.
 
 use crate::{alone, e2e};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use saga_e2e::{Order, OrderRequest, Service, System, system::PATIENCE};
-use saga_testkit::environment::until;
+use saga_harness::{Order, OrderRequest, Service, System, system::PATIENCE};
+use saga_test_support::environment::until;
 use serde_json::Value;
 
 e2e! {
@@ -19,9 +19,9 @@ async fn payment_away_and_back_loses_nothing() {
 }
 }
 
-/// order-svc takes the orders too, so they are placed first and it is stopped while stock is being reserved.
+/// order-svc also accepts the orders. They are placed first, and order-svc is stopped while stock is being reserved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn order_service_away_and_back_loses_nothing() -> Result<()> {
+async fn an_outage_of_the_order_service_loses_nothing() -> Result<()> {
     let (system, _guard) = alone().await;
     let product = system.stock_product(100).await?;
     system.stop(Service::Inventory)?;
@@ -41,7 +41,7 @@ async fn away_and_back(service: Service, participant: &str) -> Result<()> {
     let (system, _guard) = alone().await;
     let product = system.stock_product(100).await?;
     system.stop(service).context("stop")?;
-    // Stock was made by inventory-svc itself, so nothing else needs it while it is away.
+    // inventory-svc created the stock before it was stopped, and is not needed until it runs again.
     let orders = place_many(system, product, 10).await?;
     for order in &orders {
         not_picked_up(system, order, participant).await?;

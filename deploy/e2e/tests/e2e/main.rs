@@ -1,10 +1,11 @@
-//! The system as its users meet it: orders over HTTP, records in Kafka, rows in Postgres.
+//! The system as its users see it: orders over HTTP, records in Kafka, rows in Postgres.
 
 mod cancel;
 mod conformance;
 mod definitions;
 mod duplicates;
 mod faults;
+mod lost_saga;
 mod messages;
 mod node;
 mod orders;
@@ -12,9 +13,11 @@ mod own_saga;
 mod parking;
 mod poison;
 mod retention;
-mod startup;
+mod second_saga;
+mod silence;
+mod strangers;
 
-use saga_e2e::System;
+use saga_harness::System;
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_saga-e2e-service");
@@ -29,11 +32,11 @@ async fn alone() -> (&'static System, RwLockWriteGuard<'static, ()>) {
 
 type TestResult = anyhow::Result<()>;
 
-/// `place-order-payment-first`.
+/// The name of the shipped definition `place-order-payment-first`.
 const PAYMENT_FIRST: &str = saga_contracts::definition::PLACE_ORDER_PAYMENT_FIRST;
 
-/// Runs on a runtime of its own that outlives no test: clients are made per call, processes are children of the
-/// harness.
+/// Defines a test with its own runtime, which ends with the test. No state of the system depends on a runtime: clients
+/// are created per call, and processes are children of the harness.
 macro_rules! e2e {
     ($(#[$meta:meta])* async fn $name:ident() $body:block) => {
         $(#[$meta])*

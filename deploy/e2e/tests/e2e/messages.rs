@@ -1,11 +1,11 @@
-//! What travels: headers, correlation, bad records.
+//! The messages between the services: headers, correlation, bad records.
 
 use crate::{e2e, shared};
 use anyhow::ensure;
 use saga_contracts::topic;
 use saga_core::message::{IncomingRecord, OutgoingRecord};
-use saga_e2e::{OrderRequest, system::PATIENCE, topics};
-use saga_testkit::environment::until;
+use saga_harness::{OrderRequest, system::PATIENCE, topics};
+use saga_test_support::environment::until;
 
 e2e! {
 async fn correlation_and_trace_travel_through_every_message() {
@@ -90,7 +90,7 @@ async fn a_bad_record_goes_to_the_dead_letters_and_its_partition_flows() {
         topic::PAYMENT_COMMANDS,
     ] {
         let letters: Vec<IncomingRecord> = until("both dead letters", PATIENCE, || async {
-            let letters = topics::read_all(&brokers, &topic::dead_letters(name))?
+            let letters = topics::read_all(&brokers, &topic::dead_letters_of(name))?
                 .into_iter()
                 .filter(|letter| letter.key.as_deref() == Some(marker.as_bytes()))
                 .collect::<Vec<_>>();

@@ -1,38 +1,53 @@
-//! The Node participant (`payment-svc/node`) as the payment participant: the same orders come out the same.
+//! The Node participant (`payment-svc/node`) as the payment participant: orders end as they do with payment-svc.
 
+mod codecs;
 pub mod participant;
+mod rolling;
 
 use crate::{PAYMENT_FIRST, alone, e2e};
 use anyhow::{Result, ensure};
-use futures_util::future::try_join_all;
+use futures_util::{FutureExt, future::try_join_all};
 use participant::NodeParticipant;
-use saga_e2e::{Order, OrderRequest, Service, System, system::PATIENCE};
-use saga_testkit::environment::until;
+use saga_harness::{Order, OrderRequest, Service, System, system::PATIENCE};
+use saga_test_support::environment::until;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use uuid::Uuid;
 
-/// Enough that a kill among them finds some done, some under way and some not begun.
+/// Enough orders that at the kill some are done, some are in flight and some have not begun.
 const ORDERS: usize = 40;
 
 e2e! {
 async fn orders_come_out_right_with_a_participant_in_node() {
     let (system, _guard) = alone().await;
-    let database = system.env.create_database("payment_node").await;
-    let mut node = NodeParticipant::new(&system.env.brokers(), &database)?;
+    let mut node = beside(system)?;
     system.stop(Service::Payment)?;
-    let outcome = with_node(system, &mut node).await;
-    // Whatever came of it, the other tests want payment-svc back.
-    let stopped = node.stop();
-    system.restart(Service::Payment).await?;
-    outcome?;
-    stopped
+    putting_back(system, with_node(system, &mut node)).await?;
+    node.stop()
 }
 }
 
+/// Runs the test and then restarts payment-svc, which other tests need, even if the test fails or panics.
+async fn putting_back(system: &System, test: impl Future<Output = Result<()>>) -> Result<()> {
+    let outcome = AssertUnwindSafe(test).catch_unwind().await;
+    system.kill(Service::Payment)?;
+    system.restart(Service::Payment).await?;
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+/// Returns a Node participant on payment-svc's database. It replaces payment-svc or runs beside it.
+fn beside(system: &System) -> Result<NodeParticipant> {
+    NodeParticipant::new(&system.env.brokers(), &system.databases[&Service::Payment])
+}
+
 async fn with_node(system: &System, node: &mut NodeParticipant) -> Result<()> {
+    let before = node.net_charged().await?;
     node.start()?;
     let mut confirmed = every_kind_of_order(system, node).await?;
     confirmed += killed_among_orders(system, node).await?;
-    let kept = node.net_charged().await?;
+    let kept = node.net_charged().await? - before;
     ensure!(
         kept == confirmed,
         "charged and kept: {kept}, confirmed: {confirmed}"
@@ -40,7 +55,7 @@ async fn with_node(system: &System, node: &mut NodeParticipant) -> Result<()> {
     Ok(())
 }
 
-/// Yields the total of the confirmed ones.
+/// Places an order of every kind, and returns the total amount of the confirmed orders.
 async fn every_kind_of_order(system: &System, node: &NodeParticipant) -> Result<i64> {
     let product = system.stock_product(10).await?;
     let sold_out = system.stock_product(1).await?;
@@ -105,7 +120,7 @@ fn kept(order: &Order) -> i64 {
     }
 }
 
-/// SIGKILL while orders are under way: each still ends, and is charged once.
+/// Sends SIGKILL while orders are in flight. Each order must still end, and be charged once.
 async fn killed_among_orders(system: &System, node: &mut NodeParticipant) -> Result<i64> {
     let product = system.stock_product(ORDERS as u64).await?;
     let before = node.charges().await?;

@@ -1,20 +1,16 @@
-//! One's own saga and one's own participant, without rebuilding anything of ours.
+//! A user's own saga and own participant, without rebuilding any part of the system.
 
 use crate::{alone, e2e};
-use async_trait::async_trait;
-use saga_core::message::{Command, Fault};
-use saga_e2e::{
+use saga_harness::{
     Service,
     system::{SHIPPING_GROUP, SHIPPING_TOPIC},
 };
-use saga_messaging::{
-    kafka::KafkaConfig,
-    participant::{Answer, CommandHandler, HandlerError, ParticipantConfig},
+use saga_participant::{
+    CancellationToken, Command, Failure, KafkaConfig, Participant, SagaId, migrations,
 };
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
-use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 const DEFINITION: &str = r"
 name: ship-parcel
@@ -35,53 +31,38 @@ steps:
     input: { booking: $.steps.book.booking, address: $.input.address }
 ";
 
-/// Books any parcel, hands over only to a known address.
-struct Shipping;
+async fn log(tx: &mut PgConnection, saga: SagaId, what: &str) -> Result<(), Failure> {
+    sqlx::query("INSERT INTO shipped (saga_id, what) VALUES ($1, $2)")
+        .bind(saga.0)
+        .bind(what)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
 
-#[async_trait]
-impl CommandHandler for Shipping {
-    async fn handle(
-        &self,
-        tx: &mut PgConnection,
-        command: &Command,
-    ) -> Result<Answer, HandlerError> {
-        let log = |text: &'static str| {
-            sqlx::query("INSERT INTO shipped (saga_id, what) VALUES ($1, $2)")
-                .bind(command.saga_id.0)
-                .bind(text)
-        };
-        match command.command_type.as_str() {
-            "shipping.book" => {
-                log("booked").execute(tx).await?;
-                Ok(Answer::Success {
-                    reply_type: "shipping.booked".to_owned(),
-                    result: json!({"booking": "B-1"}),
-                })
-            }
-            "shipping.unbook" => {
-                log("unbooked").execute(tx).await?;
-                Ok(Answer::Success {
-                    reply_type: "shipping.unbooked".to_owned(),
-                    result: json!({}),
-                })
-            }
-            "shipping.hand-over" if command.payload["address"] == "nowhere" => {
-                Ok(Answer::Failure {
-                    reply_type: "shipping.refused".to_owned(),
-                    fault: Fault::new("unknown_address", "nobody lives there"),
-                })
-            }
-            "shipping.hand-over" => {
-                assert_eq!(command.payload["booking"], "B-1");
-                log("handed over").execute(tx).await?;
-                Ok(Answer::Success {
-                    reply_type: "shipping.done".to_owned(),
-                    result: json!({}),
-                })
-            }
-            other => Err(HandlerError::Broken(format!("unknown command {other}"))),
-        }
+async fn book(tx: &mut PgConnection, command: Command) -> Result<Value, Failure> {
+    log(tx, command.saga_id, "booked").await?;
+    Ok(json!({"booking": "B-1"}))
+}
+
+async fn unbook(tx: &mut PgConnection, command: Command) -> Result<(), Failure> {
+    log(tx, command.saga_id, "unbooked").await
+}
+
+#[derive(Deserialize)]
+struct HandOver {
+    booking: String,
+    address: String,
+}
+
+/// Hands a parcel over only to a known address.
+async fn hand_over(tx: &mut PgConnection, command: Command<HandOver>) -> Result<(), Failure> {
+    let HandOver { booking, address } = command.payload;
+    if address == "nowhere" {
+        return Err(Failure::business("unknown_address", "nobody lives there"));
     }
+    assert_eq!(booking, "B-1");
+    log(tx, command.saga_id, "handed over").await
 }
 
 e2e! {
@@ -94,15 +75,16 @@ async fn a_saga_of_ones_own_runs_with_a_participant_of_ones_own() {
 
     let pool = sqlx::PgPool::connect(&system.env.create_database("shipping").await).await?;
     sqlx::raw_sql("CREATE TABLE shipped (saga_id uuid, what text)").execute(&pool).await?;
-    saga_messaging::migrations::apply(&pool).await?;
+    migrations::apply(&pool).await?;
     let stop = CancellationToken::new();
-    let participant = tokio::spawn(saga_messaging::participant::run_commands(
-        ParticipantConfig::new("shipping", SHIPPING_TOPIC, SHIPPING_GROUP),
-        Arc::new(Shipping),
-        pool.clone(),
-        KafkaConfig::plaintext(system.env.brokers()),
-        stop.clone(),
-    ));
+    let participant = Participant::new("shipping")
+        .topic(SHIPPING_TOPIC)
+        .group(SHIPPING_GROUP)
+        .on("shipping.book", "shipping.booked", book)
+        .on("shipping.unbook", "shipping.unbooked", unbook)
+        .on("shipping.hand-over", "shipping.handed-over", hand_over);
+    let kafka = KafkaConfig::plaintext(system.env.brokers());
+    let participant = tokio::spawn(participant.run(pool.clone(), kafka, stop.clone()));
 
     for (address, status, effects) in [
         ("somewhere", "completed", vec!["booked", "handed over"]),

@@ -1,10 +1,11 @@
-//! A gateway that misbehaves: time-outs are settled by the same key, used-up compensations call a person.
+//! A gateway that misbehaves: a repeated call with the same key settles a timeout, and a compensation without attempts
+//! left parks the saga for a person.
 
 use crate::{alone, e2e};
-use saga_e2e::{OrderRequest, Service, definition::edited};
+use saga_harness::{OrderRequest, Service, definition::edited};
 use serde_json::json;
 
-/// The shipped definition, but a refund has only two attempts.
+/// Returns the shipped definition with only two attempts for a refund.
 fn impatient() -> String {
     let shipped =
         include_str!("../../../../orchestrator/definitions/place-order-payment-first.yaml");

@@ -1,5 +1,5 @@
-//! One bad record of every kind in every topic that anybody consumes, among good traffic: each becomes a dead letter with
-//! its reason, its partition flows, and every order ends as it should.
+//! Publishes one bad record of every kind to every consumed topic, among valid records. Each bad record must become a
+//! dead letter with its reason, its partition must continue, and every order must end as expected.
 
 use crate::{PAYMENT_FIRST, e2e, shared};
 use anyhow::{Context, Result, ensure};
@@ -15,10 +15,10 @@ use saga_core::{
         Command, Direction, IncomingRecord, OutgoingRecord, ReplyTo, StartSaga, Trace, header,
     },
 };
-use saga_e2e::{Order, OrderRequest, Service, System, system::PATIENCE, topics};
+use saga_harness::{Order, OrderRequest, Service, System, system::PATIENCE, topics};
 use saga_messaging::dead_letter::DeadLetter;
 use saga_service::clock;
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap, ffi::OsStr, os::unix::ffi::OsStrExt, process::Stdio, time::Duration,
@@ -43,7 +43,7 @@ const COMMAND_TOPICS: [(&str, &str, Service); 3] = [
     ),
 ];
 
-/// A bad record, what it is called here, and the reason that its letter must have.
+/// A bad record, its name in this test, and the reason that its dead letter must have.
 struct Poison {
     kind: &'static str,
     reason: &'static str,
@@ -51,7 +51,7 @@ struct Poison {
 }
 
 impl Poison {
-    /// A line of a table.
+    /// Makes a poison from a line of a table.
     fn of((kind, reason, record): (&'static str, &'static str, OutgoingRecord)) -> Self {
         Self {
             kind,
@@ -67,7 +67,7 @@ fn now_ms() -> u64 {
     clock::now().timestamp_millis().unsigned_abs()
 }
 
-/// A saga's id of another time.
+/// Returns a saga id with the given time, in milliseconds since the epoch.
 fn id_at(ms: u64) -> SagaId {
     let random = *Uuid::new_v4().as_bytes();
     let tail = random.first_chunk().copied().unwrap_or_default();
@@ -129,10 +129,10 @@ fn with_payload(record: OutgoingRecord, payload: &[u8]) -> OutgoingRecord {
 }
 
 fn nested(levels: usize) -> Value {
-    (0..levels).fold(json!(1), |inner, _| json!([inner]))
+    (0..levels).fold(json!(1), |inner, _| json!({"deep": inner}))
 }
 
-/// What is bad in any topic. `good` makes a record whose payload is this, of this saga.
+/// Returns the records that are bad in any topic. `good` makes a valid record of the given saga with the given payload.
 fn of_any_topic(good: &dyn Fn(SagaId, Value) -> OutgoingRecord) -> Vec<Poison> {
     let fine = || good(id_at(now_ms()), json!({}));
     let foreign = OutgoingRecord {
@@ -189,7 +189,7 @@ fn of_any_topic(good: &dyn Fn(SagaId, Value) -> OutgoingRecord) -> Vec<Poison> {
     kinds.into_iter().map(Poison::of).collect()
 }
 
-/// `known` is a saga that has begun.
+/// Returns the records that are bad in `saga.inputs`. `known` is the id of a saga that has started.
 fn of_inputs(known: SagaId) -> Vec<Poison> {
     let good = |saga, input| start(saga, "place-order", input);
     let mut all = of_any_topic(&good);
@@ -211,6 +211,13 @@ fn of_inputs(known: SagaId) -> Vec<Poison> {
             start(id_at(now_ms()), "no-such-thing", json!({})),
         ),
         ("neither of four", "unrecognised", unrecognised),
+        (
+            "JSON in a string",
+            "bad_payload",
+            with_payload(fine(), br#""{\"orderId\": 1}""#),
+        ),
+        ("a list", "bad_payload", with_payload(fine(), b"[]")),
+        ("no order", "bad_payload", fine()),
         (
             "a long key",
             "bad_header",
@@ -262,7 +269,7 @@ fn of_commands(topic: &str, command_type: &str) -> Vec<Poison> {
     all
 }
 
-/// The key tells a poison's letter from those of other tests.
+/// Returns the record key of a poison. It distinguishes the poison's dead letter from those of other tests.
 fn key_of(marker: Uuid, kind: &str) -> Vec<u8> {
     format!("{marker}/{kind}").into_bytes()
 }
@@ -282,7 +289,8 @@ async fn poison(brokers: &str, marker: Uuid, poisons: &[Poison]) -> Result<()> {
 
 const HUGE_BYTES: usize = 5 * 1024 * 1024;
 
-/// Compressed it is a few kilobytes, which every topic takes; as a letter it would be more than any does.
+/// Publishes a record that is a few kilobytes when compressed, which every topic accepts. Uncompressed, as a dead
+/// letter, it would be too large for every topic.
 async fn poison_with_a_huge_record(brokers: &str, topic: &str, marker: Uuid) -> Result<()> {
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -302,7 +310,7 @@ async fn poison_with_a_huge_record(brokers: &str, topic: &str, marker: Uuid) -> 
     Ok(())
 }
 
-/// No client of ours can write such a header.
+/// Publishes a record with a header name that is not UTF-8. The project's own clients cannot write such a header.
 async fn poison_with_a_header_named_in_another_encoding(
     brokers: &str,
     topic: &str,
@@ -325,11 +333,11 @@ async fn poison_with_a_header_named_in_another_encoding(
     Ok(())
 }
 
-/// By kind, the reasons of the letters that this test's records became.
+/// Waits until a topic has at least `count` dead letters of this test's records, and returns them.
 async fn letters(brokers: &str, topic: &str, marker: Uuid, count: usize) -> Vec<IncomingRecord> {
     let prefix = marker.to_string().into_bytes();
     until(&format!("the letters of {topic}"), PATIENCE, || async {
-        let all = topics::read_all(brokers, &topic::dead_letters(topic))?;
+        let all = topics::read_all(brokers, &topic::dead_letters_of(topic))?;
         let ours: Vec<IncomingRecord> = all
             .into_iter()
             .filter(|letter| {
@@ -345,7 +353,8 @@ async fn letters(brokers: &str, topic: &str, marker: Uuid, count: usize) -> Vec<
     .await
 }
 
-/// Each poison twice, once a partition, with the reason; the record it was, and where it stood.
+/// Checks that each poison has two dead letters, one for each partition, each with the reason, the original record and
+/// its position.
 fn check_letters(
     letters: Vec<IncomingRecord>,
     sources: &[IncomingRecord],
@@ -365,16 +374,16 @@ fn check_letters(
             letter.reason,
             letter.detail
         );
-        let stood = letter.source.clone().with_context(|| kind.clone())?;
+        let origin = letter.source.clone().with_context(|| kind.clone())?;
         let source = sources
             .iter()
-            .find(|source| (source.partition, source.offset) == (stood.partition, stood.offset))
-            .with_context(|| format!("{kind}: nothing stood at {stood:?}"))?;
+            .find(|source| (source.partition, source.offset) == (origin.partition, origin.offset))
+            .with_context(|| format!("{kind}: no record is at {origin:?}"))?;
         ensure!(
             source.key.as_ref() == Some(&letter.key),
-            "{kind} came from {stood:?}"
+            "{kind} came from {origin:?}"
         );
-        ensure!(stood.time.is_some(), "{kind} has lost its time");
+        ensure!(origin.time.is_some(), "{kind} has lost its time");
         if kind.ends_with("huge") {
             ensure!(
                 letter
@@ -398,7 +407,8 @@ fn check_letters(
     Ok(())
 }
 
-/// Commands of sagas that began before have no effect. The floor is raised as upkeep would raise it.
+/// Raises the participants' floors to 35 days ago, as upkeep would. Commands of sagas that began before the floor have
+/// no effect.
 async fn raise_floors(system: &System) -> Result<()> {
     let floor_ms = (now_ms() - 35 * DAY.as_millis() as u64).cast_signed();
     for (_, _, service) in COMMAND_TOPICS {
@@ -412,7 +422,7 @@ async fn raise_floors(system: &System) -> Result<()> {
     Ok(())
 }
 
-/// Orders of each kind, and how they must end.
+/// Places orders of each kind, and checks how they end.
 async fn orders(system: &System, rounds: usize) -> Result<()> {
     let (shelf, empty) = (
         system.stock_product(1_000).await?,
@@ -494,7 +504,7 @@ async fn poison_of_every_kind_in_every_topic_becomes_letters_and_harms_no_order(
         Ok(())
     };
     tokio::try_join!(orders(system, 10), poisoning)?;
-    // Behind all of it.
+    // These orders are placed after all bad records.
     orders(system, 1).await?;
 
     for (name, poisons) in &kinds {
@@ -507,7 +517,7 @@ async fn poison_of_every_kind_in_every_topic_becomes_letters_and_harms_no_order(
         check_letters(found, &sources, expected, marker).with_context(|| (*name).to_owned())?;
     }
     for service in Service::ALL {
-        // 503 if anything were amiss.
+        // The status would be 503 if anything were wrong.
         system.get(service, "/health").await?;
     }
     Ok(())

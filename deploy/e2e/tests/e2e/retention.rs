@@ -1,18 +1,16 @@
-//! Retention under load: what is old goes in all four databases, and what is in flight does not notice.
+//! Retention under load: old data is dropped in all four databases, and orders in flight are not affected.
 //!
-//! A test cannot wait for weeks, so it makes its past: real sagas whose ids say that they began long ago, carried out by
-//! the real services while everything remembers two months. Then the retention becomes one month.
+//! A test cannot wait for weeks, so it creates its past: real sagas with ids from long ago, executed by the real
+//! services while the retention is two months. Then the retention is reduced to one month.
 
 use crate::{TestResult, alone, e2e};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use order_svc::domain::{
-    money::CurrencyUnit,
-    order::{Order, OrderLine, OrderStatus},
-};
+use order_svc::domain::order::{Order, OrderLine, OrderStatus};
 use saga_contracts::{
     definition::{PLACE_ORDER, STARTER_STEP},
     message_type::ORDER_CREATED,
+    money::CurrencyUnit,
     payload::{OrderCreated, OrderItem},
     topic,
 };
@@ -20,9 +18,10 @@ use saga_core::{
     ids::{SagaId, Timestamp},
     message::{IncomingRecord, StartSaga, Trace, header},
 };
-use saga_e2e::{OrderRequest, Service, System, system::PATIENCE, topics};
-use saga_messaging::{participant::inbox, partition::least_id};
-use saga_testkit::environment::until;
+use saga_harness::{OrderRequest, Service, System, system::PATIENCE, topics};
+use saga_messaging::partition::least_id;
+use saga_participant::inbox;
+use saga_test_support::environment::until;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,13 +31,13 @@ use std::{
 use uuid::Uuid;
 
 const DAY: Duration = Duration::from_hours(24);
-/// The old sagas began so many days ago, in a partition that ends when they are so many days old.
+/// The old sagas began `OLD_DAYS` ago, in a partition that ends `OLD_PARTITION_DAYS` ago.
 const OLD_DAYS: u32 = 45;
 const OLD_PARTITION_DAYS: u32 = 40;
 const OLD_SAGAS: u32 = 12;
-/// Customers who order one thing after the other, all the time.
+/// The number of customers. Each places one order after the other, all the time.
 const CUSTOMERS: usize = 4;
-/// Upkeep comes every half minute, and looks for a moment in which a table can be locked.
+/// Upkeep runs every half minute, and waits for a moment in which it can lock a table.
 const FORGETTING: Duration = Duration::from_mins(3);
 const PARTICIPANTS: [Service; 3] = [Service::Order, Service::Inventory, Service::Payment];
 const COMMANDS: [&str; 3] = [
@@ -76,7 +75,7 @@ async fn retention_drops_partitions_in_all_four_databases_while_orders_flow() {
     let confirmed: u32 = confirmed?.into_iter().sum();
     ensure!(confirmed > 0, "orders flowed meanwhile");
 
-    // An order that comes behind the replayed records: they have been handled when it ends.
+    // This order is placed after the replayed records, so they have been handled when it ends.
     let behind = system.place_and_wait(&OrderRequest::one(product, 1, 1.0)).await?;
     system.saga_is(behind.saga, "completed").await?;
     traces.check(system).await?;
@@ -94,7 +93,8 @@ async fn pool(system: &System, service: Service) -> Result<PgPool> {
     Ok(PgPool::connect(&system.databases[&service]).await?)
 }
 
-/// Restarts the system's memory, as if retention had always been so long: floors never fall by themselves.
+/// Sets the retention and resets all floors, as if the retention had always been this long: floors never fall by
+/// themselves. Leaves the orchestrator stopped.
 async fn remember(system: &System, days: &str) -> TestResult {
     system.stop(Service::Orchestrator)?;
     system.configure(Service::Orchestrator, "RETENTION_DAYS", Some(days));
@@ -110,8 +110,8 @@ async fn remember(system: &System, days: &str) -> TestResult {
     Ok(())
 }
 
-/// An inbox whose partitions begin before the old sagas, as if the service had run that long. What was in the oldest
-/// partition is nothing: all that these tests have done is of today.
+/// Creates inbox partitions that begin before the old sagas, as if the service had run for that long. The oldest
+/// partition, which is replaced, is empty: all sagas of earlier tests are from today.
 async fn make_past(participant: &mut PgConnection, now: Timestamp) -> TestResult {
     let day = |days: u32| {
         let at = (now - DAY * days).timestamp_millis();
@@ -133,7 +133,7 @@ async fn make_past(participant: &mut PgConnection, now: Timestamp) -> TestResult
     Ok(())
 }
 
-/// Orders of long ago, and how each ended: a third is declined, a third is out of stock.
+/// Orders from long ago, and how each ended: a third is declined, and a third is out of stock.
 struct Old(BTreeMap<Uuid, &'static str>);
 
 impl Old {
@@ -142,7 +142,7 @@ impl Old {
     }
 }
 
-/// As order-svc would have written and started them.
+/// Writes and starts the old orders as order-svc would have done.
 async fn run_old_sagas(system: &System, product: Uuid, now: Timestamp) -> Result<Old> {
     let pool = pool(system, Service::Order).await?;
     let sold_out = system.stock_product(0).await?;
@@ -174,7 +174,7 @@ async fn run_old_sagas(system: &System, product: Uuid, now: Timestamp) -> Result
         };
         ensure!(found == *end, "{}", ended.body);
     }
-    // An order ends a little before its saga.
+    // An order ends shortly before its saga.
     for id in ends.keys() {
         until("the saga stands in history", PATIENCE, || async {
             let saga = system.saga(*id).await?;
@@ -241,7 +241,7 @@ fn start(order: &Order) -> Result<StartSaga> {
     })
 }
 
-/// How many were confirmed until `stop`: all of them.
+/// Places orders until `stop` is set, and returns their number. All must be confirmed.
 async fn order_all_the_time(system: &System, product: Uuid, stop: &AtomicBool) -> Result<u32> {
     let mut confirmed = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -254,7 +254,8 @@ async fn order_all_the_time(system: &System, product: Uuid, stop: &AtomicBool) -
     Ok(confirmed)
 }
 
-/// No partition that ends before the floor is left in any database, and the one that it lies in is.
+/// Waits until no database has a partition that ends before the floor. The partition that contains the floor must
+/// remain.
 async fn everything_old_is_gone(system: &System, now: Timestamp) -> TestResult {
     let old = least_id((now - DAY * OLD_PARTITION_DAYS).timestamp_millis());
     let orchestrator = &pool(system, Service::Orchestrator).await?;
@@ -290,7 +291,7 @@ async fn everything_old_is_gone(system: &System, now: Timestamp) -> TestResult {
     Ok(())
 }
 
-/// What the old sagas left in topics and tables.
+/// The old sagas' records in the topics and their rows in the tables.
 struct Traces {
     sagas: BTreeSet<Uuid>,
     inputs: Vec<IncomingRecord>,
@@ -298,7 +299,8 @@ struct Traces {
     rows: BTreeMap<&'static str, Vec<String>>,
 }
 
-/// Everything that a command changes, except what all orders share.
+/// The tables that commands change for a single order: service, table, and the column with the order's id. Tables that
+/// orders share are left out.
 const EFFECTS: [(Service, &str, &str); 4] = [
     (Service::Order, "orders", "id"),
     (Service::Order, "order_event", "order_id"),
@@ -328,7 +330,7 @@ impl Traces {
         })
     }
 
-    /// Starts, replies, commands, each once more.
+    /// Publishes the old sagas' starts, replies and commands again.
     async fn replay(&self, system: &System) -> TestResult {
         let brokers = system.env.brokers();
         for records in std::iter::once(&self.inputs).chain(self.commands.values()) {
@@ -337,7 +339,7 @@ impl Traces {
         Ok(())
     }
 
-    /// Every start and every command was refused, and nothing has changed.
+    /// Checks that every start and every command was refused, and that nothing has changed.
     async fn check(&self, system: &System) -> TestResult {
         let brokers = system.env.brokers();
         let starts = self
@@ -350,7 +352,7 @@ impl Traces {
                 .map(|(topic, records)| (*topic, records.len())),
         );
         for (topic, expected) in refused {
-            let letters = topics::read_all(&brokers, &topic::dead_letters(topic))?;
+            let letters = topics::read_all(&brokers, &topic::dead_letters_of(topic))?;
             let below = letters.iter().filter(|letter| {
                 saga_of(letter).is_some_and(|saga| self.sagas.contains(&saga))
                     && letter.headers.get(header::DEAD_LETTER_REASON) == Some(&b"below_floor"[..])

@@ -1,20 +1,21 @@
-//! The shipped definitions in a hurry: the same steps, kinds, order, participants, commands, inputs and numbers of
-//! attempts; only a name of their own, and shorter times.
+//! The shipped definitions with shorter times, under different names. Steps, kinds, order, participants, commands,
+//! inputs and numbers of attempts are unchanged.
 
+use orchestrator::registry::SHIPPED;
 use saga_core::definition::SagaDefinition;
-use saga_testkit::saga_test::{place_order, place_order_payment_first, shipped};
+use saga_testkit::definition;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-/// Far above what an answer takes here while hundreds of sagas run, so that only a scripted silence runs into it; short
-/// enough that ten silent attempts are over in half a minute.
+/// The reply timeout. It is far above the time that a reply takes while hundreds of sagas run, so that only a scripted
+/// silence exceeds it. It is short enough for ten silent attempts to end within half a minute.
 const TIMEOUT: &str = "3s";
 const FIRST_DELAY: &str = "20ms";
 const MAX_DELAY: &str = "100ms";
-/// What stands for a time in a definition's document, of a command and of its retries.
+/// The keys of the times in a definition's document, for a command and for its retries.
 const TIMES: [&str; 3] = ["timeoutMs", "firstDelayMs", "maxDelayMs"];
 
-/// A definition, and the file that the orchestrator reads it from.
+/// A definition with short times, and the file that the orchestrator reads it from.
 pub struct Hurried {
     pub definition: Arc<SagaDefinition>,
     pub file: String,
@@ -22,26 +23,29 @@ pub struct Hurried {
 }
 
 pub fn hurried() -> Vec<Hurried> {
-    [place_order(), place_order_payment_first()]
-        .iter()
-        .map(hurry)
-        .collect()
+    shipped().iter().map(hurry).collect()
+}
+
+pub fn shipped() -> [SagaDefinition; 2] {
+    SHIPPED.map(|(file, yaml)| definition(file, yaml))
 }
 
 fn hurry(original: &SagaDefinition) -> Hurried {
     let document = &original.document;
     let name = format!("hurried-{}", original.name);
     let steps: Vec<Value> = elements(&document["steps"]).iter().map(step).collect();
-    // JSON is YAML, too.
+    // JSON is valid YAML.
     let yaml = json!({
         "name": name,
         "version": document["version"],
         "deadline": format!("{}ms", document["deadlineMs"]),
+        "businessKey": document["businessKey"],
+        "input": document["input"],
         "steps": steps,
     })
     .to_string();
     let file = format!("{name}.yaml");
-    let definition = shipped(&file, &yaml);
+    let definition = definition(&file, &yaml);
     assert_eq!(
         timeless(&definition.document),
         timeless(document),
@@ -54,7 +58,7 @@ fn hurry(original: &SagaDefinition) -> Hurried {
     }
 }
 
-/// As an author writes it.
+/// Returns the step as an author writes it in YAML.
 fn step(document: &Value) -> Value {
     let mut step = Map::new();
     for key in ["name", "kind", "participant"] {
@@ -95,7 +99,7 @@ fn command(document: &Value) -> Map<String, Value> {
     written
 }
 
-/// The document without its name and its times.
+/// Returns the document without the prefix of its name and without its times.
 fn timeless(document: &Value) -> Value {
     match document {
         Value::Object(entries) => entries

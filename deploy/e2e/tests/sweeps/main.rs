@@ -1,13 +1,13 @@
-//! Sweeps on real servers: over every shipped definition, every single thing that can go wrong, one saga for each, and
-//! behind each a clean slate.
+//! Sweeps on real servers: for every shipped definition, one saga for every single thing that can go wrong. Each saga
+//! must leave a clean slate.
 //!
-//! Real are Kafka, Postgres, the orchestrator as a process, and the participants' library on databases of their own.
-//! Scripted are the participants' handlers ([`participants`]), which fail and err as a saga's script says, and the way
-//! between them and the orchestrator ([`relay`]), on which a script lets messages pass twice, late, or not at all. The
-//! definitions are the shipped ones but for their times ([`definitions`]): hundreds of sagas are under way at once, and
-//! the slowest of them, ten silent attempts, decides how long it takes.
+//! Kafka, Postgres, the orchestrator (as a process) and the participants' library with its databases are real. Two
+//! parts are scripted: the participants' handlers ([`participants`]), which fail and err as a saga's script says, and
+//! the relay between them and the orchestrator ([`relay`]), in which a script duplicates, delays or drops messages. The
+//! definitions are the shipped ones with shorter times ([`definitions`]): hundreds of sagas are in flight at once, and
+//! the slowest, with ten silent attempts, determines how long the sweep takes.
 //!
-//! The same sweep without servers, of thousands of sagas in a moment, is `saga-core/testkit/tests/sweeps`.
+//! `orchestrator/tests/sweeps` runs the same sweep without servers, over thousands of sagas in a moment.
 
 mod cases;
 mod definitions;
@@ -22,16 +22,16 @@ mod stories;
 use anyhow::Result;
 use futures_util::future::join_all;
 use saga_core::ids::SagaId;
-use saga_e2e::System;
+use saga_harness::System;
 use script::Case;
 use slate::Slate;
 use stage::Stage;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_saga-e2e-service");
-/// Fewer would mean that a table is empty.
+/// The minimum number of cases. Fewer cases would mean that one of the tables is empty.
 const CASES: usize = 500;
 
-/// What has ended, and what was not as it must be.
+/// The sagas that have ended, and the failures found.
 #[derive(Default)]
 struct Sweep {
     ended: Vec<(Case, SagaId)>,
@@ -39,14 +39,14 @@ struct Sweep {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_goes_wrong_with_a_shipped_definition_it_ends_as_it_must_and_leaves_a_clean_slate()
+async fn every_shipped_definition_ends_as_expected_under_each_disturbance_and_leaves_a_clean_slate()
 -> Result<()> {
     let (system, _guard) = System::alone(BINARY).await;
     let hurried = definitions::hurried();
     let stage = Stage::set(system, &hurried).await?;
     let mut sweep = Sweep::default();
 
-    // First what is disturbed later, for its messages; then everything else at once.
+    // The bases run first, because their messages are needed for the disturbed cases. Then all other cases run at once.
     let definitions = || hurried.iter().map(|hurried| &hurried.definition);
     let bases: Vec<Case> = definitions().flat_map(cases::bases).collect();
     let sagas = sweep.run(&stage, bases.clone()).await?;
@@ -55,7 +55,7 @@ async fn whatever_goes_wrong_with_a_shipped_definition_it_ends_as_it_must_and_le
         all.extend(cases::disturbed(base, &stage.relay.seen(saga)));
     }
     sweep.run(&stage, all).await?;
-    // Sagas that have not ended would keep everything else from coming to rest.
+    // Sagas that have not ended would keep the system from becoming quiet.
     sweep.expect_no_failure();
 
     stage.quiet().await?;
@@ -63,7 +63,7 @@ async fn whatever_goes_wrong_with_a_shipped_definition_it_ends_as_it_must_and_le
     sweep.check(&stage, &slate);
     slate.check_outside()?;
     sweep.check_rest(&stage).await;
-    // Whatever was sent comes once more, long after: nothing may come of it.
+    // Every message is sent again, long after its saga has ended. The replay must have no effect.
     let replayed = stage.replay().await?;
     stage.quiet().await?;
     if stage.slate().await? != slate {
@@ -84,7 +84,7 @@ async fn whatever_goes_wrong_with_a_shipped_definition_it_ends_as_it_must_and_le
 }
 
 impl Sweep {
-    /// Runs all of these at once.
+    /// Runs all these cases at once.
     async fn run(&mut self, stage: &Stage, cases: Vec<Case>) -> Result<Vec<SagaId>> {
         let sagas = stage.start(&cases).await?;
         let running = cases.iter().zip(&sagas);
@@ -98,7 +98,7 @@ impl Sweep {
         Ok(sagas)
     }
 
-    /// What the participants hold of each saga.
+    /// Checks what the participants' databases contain for each saga.
     fn check(&mut self, stage: &Stage, slate: &Slate) {
         for (case, saga) in std::mem::take(&mut self.ended) {
             let story = stage.stories.follow(saga);
@@ -110,7 +110,7 @@ impl Sweep {
         }
     }
 
-    /// What the orchestrator holds of all of them, and what nobody could read.
+    /// Checks what the orchestrator's database contains for all sagas, and that there are no dead letters.
     async fn check_rest(&mut self, stage: &Stage) {
         let ended = self.ended.iter();
         let ended = ended

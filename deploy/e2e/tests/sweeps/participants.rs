@@ -1,5 +1,6 @@
-//! Participants that do what the saga's script says: the library that shipped participants use, on a database of their
-//! own each, with a table of effects. The payment's effects come of calls to an outside, as those of the shipped one.
+//! Participants that do what a saga's script says. They use the same library as the shipped participants, each with its
+//! own database and a table of effects. The payment participant's effects result from external calls, as those of
+//! payment-svc do.
 
 use super::relay::{self, REPLIES, Relay};
 use anyhow::{Result, ensure};
@@ -9,14 +10,12 @@ use saga_core::{
     ids::SagaId,
     message::{Command, Fault, Outcome},
 };
-use saga_messaging::{
-    kafka::KafkaConfig,
-    log::LogError,
-    migrations,
-    participant::{
-        Answer, CallLimits, CallOutcome, CommandHandler, ExternalCalls, HandlerError,
-        ParticipantConfig, PerCommand, Settlement, inbox, run,
-    },
+use saga_messaging::{kafka::KafkaConfig, log::LogError, migrations};
+use saga_participant::{
+    Answer, Failure, HandlerError,
+    external::{CallLimits, CallOutcome},
+    inbox,
+    internal::{self, ParticipantConfig, PerCommand, RawCalls, RawCommandHandler, RawSettlement},
 };
 use serde_json::json;
 use sqlx::{PgConnection, PgPool, postgres::PgPoolOptions};
@@ -25,11 +24,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The participant whose effects come of calls to an outside.
+/// The participant whose effects result from external calls.
 const CALLS_OUTSIDE: &str = "payment";
-/// The batch in hand, the settlements, the calls under way, and the checks.
+/// Enough for the current batch, the settlements, the calls in flight, and the checks.
 const CONNECTIONS: u32 = 12;
-/// Only numbers of effects count: one that is done twice is two rows.
+/// Only the number of effects counts: an effect that is done twice has two rows.
 const TABLES: &str = "
     CREATE TABLE effect (
         number bigint GENERATED ALWAYS AS IDENTITY,
@@ -74,8 +73,15 @@ impl Participant {
             relay: Arc::clone(relay),
             pool: pool.clone(),
         };
-        let calls = calls_outside.then(|| Arc::new(outside) as Arc<dyn ExternalCalls>);
-        let running = tokio::spawn(run(config, handler, calls, pool.clone(), kafka, stop));
+        let calls = calls_outside.then(|| Arc::new(outside) as Arc<dyn RawCalls<PgConnection>>);
+        let running = tokio::spawn(internal::run(
+            config,
+            handler,
+            calls,
+            pool.clone(),
+            kafka,
+            stop,
+        ));
         Ok(Self {
             name: name.to_owned(),
             pool,
@@ -83,7 +89,8 @@ impl Participant {
         })
     }
 
-    /// Fails while a call is under way, for which no offset stands any more.
+    /// Fails while an external call is in flight. Its command's offset is committed already, so the group's offsets do
+    /// not show it.
     pub async fn has_settled(&self) -> Result<()> {
         let pending: i64 = sqlx::query_scalar("SELECT count(*) FROM inbox WHERE mark = 'P'")
             .fetch_one(&self.pool)
@@ -92,13 +99,13 @@ impl Participant {
         Ok(())
     }
 
-    /// After it was told to stop: how it ended.
+    /// Waits for the participant to end after it was asked to stop, and returns how it ended.
     pub async fn ended(self) -> Result<()> {
         Ok(self.running.await??)
     }
 
-    /// What the starter of a saga does before it sends the start, here at the participant of its step, as order-svc does:
-    /// the effect, and its barrier record.
+    /// Does what the starter of a saga does before it sends the start, at the participant of the starter's step: writes
+    /// the effect and its barrier record, as order-svc does.
     pub async fn start_sagas(&self, definition: &SagaDefinition, sagas: &[SagaId]) -> Result<()> {
         let first = &definition.steps[0];
         assert!(first.action.is_none() && first.participant == self.name);
@@ -109,7 +116,7 @@ impl Participant {
     }
 }
 
-/// Its consumer group.
+/// Returns the participant's consumer group.
 pub fn group(participant: &str) -> String {
     format!("sweep-{participant}")
 }
@@ -144,52 +151,39 @@ fn fault() -> Fault {
     Fault::new("refused", "the script says so")
 }
 
-fn reply_type(command: &Command, outcome: Outcome) -> String {
-    format!("{}.{}", command.command_type, outcome.as_str())
-}
-
 struct Scripted {
     relay: Arc<Relay>,
     calls_outside: bool,
 }
 
 #[async_trait]
-impl CommandHandler for Scripted {
-    /// The effect is written whatever comes of it: what does not succeed must be undone by the library.
-    async fn handle(
-        &self,
-        tx: &mut PgConnection,
-        command: &Command,
-    ) -> Result<Answer, HandlerError> {
+impl RawCommandHandler<PgConnection> for Scripted {
+    /// Writes the effect whatever the outcome is: the library must roll back an effect that does not succeed.
+    async fn handle(&self, tx: &mut PgConnection, command: &Command) -> Result<Answer, Failure> {
         if self.calls_outside {
             return Ok(Answer::CallOutside);
         }
         write_effect(tx, command).await?;
         let outcome = outcome(&self.relay, command);
-        let reply_type = reply_type(command, outcome);
         match outcome {
-            Outcome::Success => Ok(Answer::Success {
-                reply_type,
-                result: json!({"done": command.command_type}),
-            }),
-            Outcome::Failure => Ok(Answer::Failure {
-                reply_type,
-                fault: fault(),
-            }),
-            Outcome::Error => Ok(Answer::Error { fault: fault() }),
-            Outcome::NotDone => Err(HandlerError::Broken("no handler answers that".to_owned())),
+            Outcome::Success => Answer::success(json!({"done": command.command_type})),
+            Outcome::Failure => Err(Failure::Business(fault())),
+            Outcome::Error => Err(Failure::Technical(fault())),
+            Outcome::NotDone => {
+                Err(HandlerError::Broken("no handler answers that".to_owned()).into())
+            }
         }
     }
 }
 
-/// Another company's database: what was asked for with a key is done once.
+/// The database of an external company. A call with a known key is done only once.
 struct Outside {
     relay: Arc<Relay>,
     pool: PgPool,
 }
 
 #[async_trait]
-impl ExternalCalls for Outside {
+impl RawCalls<PgConnection> for Outside {
     fn limits(&self) -> CallLimits {
         CallLimits {
             concurrency: 8,
@@ -203,35 +197,28 @@ impl ExternalCalls for Outside {
 
     async fn call(&self, key: &str, command: &Command) -> CallOutcome {
         let outcome = outcome(&self.relay, command);
-        let reply_type = reply_type(command, outcome);
         match outcome {
             Outcome::Success => {
                 let known = "INSERT INTO outside (key) VALUES ($1) ON CONFLICT DO NOTHING";
                 match sqlx::query(known).bind(key).execute(&self.pool).await {
-                    Ok(_) => CallOutcome::Success {
-                        reply_type,
-                        result: json!({"done": command.command_type}),
-                    },
+                    Ok(_) => CallOutcome::success(json!({"done": command.command_type})),
                     Err(error) => CallOutcome::Indeterminate {
                         why: error.to_string(),
                     },
                 }
             }
-            Outcome::Failure => CallOutcome::Failure {
-                reply_type,
-                fault: fault(),
-            },
-            Outcome::Error | Outcome::NotDone => CallOutcome::Error { fault: fault() },
+            Outcome::Failure => CallOutcome::Failure(fault()),
+            Outcome::Error | Outcome::NotDone => CallOutcome::Error(fault()),
         }
     }
 
     async fn settle(
         &self,
         tx: &mut PgConnection,
-        settled: &[Settlement],
+        settled: &[RawSettlement],
     ) -> Result<(), HandlerError> {
         for settlement in settled {
-            if matches!(settlement.outcome, CallOutcome::Success { .. }) {
+            if matches!(settlement.outcome, CallOutcome::Success(_)) {
                 write_effect(tx, &settlement.command).await?;
             }
         }

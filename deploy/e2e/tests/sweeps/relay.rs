@@ -1,5 +1,5 @@
-//! Between the orchestrator and the participants: every command and every reply passes here, and scripts say which of
-//! them pass twice, late, or not at all.
+//! The relay between the orchestrator and the participants. Every command and every reply passes through it, and
+//! scripts say which messages it duplicates, delays or drops.
 //!
 //! ```text
 //!  orchestrator ─▶ sweep.<participant>.commands ─▶ Relay ─▶ sweep.<participant>.delivered ─▶ participant
@@ -7,19 +7,20 @@
 //!       └───────────────── saga.inputs ◀── Relay ◀── sweep.replies ◀─────────────────────────────┘
 //! ```
 //!
-//! To the orchestrator the relay's group is the participants': what passed it, or was lost in it, was picked up.
+//! The orchestrator takes the relay's consumer group for the participants' group. For the orchestrator, a command that
+//! the relay has consumed was picked up, even if the relay has dropped it.
 
 use super::script::{Message, Mishap, Script};
 use async_trait::async_trait;
 use saga_contracts::topic::SAGA_INPUTS;
 use saga_core::{
     ids::SagaId,
-    message::{DecodeError, DuePart, IncomingRecord, OutgoingRecord, header},
+    message::{CommandRef, DecodeError, IncomingRecord, OutgoingRecord, header},
 };
 use saga_messaging::{
+    consumer::{BatchError, Processor},
     kafka::KafkaWriter,
     log::{Delivered, LogError, LogWriter, TopicPartition},
-    rule::{BatchError, Processor},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -32,23 +33,23 @@ const PREFIX: &str = "sweep.";
 const COMMANDS: &str = ".commands";
 const DELIVERED: &str = ".delivered";
 
-/// Where the orchestrator sends a participant's commands.
+/// Returns the topic to which the orchestrator sends a participant's commands.
 pub fn commands_topic(participant: &str) -> String {
     format!("{PREFIX}{participant}{COMMANDS}")
 }
 
-/// Where they arrive.
+/// Returns the topic from which a participant consumes its commands.
 pub fn delivered_topic(participant: &str) -> String {
     format!("{PREFIX}{participant}{DELIVERED}")
 }
 
-/// What the relay knows of one saga.
+/// The relay's state for one saga.
 #[derive(Debug)]
 struct Passage {
     script: Arc<Script>,
-    /// Every message that came by, whatever became of it.
+    /// Every message that the relay has consumed, whatever it did with it.
     seen: BTreeSet<Message>,
-    /// What the script did to messages.
+    /// The number of messages that the script has duplicated, dropped, delayed or held.
     interventions: usize,
     holds: bool,
     held: Vec<OutgoingRecord>,
@@ -70,11 +71,11 @@ impl Relay {
     }
 
     fn sagas(&self) -> MutexGuard<'_, HashMap<SagaId, Passage>> {
-        // Nothing panics while it is half-changed.
+        // Nothing panics while the map is half-changed.
         self.sagas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before the saga starts.
+    /// Registers a saga and its script. Must be called before the saga starts.
     pub fn expect(&self, saga: SagaId, script: Arc<Script>) {
         let passage = Passage {
             holds: script.held.is_some(),
@@ -106,7 +107,7 @@ impl Relay {
         sagas.get(&saga).map_or(0, |passage| passage.interventions)
     }
 
-    /// What was held arrives, and nothing is held any more.
+    /// Sends the held messages, and holds no more messages.
     pub async fn let_go(&self, saga: SagaId) -> Result<(), LogError> {
         let held = self.sagas().get_mut(&saga).map(|passage| {
             passage.holds = false;
@@ -115,7 +116,7 @@ impl Relay {
         self.send(held.unwrap_or_default()).await
     }
 
-    /// The saga is over: everything that was kept arrives, and nothing is kept any more.
+    /// Ends the saga's script: sends all held and late messages, and passes every further message on.
     pub async fn end(&self, saga: SagaId) -> Result<(), LogError> {
         let kept = self.sagas().get_mut(&saga).map(|passage| {
             passage.is_over = true;
@@ -133,10 +134,10 @@ impl Relay {
         Ok(())
     }
 
-    /// What passes of one record.
+    /// Returns the records to send for one record.
     fn pass(&self, record: &IncomingRecord) -> Result<Vec<OutgoingRecord>, DecodeError> {
         let message = Message {
-            part: DuePart {
+            part: CommandRef {
                 step: record.required(header::STEP)?.to_owned(),
                 direction: record.parsed(header::DIRECTION)?,
                 attempt: record.parsed(header::ATTEMPT)?,
@@ -181,7 +182,8 @@ impl Passage {
     }
 }
 
-/// The record, to where it would have gone. A command's reply comes back here.
+/// Returns the record for the topic where it would have gone without the relay. A command's reply topic becomes the
+/// relay's.
 fn onward(record: &IncomingRecord) -> OutgoingRecord {
     let topic = match record.topic.strip_suffix(COMMANDS) {
         Some(participant) => format!("{participant}{DELIVERED}"),
@@ -200,7 +202,7 @@ fn onward(record: &IncomingRecord) -> OutgoingRecord {
     }
 }
 
-/// The relay as a consumer under the one rule.
+/// The relay as the processor of a consumer.
 pub struct Passing(pub Arc<Relay>);
 
 #[async_trait]

@@ -1,7 +1,7 @@
-//! One saga from its start to its end, with the person who looks after it.
+//! Runs one saga from its start to its end, including the actions of the person who operates it.
 
 use super::{
-    script::{Act, Case, Wish},
+    script::{Act, Case, RequestedAction},
     stage::Stage,
     stories::Story,
 };
@@ -11,11 +11,11 @@ use saga_core::{ids::SagaId, instance::ActionVerdict, message::ActionKind};
 use std::time::Duration;
 use tokio::{sync::watch, time::timeout};
 
-/// The slowest case, ten silent attempts, takes half a minute; this is far above, so that only a saga that stands still
-/// runs into it, also on a busy machine.
+/// The slowest case, with ten silent attempts, takes half a minute. The limit is far above that, so that only a saga
+/// that makes no progress exceeds it, even on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Runs the case's saga to its end, and lets arrive what was kept of it.
+/// Runs the case's saga to its end, and then sends the messages that were kept back.
 pub async fn run(stage: &Stage, case: &Case, saga: SagaId) -> Result<()> {
     let mut story = stage.stories.follow(saga);
     let outcome = timeout(PATIENCE, follow(stage, case, saga, &mut story)).await;
@@ -26,7 +26,7 @@ pub async fn run(stage: &Stage, case: &Case, saga: SagaId) -> Result<()> {
     }
 }
 
-/// Yields how often a person let it try again.
+/// Returns how often a person let the saga try again.
 async fn follow(
     stage: &Stage,
     case: &Case,
@@ -53,8 +53,8 @@ async fn follow(
         };
         seen = parks;
         match stage.ask(saga, &ActionKind::retry()).await? {
-            ActionVerdict::Accepted => retried += 1,
-            // The saga is ahead of what is told of it: somebody else, or a late reply, was faster.
+            ActionVerdict::Accepted { .. } => retried += 1,
+            // The saga is ahead of its published events: another action or a late reply was faster.
             ActionVerdict::Refused { code, .. } if code == "not_parked" || code == "ended" => {}
             other @ (ActionVerdict::Pending | ActionVerdict::Refused { .. }) => {
                 bail!("a retry of a parked saga: {other:?}")
@@ -87,9 +87,18 @@ async fn perform(
                 |story: &Story| story.is_parked() && done.iter().all(|step| story.has_done(step));
             story.wait_for(is_there).await?;
         }
-        Act::Ask(wishes) => {
-            try_join_all(wishes.iter().map(|wish| ask(stage, saga, wish))).await?;
-            let is_told = |story: &Story| wishes.iter().all(|wish| story.has_decided(wish));
+        Act::Ask(requested_actions) => {
+            try_join_all(
+                requested_actions
+                    .iter()
+                    .map(|requested| ask(stage, saga, requested)),
+            )
+            .await?;
+            let is_told = |story: &Story| {
+                requested_actions
+                    .iter()
+                    .all(|requested| story.has_decided(requested))
+            };
             story.wait_for(is_told).await?;
         }
         Act::LetGo => stage.relay.let_go(saga).await?,
@@ -97,15 +106,17 @@ async fn perform(
     Ok(())
 }
 
-async fn ask(stage: &Stage, saga: SagaId, wish: &Wish) -> Result<()> {
-    let found = stage.ask(saga, &wish.kind).await?;
-    // The outcome that a pending one waits for may be there before the answer; that it was pending, its events tell.
-    let is_settled = wish.verdict == ActionVerdict::Pending && found == ActionVerdict::Accepted;
+async fn ask(stage: &Stage, saga: SagaId, requested: &RequestedAction) -> Result<()> {
+    let found = stage.ask(saga, &requested.kind).await?;
+    // The outcome that a pending action waits for may be known before the answer. The saga's events show that the
+    // action was pending.
+    let is_settled =
+        requested.verdict == ActionVerdict::Pending && found == ActionVerdict::ACCEPTED;
     ensure!(
-        found == wish.verdict || is_settled,
+        found == requested.verdict || is_settled,
         "{:?} was answered {found:?}, not {:?}",
-        wish.kind,
-        wish.verdict
+        requested.kind,
+        requested.verdict
     );
     Ok(())
 }
@@ -130,7 +141,7 @@ fn check(stage: &Stage, case: &Case, saga: SagaId, story: &Story, parked: usize)
     Ok(())
 }
 
-/// Whether a wish that was granted may leave something behind.
+/// Returns true if a granted action of this kind may leave effects behind.
 pub fn may_leave(kind: &ActionKind) -> bool {
     match kind {
         ActionKind::Skip { compensation, .. } => *compensation,
@@ -138,6 +149,7 @@ pub fn may_leave(kind: &ActionKind) -> bool {
         ActionKind::Cancel
         | ActionKind::Compensate
         | ActionKind::Retry { .. }
-        | ActionKind::Complete { .. } => false,
+        | ActionKind::Complete { .. }
+        | ActionKind::NotDone { .. } => false,
     }
 }

@@ -1,13 +1,13 @@
-//! What goes wrong in one saga, what a person does about it, and how it must end.
+//! The script of one saga: what goes wrong, what a person does about it, and how the saga must end.
 
 use saga_core::{
     definition::SagaDefinition,
     instance::ActionVerdict,
-    message::{ActionKind, Command, Direction, DuePart, Outcome},
+    message::{ActionKind, Command, CommandRef, Direction, Outcome},
 };
 use std::sync::Arc;
 
-/// A step's handler answers like this up to an attempt; later attempts succeed.
+/// A step's handler answers with `outcome` in the first `times` attempts; later attempts succeed.
 #[derive(Clone, Debug)]
 pub struct Answers {
     pub step: String,
@@ -16,20 +16,20 @@ pub struct Answers {
     pub times: u32,
 }
 
-/// The first attempts of a step are handled late, or their replies come late: when all is over.
+/// In the first attempts of a step, the command or its reply arrives late: after the saga has ended.
 #[derive(Clone, Debug)]
 pub struct Silence {
     pub step: String,
     pub direction: Direction,
     pub times: u32,
-    /// The work is done, only its reply is missing.
+    /// The command is handled, and only its reply is late.
     pub is_done: bool,
 }
 
 /// A message between the orchestrator and a participant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Message {
-    pub part: DuePart,
+    pub part: CommandRef,
     pub is_reply: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct Message {
 pub enum Mishap {
     Duplicated,
     Dropped,
-    /// Until the saga has ended.
+    /// The message is delayed until the saga has ended.
     Late,
 }
 
@@ -45,13 +45,13 @@ impl Mishap {
     pub const ALL: [Self; 3] = [Self::Duplicated, Self::Dropped, Self::Late];
 }
 
-/// How the start message comes.
+/// How often the start message is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Starts {
     #[default]
     Once,
     Twice,
-    /// Once more when the saga has ended.
+    /// The start message is sent again when the saga has ended.
     AgainAtTheEnd,
 }
 
@@ -61,7 +61,7 @@ pub struct Script {
     pub answers: Vec<Answers>,
     pub silence: Option<Silence>,
     pub mishap: Option<(Message, Mishap)>,
-    /// Commands that do not arrive until the case lets them go: the saga stands still in this place.
+    /// Commands that are held until the case lets them go. The saga makes no progress until then.
     pub held: Option<(String, Direction)>,
     pub starts: Starts,
 }
@@ -108,7 +108,8 @@ impl Script {
         self
     }
 
-    /// What a handler comes to. By attempt, so that the same command delivered twice comes to the same.
+    /// Returns the outcome of a handler. It depends on the attempt only, so that a duplicate of a command has the same
+    /// outcome.
     pub fn outcome(&self, command: &Command) -> Outcome {
         let scripted = self.answers.iter().find(|answers| {
             answers.step == command.step
@@ -143,7 +144,7 @@ pub enum End {
 }
 
 impl End {
-    /// As it stands in the history.
+    /// Returns the saga's status in the history.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "completed",
@@ -157,7 +158,7 @@ impl End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
     Times(usize),
-    /// A mishap can make an answer that would park the saga come to nothing.
+    /// At most this often: a mishap can suppress an answer that would park the saga.
     AtMost(usize),
 }
 
@@ -176,17 +177,17 @@ impl Parked {
     }
 }
 
-/// What a person asks for, and what must come of it.
+/// An action that a person asks for, and the expected verdict.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct RequestedAction {
     pub kind: ActionKind,
     pub verdict: ActionVerdict,
 }
 
-/// What a person does, one after the other.
+/// An act of a person. Acts happen one after the other.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Waits until this command was sent, these steps are done, and these undone.
+    /// Waits until this command was sent, the steps `done` are done, and the steps `undone` are compensated.
     Await {
         sent: (String, Direction),
         done: Vec<String>,
@@ -195,13 +196,13 @@ pub enum Act {
     AwaitParked {
         done: Vec<String>,
     },
-    /// All at once: refusals leave no trace, so only the last of several may be granted.
-    Ask(Vec<Wish>),
-    /// What was held arrives.
+    /// Asks for all these actions at once. Refusals leave no trace, so only the last action may be granted.
+    Ask(Vec<RequestedAction>),
+    /// Sends the held messages.
     LetGo,
 }
 
-/// One saga of the sweep.
+/// One saga of the sweep: its definition, its script, the person's acts, and how it must end.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub name: String,
@@ -234,7 +235,7 @@ impl Case {
         self
     }
 
-    /// The same, with one more mishap.
+    /// Returns the case with one more thing going wrong.
     pub fn with(&self, name: &str, change: impl FnOnce(&mut Script)) -> Self {
         let mut case = self.clone();
         case.name = format!("{}; {name}", self.name);

@@ -1,4 +1,4 @@
-//! The clean slate: what the participants' databases hold of a saga that has ended.
+//! The clean slate: checks what the participants' databases contain of sagas that have ended.
 
 use super::{
     participants::Participant,
@@ -10,24 +10,24 @@ use saga_core::ids::SagaId;
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// What stands of one step of one saga.
+/// The effects and barrier records of one step of one saga.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Trace {
     done: usize,
     undone: usize,
-    /// An effect came behind its compensation.
+    /// An effect was written after its compensation.
     done_behind: bool,
     forward: Option<String>,
     compensation: Option<String>,
 }
 
-/// Everything that stands of all sagas, at one time.
+/// The effects and barrier records of all sagas at one point in time.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Slate {
     steps: HashMap<(Uuid, String), Trace>,
-    /// Calls that had an effect outside.
+    /// The number of calls that had an effect at the external company.
     outside: usize,
-    /// Effects that came of a call.
+    /// The number of effects in the databases of participants with external calls.
     called: usize,
 }
 
@@ -82,7 +82,7 @@ impl Slate {
         Ok(())
     }
 
-    /// Every call that had an effect is settled, and no effect came of nothing.
+    /// Checks that every call that had an effect is settled, and that every such effect results from a call.
     pub fn check_outside(&self) -> Result<()> {
         ensure!(
             self.outside == self.called && self.outside > 0,
@@ -93,7 +93,8 @@ impl Slate {
         Ok(())
     }
 
-    /// Everything is done once, or everything that was done is undone once; what a person said counts.
+    /// Checks that every effect is done once, or that every effect that was done is undone once. A step that a person
+    /// has completed or skipped has no effect.
     pub fn check(&self, case: &Case, saga: SagaId, story: &Story) -> Result<()> {
         for step in &case.definition.steps {
             let trace = self.steps.get(&(saga.0, step.name.clone()));
@@ -104,7 +105,7 @@ impl Slate {
                     done == usize::from(!story.was_settled(&step.name)) && undone == 0
                 }
                 End::Compensated => done == undone && done <= 1,
-                // Only a person leaves anything.
+                // Only a person's action may leave effects.
                 End::Abandoned => done <= 1 && undone <= done,
             };
             ensure!(
@@ -123,7 +124,8 @@ impl Slate {
 }
 
 impl Trace {
-    /// The barrier says what the effects say: done is done, and a compensation that found nothing undid nothing.
+    /// Returns true if the barrier's records match the effects: a step marked as done has its effect, and a
+    /// compensation of a step that was not done had no effect.
     fn has_its_records(&self) -> bool {
         let is_done = self.forward.as_deref() == Some("D");
         let is_undone = self.compensation.as_deref() == Some("D");

@@ -1,4 +1,4 @@
-//! The real orchestrator, the scripted participants, and the relay between them.
+//! The stage of the sweep: the real orchestrator, the scripted participants, and the relay between them.
 
 use super::{
     definitions::Hurried,
@@ -15,16 +15,16 @@ use saga_core::{
     instance::ActionVerdict,
     message::{ActionKind, IncomingRecord, OutgoingRecord, StartSaga, Trace},
 };
-use saga_e2e::{Service, System, system::PATIENCE, topics};
+use saga_harness::{Service, System, system::PATIENCE, topics};
 use saga_messaging::{
+    consumer::{self, ConsumerSettings},
     kafka::{
         GroupOffsets, KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions, Tail, home_partition,
     },
     log::{LogError, LogWriter},
-    rule::{self, RuleSettings},
 };
 use saga_service::clock;
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,11 +34,14 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Of every topic here, so that a record stays in its partition when it passes the relay.
+/// The number of partitions of every topic here. It is the same for all, so that the relay can keep a record's
+/// partition.
 const PARTITIONS: i32 = 2;
-/// Fewer than the orchestrator has connections for those who ask, so that nobody is sent away because it is busy.
+/// The number of concurrent requests for actions. It is below the number of the orchestrator's connections for
+/// requests, so that no request is rejected because the orchestrator is busy.
 const ASKING: usize = 8;
-/// Hundreds of sagas that start at once keep a busy machine's connections busy for longer than the default.
+/// The timeout for getting a connection: hundreds of sagas that start at once occupy the connections of a busy machine
+/// for longer than the default.
 const PATIENCE_FOR_CONNECTIONS_MS: &str = "25000";
 
 pub struct Stage {
@@ -47,7 +50,7 @@ pub struct Stage {
     pub stories: Arc<Stories>,
     participants: Vec<Participant>,
     writer: KafkaWriter,
-    /// People who ask at the same time.
+    /// Limits the concurrent requests for actions.
     asking: Semaphore,
     stop: CancellationToken,
     relaying: JoinHandle<Result<(), LogError>>,
@@ -55,7 +58,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The orchestrator with these definitions, its participants replaced.
+    /// Starts the orchestrator with these definitions, and scripted participants in place of the services.
     pub async fn set(system: &'static System, definitions: &[Hurried]) -> Result<Self> {
         let steps = definitions.iter().flat_map(|of| &of.definition.steps);
         let names: BTreeSet<&str> = steps.map(|step| step.participant.as_str()).collect();
@@ -87,11 +90,11 @@ impl Stage {
         let passed: Vec<&str> = passed.iter().map(String::as_str).collect();
         let reader =
             KafkaReader::subscribe(&kafka, relay::GROUP, &passed, ReaderOptions::default())?;
-        let relaying = tokio::spawn(rule::run(
+        let relaying = tokio::spawn(consumer::run(
             reader,
             writer.clone(),
             Passing(Arc::clone(&relay)),
-            RuleSettings::default(),
+            ConsumerSettings::default(),
             stop.clone(),
         ));
         let stage = Self {
@@ -165,7 +168,7 @@ impl Stage {
         Ok(sagas)
     }
 
-    /// The case has ended: what was kept of it arrives.
+    /// Ends the case's script: sends the messages that were kept back, and the second start if the script has one.
     pub async fn end(&self, case: &Case, saga: SagaId) -> Result<()> {
         if case.script.starts == Starts::AgainAtTheEnd {
             self.writer.publish(&[start_record(case, saga)]).await?;
@@ -173,13 +176,14 @@ impl Stage {
         Ok(self.relay.end(saga).await?)
     }
 
-    /// Asks the orchestrator over HTTP, and waits for what becomes of it.
+    /// Asks the orchestrator for an action over HTTP, and waits for its verdict.
     pub async fn ask(&self, saga: SagaId, kind: &ActionKind) -> Result<ActionVerdict> {
         let mut body = serde_json::to_value(kind)?;
         let asked = body.as_object_mut().context("an action is an object")?;
         asked.remove("action");
         asked.insert("reason".to_owned(), json!("the sweep says so"));
-        let path = format!("/sagas/{saga}/{}", kind.name());
+        let name = kind.name().as_str().replace('_', "-");
+        let path = format!("/sagas/{saga}/{name}");
         let url = self.system.url(Service::Orchestrator, &path);
         let _turn = self.asking.acquire().await?;
         let response = self.system.http.post(url).json(&body).send().await?;
@@ -193,7 +197,7 @@ impl Stage {
         }
     }
 
-    /// What became of an action whose request did not wait long enough.
+    /// Waits for the verdict of an action that the request did not wait long enough for.
     async fn decided(&self, saga: SagaId, action: &Value) -> Result<ActionVerdict> {
         let path = format!("/sagas/{saga}/actions");
         let found = until("the action is decided", PATIENCE, async || {
@@ -206,8 +210,8 @@ impl Stage {
         verdict(&found)
     }
 
-    /// Waits until nothing is under way anywhere: everything that was sent is consumed, every call that it asked for is
-    /// settled, and nothing follows from it.
+    /// Waits until nothing is in flight anywhere: every message is consumed, every call that a message caused is
+    /// settled, and no further messages follow.
     pub async fn quiet(&self) -> Result<()> {
         let kafka = KafkaConfig::plaintext(self.system.env.brokers());
         let mut consumers = vec![(
@@ -224,7 +228,8 @@ impl Stage {
         let last = tokio::sync::Mutex::new(None);
         until("nothing is under way", PATIENCE, async || {
             let ends = caught_up(&consumers).await?;
-            // In this order: whoever has consumed a command has written that it is pending.
+            // The order matters: a participant commits the offset of a command only after it has stored the call as
+            // pending.
             for participant in &self.participants {
                 participant.has_settled().await?;
             }
@@ -236,7 +241,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Every message that has ever been sent, once more.
+    /// Sends every message again that has ever been sent.
     pub async fn replay(&self) -> Result<usize> {
         let brokers = self.system.env.brokers();
         let names = self
@@ -255,7 +260,7 @@ impl Stage {
         Slate::read(&self.participants).await
     }
 
-    /// No saga is live, the history tells these ends, and nothing that was sent could not be read.
+    /// Checks that no saga is live, that the history has these ends, and that there are no dead letters.
     pub async fn check_nothing_is_left(&self, ended: &BTreeMap<Uuid, &str>) -> Result<()> {
         let database = &self.system.databases[&Service::Orchestrator];
         let pool = sqlx::PgPool::connect(database).await?;
@@ -290,7 +295,7 @@ impl Stage {
         );
         for topic in consumed {
             let letters: Vec<IncomingRecord> =
-                topics::read_all(&brokers, &topic::dead_letters(&topic))?;
+                topics::read_all(&brokers, &topic::dead_letters_of(&topic))?;
             ensure!(letters.is_empty(), "dead letters of {topic}: {letters:?}");
         }
         Ok(())
@@ -312,18 +317,19 @@ async fn create_topics(system: &System, participants: &BTreeSet<&str>) {
     for name in participants {
         let delivered = relay::delivered_topic(name);
         topics.push((relay::commands_topic(name), PARTITIONS));
-        topics.push((topic::dead_letters(&delivered), 1));
+        topics.push((topic::dead_letters_of(&delivered), 1));
         topics.push((delivered, PARTITIONS));
     }
     let topics: Vec<(&str, i32)> = topics.iter().map(|(name, n)| (name.as_str(), *n)).collect();
     system.env.create_topics(&topics).await;
 }
 
-/// The sagas' input.
+/// Returns the input of all sagas.
 pub fn order() -> Value {
+    let id = Uuid::from_u128(1);
     json!({
-        "orderId": "o-1", "customerId": "c-1", "amountMinor": 2500, "currency": "EUR",
-        "items": [{"productId": "p-1", "quantity": 2, "unitPriceMinor": 1250}],
+        "orderId": id, "customerId": id, "amountMinor": 2500, "currency": "EUR",
+        "items": [{"productId": id, "quantity": 2, "unitPriceMinor": 1250}],
     })
 }
 
@@ -343,7 +349,7 @@ fn start_record(case: &Case, saga: SagaId) -> OutgoingRecord {
     start.encode(SAGA_INPUTS, home, "/sweep", clock::now())
 }
 
-/// The ends of all partitions, if their consumers have got there.
+/// Returns the end offsets of all partitions. Fails if a consumer has not committed up to the end.
 async fn caught_up(consumers: &[(GroupOffsets, String)]) -> Result<Vec<i64>> {
     let mut ends = Vec::new();
     for (group, topic) in consumers {
@@ -362,7 +368,7 @@ async fn caught_up(consumers: &[(GroupOffsets, String)]) -> Result<Vec<i64>> {
 
 fn verdict(action: &Value) -> Result<ActionVerdict> {
     match action["decision"].as_str() {
-        Some("accepted") => Ok(ActionVerdict::Accepted),
+        Some("accepted") => Ok(ActionVerdict::ACCEPTED),
         Some("pending") => Ok(ActionVerdict::Pending),
         Some("refused") => Ok(ActionVerdict::Refused {
             code: text(&action["code"]),

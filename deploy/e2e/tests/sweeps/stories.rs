@@ -1,11 +1,11 @@
-//! What `saga.events` tells of each saga, as anybody could read it.
+//! The stories of the sagas: their events in `saga.events`, read as any consumer could.
 
-use super::script::{End, Wish};
+use super::script::{End, RequestedAction};
 use futures_util::StreamExt;
 use saga_core::{
     ids::SagaId,
-    instance::LifecycleKind,
-    message::{Direction, LifecycleMessage},
+    instance::{LifecycleKind, LifecycleMessage},
+    message::Direction,
 };
 use saga_messaging::kafka::Tail;
 use std::{
@@ -15,11 +15,11 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// The events of one saga so far, each once and without a gap.
+/// The events of one saga so far, without duplicates and without gaps.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
     events: Vec<LifecycleKind>,
-    /// An event that came before the one that it follows, or contradicts one that came before.
+    /// The first event that came before its predecessor, or that contradicts an event with the same number.
     pub fault: Option<String>,
 }
 
@@ -33,7 +33,7 @@ impl Story {
         let known = (sequence as usize)
             .checked_sub(1)
             .and_then(|index| self.events.get(index));
-        // The same once more is what a redelivered input looks like.
+        // An equal event with the same number is the effect of a redelivered input.
         if known != Some(&kind) {
             let fault = format!("event {sequence} is {kind:?}, and {next} was to come");
             self.fault.get_or_insert(fault);
@@ -52,7 +52,7 @@ impl Story {
         }
     }
 
-    /// How often a person was called.
+    /// Returns how often the saga was parked.
     pub fn parks(&self) -> usize {
         self.count(|event| matches!(event, LifecycleKind::Parked { .. }))
     }
@@ -80,7 +80,7 @@ impl Story {
         self.has(|event| matches!(event, LifecycleKind::StepCompensated { step: of } if of == step))
     }
 
-    /// A person has completed or skipped the step.
+    /// Returns true if a person has completed or skipped the step.
     pub fn was_settled(&self, step: &str) -> bool {
         self.has(|event| {
             matches!(
@@ -91,15 +91,15 @@ impl Story {
         })
     }
 
-    /// It tells that this was asked for, and what became of it.
-    pub fn has_decided(&self, wish: &Wish) -> bool {
+    /// Returns true if the events contain this action with this verdict.
+    pub fn has_decided(&self, requested: &RequestedAction) -> bool {
         self.has(|event| {
             matches!(
                 event,
                 LifecycleKind::ActionDecided { action, step, verdict, .. }
-                    if *action == wish.kind.name()
-                        && step.as_deref() == wish.kind.step()
-                        && *verdict == wish.verdict
+                    if *action == requested.kind.name()
+                        && step.as_deref() == requested.kind.step()
+                        && *verdict == requested.verdict
             )
         })
     }
@@ -112,7 +112,7 @@ impl Story {
         self.events.iter().filter(|event| is(event)).count()
     }
 
-    /// For a failure's message.
+    /// Returns the events as text, for an error message.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for event in &self.events {
@@ -130,7 +130,7 @@ pub struct Stories {
 }
 
 impl Stories {
-    /// Before the saga starts, so that nothing of it is missed.
+    /// Registers a saga. Must be called before the saga starts, so that no event is missed.
     pub fn expect(&self, saga: SagaId) {
         self.sagas
             .lock()
@@ -148,7 +148,7 @@ impl Stories {
             .subscribe()
     }
 
-    /// Until it is aborted.
+    /// Reads the events into the stories, until the task is aborted.
     pub async fn read(self: Arc<Self>, mut events: Tail) {
         while let Some(record) = events.next().await {
             let Ok(message) = record.json::<LifecycleMessage>() else {

@@ -1,4 +1,5 @@
-//! `saga` as its users run it: the real binary with its child processes, on ports and in a directory of its own.
+//! Tests `saga` as its users run it: the real binary with its child processes, on separate ports and in a separate
+//! directory.
 
 mod page;
 mod saga;
@@ -10,14 +11,14 @@ use saga_service::{
     Service, config,
     lifecycle::{DRAIN_DEADLINE, Shutdown},
 };
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{net::TcpListener, process::Command};
 
 const SHELF: &str = "a0000000-0000-4000-8000-000000000001";
-/// Far above what anything here takes on an idle machine.
+/// Far above the time that anything here takes on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn order(quantity: u32) -> Value {
@@ -30,7 +31,7 @@ fn order(quantity: u32) -> Value {
 }
 
 #[tokio::test]
-async fn what_the_banner_says_is_true() -> Result<()> {
+async fn the_commands_of_the_banner_work() -> Result<()> {
     let mut saga = Saga::new("banner").await?;
     saga.start(&[]).await?;
     let mut ends = Vec::new();
@@ -55,7 +56,7 @@ async fn what_the_banner_says_is_true() -> Result<()> {
             .filter(|word| word.starts_with("http"))
         {
             let status = saga.http.get(url).send().await?.status();
-            // The services themselves have nothing at their root, which they say themselves.
+            // The services have no resource at their root and answer 404.
             ensure!(
                 status.is_success() || status == StatusCode::NOT_FOUND,
                 "{url}: {status}"
@@ -66,6 +67,25 @@ async fn what_the_banner_says_is_true() -> Result<()> {
     a_taken_port_is_named(&saga).await?;
     no_role_reads_anothers_tables(&saga).await?;
     saga.stop(libc::SIGINT).await
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_in_silence() -> Result<()> {
+    let mut saga = Saga::new("silence").await?;
+    saga.start(&[]).await?;
+    let order = saga.http.post(saga.order_url("/orders")).json(&order(1));
+    let order: Value = order.send().await?.json().await?;
+    confirmed(&saga, order["id"].as_str().context("an id")?).await;
+    let before = saga.said().lines().count();
+    saga.stop(libc::SIGINT).await?;
+    let said = saga.said();
+    let loud: Vec<&str> = said
+        .lines()
+        .skip(before)
+        .filter(|line| ["WARN", "ERROR"].iter().any(|level| line.contains(level)))
+        .collect();
+    ensure!(loud.is_empty(), "{}", loud.join("\n"));
+    Ok(())
 }
 
 async fn a_second_instance_is_refused(saga: &Saga) -> Result<()> {
@@ -80,7 +100,7 @@ async fn a_taken_port_is_named(saga: &Saga) -> Result<()> {
     let elsewhere = saga.directory().join("elsewhere");
     let elsewhere = elsewhere.to_str().context("a path")?;
     let free = saga_servers::free_port().to_string();
-    // Every port but Kafka's.
+    // Moves every port except Kafka's.
     let services = [
         "--order-port",
         "--orchestrator-port",
@@ -103,7 +123,7 @@ async fn a_taken_port_is_named(saga: &Saga) -> Result<()> {
     Ok(())
 }
 
-/// The URL that each service's configuration holds, by service.
+/// Returns the database URLs in the services' configuration, by service.
 fn database_urls(saga: &Saga) -> Result<BTreeMap<&'static str, String>> {
     let names = ["order-svc", "orchestrator", "inventory-svc", "payment-svc"];
     let urls = names.into_iter().map(|name| {
@@ -144,7 +164,7 @@ fn database_of(url: &str) -> Result<&str> {
     url.rsplit('/').next().context("a database")
 }
 
-/// The role and password of `own` do not get into `database`.
+/// Checks that the role and password of `own` cannot connect to `database`.
 async fn refused(own: &str, database: &str) -> Result<()> {
     let (server, _) = own.rsplit_once('/').context("a URL")?;
     let Err(error) = PgConnection::connect(&format!("{server}/{database}")).await else {
@@ -161,7 +181,7 @@ async fn refused(own: &str, database: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_said() -> Result<()> {
+async fn invalid_options_are_refused_with_an_explanation() -> Result<()> {
     let saga = Saga::new("refused").await?;
     let definitions = saga.directory().join("definitions");
     std::fs::create_dir_all(&definitions)?;
@@ -197,7 +217,7 @@ async fn what_cannot_work_is_said() -> Result<()> {
         &["127.0.0.1:1", "--kafka-brokers"],
     )
     .await?;
-    // A service that fails takes the rest down with it, in order.
+    // A service that fails makes the other parts stop, in order.
     let nowhere = (
         "ORDER_SVC__POSTGRES__URL",
         "postgres://order@127.0.0.1:1/orders",
@@ -289,7 +309,7 @@ async fn confirmed(saga: &Saga, id: &str) {
 #[tokio::test]
 async fn ctrl_c_at_any_moment_of_the_start_stops_everything() -> Result<()> {
     let mut saga = Saga::new("interrupt").await?;
-    // From the first initdb on; each start finds what the one before has left half-done.
+    // The moments begin with the first initdb. Each start finds what the previous start has left unfinished.
     for milliseconds in [20, 500, 1500, 3000, 5000] {
         saga.spawn(&[])?;
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -300,7 +320,7 @@ async fn ctrl_c_at_any_moment_of_the_start_stops_everything() -> Result<()> {
     saga.start(&[]).await?;
     let children = descendants(saga.pid()?);
     ensure!(!children.is_empty(), "Postgres and Kafka are children");
-    // At once: the second signal does not wait for the drain.
+    // The second signal stops everything at once, without waiting for the drain.
     saga.signal(libc::SIGINT)?;
     tokio::time::sleep(Duration::from_millis(100)).await;
     saga.stop_by(libc::SIGINT, &[0, 1]).await

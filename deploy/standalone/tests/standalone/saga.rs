@@ -1,7 +1,7 @@
-//! The binary under test and what can be done to it.
+//! The binary under test, and the operations on it.
 
 use anyhow::{Context, Result, bail, ensure};
-use saga_testkit::environment::reaper;
+use saga_test_support::environment::reaper;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -14,12 +14,12 @@ use tokio::{
     sync::{Mutex, MutexGuard},
 };
 
-/// Servers that are not on the machine are fetched first.
+/// The limit includes the download of servers that are not on the machine.
 const START_LIMIT: Duration = Duration::from_mins(4);
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(20);
 
-/// One system at a time: each fills a small machine.
+/// Allows one system at a time: each uses all of a small machine.
 static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
 pub struct Saga {
@@ -29,6 +29,19 @@ pub struct Saga {
     variables: Vec<(&'static str, &'static str)>,
     pub http: reqwest::Client,
     _turn: MutexGuard<'static, ()>,
+}
+
+/// Returns the program with SIGINT at its default. A test that runs as a background job of a script ignores SIGINT, and its
+/// child processes inherit that until they install a handler.
+fn program() -> Command {
+    const SAGA: &str = env!("CARGO_BIN_EXE_saga");
+    if cfg!(target_os = "linux") {
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", SAGA]);
+        command
+    } else {
+        Command::new(SAGA)
+    }
 }
 
 impl Saga {
@@ -42,7 +55,7 @@ impl Saga {
             directory,
             ports: (0..6).map(|_| saga_servers::free_port()).collect(),
             variables: Vec::new(),
-            http: saga_testkit::http_client(),
+            http: saga_test_support::http_client(),
             _turn: turn,
         })
     }
@@ -67,7 +80,7 @@ impl Saga {
         format!("http://127.0.0.1:{}{path}", self.ports[2])
     }
 
-    /// A variable of its environment, from the next start on.
+    /// Sets an environment variable for later starts.
     pub fn set(&mut self, name: &'static str, value: &'static str) {
         self.variables.push((name, value));
     }
@@ -81,7 +94,7 @@ impl Saga {
             "KAFKA",
             "POSTGRES",
         ];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_saga"));
+        let mut command = program();
         command
             .envs(self.variables.iter().copied())
             .env("SAGA_DATA_DIR", self.directory.join("data"))
@@ -92,7 +105,8 @@ impl Saga {
         command
     }
 
-    /// Another one with the same settings; it is expected to end by itself. Its exit code and all it said.
+    /// Runs another instance with the same settings, which is expected to exit by itself. Returns its exit code and
+    /// output.
     pub async fn run_beside(&self, arguments: &[&str]) -> Result<(Option<i32>, String)> {
         self.run_with(arguments, &[]).await
     }
@@ -132,7 +146,7 @@ impl Saga {
         Ok(())
     }
 
-    /// Starts it and waits until it says that it is ready.
+    /// Starts the system and waits until it prints that it is ready.
     pub async fn start(&mut self, arguments: &[&str]) -> Result<()> {
         self.spawn(arguments)?;
         let began = Instant::now();
@@ -154,11 +168,12 @@ impl Saga {
         self.directory.join("saga.log")
     }
 
-    fn said(&self) -> String {
+    /// Returns the system's output so far.
+    pub fn said(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// Its lines that contain `part`.
+    /// Returns the output lines that contain `part`.
     pub fn printed(&self, part: &str) -> Result<Vec<String>> {
         let said = self.said();
         let lines: Vec<String> = said
@@ -186,7 +201,7 @@ impl Saga {
         Ok(())
     }
 
-    /// Stops it cleanly; nothing is left running.
+    /// Stops the system cleanly, and checks that no child process is left.
     pub async fn stop(&mut self, signal: libc::c_int) -> Result<()> {
         self.stop_by(signal, &[0]).await
     }
@@ -195,7 +210,7 @@ impl Saga {
         let tree = descendants(self.pid()?);
         self.signal(signal)?;
         let status = self.ended().await?;
-        // The signal may have come before its handler: then the process just dies, and nothing was started.
+        // If the signal came before its handler was installed, the process dies of it, and nothing had been started.
         let by_signal = std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal)
             && tree.is_empty();
         let clean = status.code().is_some_and(|code| codes.contains(&code)) || by_signal;
@@ -205,7 +220,7 @@ impl Saga {
         Ok(())
     }
 
-    /// SIGKILL to it and all its children, as if the machine had lost power.
+    /// Sends SIGKILL to the process and all its descendants, as if the machine had lost power.
     pub async fn kill_tree(&mut self) -> Result<()> {
         let pid = self.pid()?;
         let tree = descendants(pid);
@@ -226,7 +241,8 @@ impl Saga {
 }
 
 impl Drop for Saga {
-    /// The reaper ends what a failed test has left; a directory in use is left to be looked at.
+    /// The reaper ends processes that a failed test has left. The directory of a process that still runs is kept for
+    /// inspection.
     fn drop(&mut self) {
         if self.child.is_none() {
             fs::remove_dir_all(&self.directory).ok();
@@ -245,7 +261,7 @@ fn send(pid: u32, signal: libc::c_int) {
     }
 }
 
-/// Children and theirs.
+/// Returns the children of a process, their children, and so on.
 pub fn descendants(parent: u32) -> Vec<u32> {
     let mut found = vec![parent];
     let mut next = 0;
@@ -264,12 +280,12 @@ fn is_alive(pid: u32) -> bool {
     processes().any(|(found, _, state)| found == pid && state != "Z")
 }
 
-/// Pid, parent and state.
+/// Returns the id, the parent's id and the state of every process.
 fn processes() -> impl Iterator<Item = (u32, u32, String)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        // "pid (name) state ppid …", and a name may hold spaces and parentheses.
+        // The format is "pid (name) state ppid …". The name may contain spaces and parentheses.
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         let state = fields.next()?.to_owned();

@@ -1,8 +1,15 @@
-//! Many letters at once. All are found first: a record that is bad again becomes a letter of its own, and chasing those
-//! would never end.
+//! Replays or discards many letters. All letters are listed before the first is changed: a replayed record that is
+//! refused again becomes a new letter, and a list that includes such letters would never end.
 
-use super::{Query, Request, Selection, path, view::LetterPage, view::Verdict};
-use crate::{Conclusion, Session, failure::Failure, output::table};
+use super::{
+    request::{Query, Request, Selection, path},
+    view::{DecisionAnswer, LetterPage},
+};
+use crate::{
+    failure::Failure,
+    output::table,
+    session::{Conclusion, Session},
+};
 use reqwest::header::HeaderMap;
 use serde::Serialize;
 use std::{
@@ -12,9 +19,9 @@ use std::{
 };
 
 const PAGE: usize = 200;
-/// Between two lines of progress.
+/// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// Refusals that are told one by one; the others are counted.
+/// The most refusals that are printed with their reasons. Further ones are only counted.
 const TOLD_REFUSALS: usize = 50;
 
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +52,13 @@ pub struct Bulk<'a> {
     pub request: Request,
 }
 
-/// How many came out how.
+/// Counts of the outcomes.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
     dry_run: bool,
     letters: usize,
-    /// By what the orchestrator said: `replayed`, `already_replayed`, …
+    /// Number of letters by the orchestrator's outcome: `replayed`, `already_replayed`, …
     outcomes: BTreeMap<String, usize>,
     refused: usize,
     refusals: Vec<Refused>,
@@ -120,7 +127,7 @@ impl Bulk<'_> {
         }
     }
 
-    async fn one(&self, id: &str) -> Result<Verdict, Failure> {
+    async fn one(&self, id: &str) -> Result<DecisionAnswer, Failure> {
         let path = path(id, self.deed.path())?;
         self.session
             .client
@@ -130,10 +137,10 @@ impl Bulk<'_> {
 }
 
 impl Report {
-    /// A refusal is about its letter; anything else ends the whole.
-    fn take(&mut self, id: &str, verdict: Result<Verdict, Failure>) -> Result<(), Failure> {
-        match verdict {
-            Ok(verdict) => *self.outcomes.entry(verdict.outcome).or_default() += 1,
+    /// Adds the outcome of one letter. A refusal is counted; any other failure ends the command.
+    fn take(&mut self, id: &str, answer: Result<DecisionAnswer, Failure>) -> Result<(), Failure> {
+        match answer {
+            Ok(answer) => *self.outcomes.entry(answer.outcome).or_default() += 1,
             Err(failure) if failure.exit_status() == crate::failure::NEGATIVE => {
                 self.refused += 1;
                 if self.refusals.len() < TOLD_REFUSALS {
@@ -187,7 +194,7 @@ mod tests {
         }))
     }
 
-    fn verdict(outcome: &str) -> Verdict {
+    fn answer(outcome: &str) -> DecisionAnswer {
         serde_json::from_value(serde_json::json!({"id": "a", "outcome": outcome})).unwrap()
     }
 
@@ -197,8 +204,8 @@ mod tests {
             letters: 62,
             ..Report::default()
         };
-        report.take("a", Ok(verdict("replayed"))).unwrap();
-        report.take("a", Ok(verdict("already_replayed"))).unwrap();
+        report.take("a", Ok(answer("replayed"))).unwrap();
+        report.take("a", Ok(answer("already_replayed"))).unwrap();
         for _ in 0..60 {
             report.take("b", Err(problem(409))).unwrap();
         }

@@ -1,4 +1,4 @@
-//! What the API says of letters, as people read it.
+//! The API's views of dead letters, printed for people.
 
 use crate::output::table;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -28,7 +28,7 @@ pub struct Summary {
     saga_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<Decision>,
-    /// What only programs want to know.
+    /// Fields that are printed only as JSON.
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -81,7 +81,7 @@ impl Summary {
     }
 }
 
-/// A letter, whole.
+/// One letter with its whole record.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Letter {
@@ -123,7 +123,7 @@ enum Bytes {
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Escapes of foreign texts could do anything to a terminal.
+            // Escape sequences in a record's text could control the terminal, so they are replaced.
             Self::Text(text) => f.write_str(&printable(text)),
             Self::Base64(text) => write!(f, "(base64) {text}"),
         }
@@ -183,15 +183,15 @@ impl fmt::Display for Decision {
     }
 }
 
-/// What became of a letter.
+/// The outcome of a request about a letter.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Verdict {
+pub struct DecisionAnswer {
     id: String,
     pub outcome: String,
     decision: Option<Decision>,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for DecisionAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.id, self.outcome.replace('_', " "))?;
         match &self.decision {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_tells_why_and_what_and_what_was_decided() {
+    fn a_letter_shows_its_reason_record_and_decision() {
         let letter: Letter = serde_json::from_value(json!({
             "id": "order.commands.dlq/0/3", "reason": "bad_header", "detail": "saga-attempt", "state": "replayed",
             "writtenAt": "2026-01-02T03:04:05Z", "valueBytes": 2, "decision": decision(),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_keeps_for_programs_what_people_are_not_shown() {
+    fn a_page_keeps_in_json_the_fields_that_the_text_omits() {
         let raw = json!({"letters": [{
             "id": "a.dlq/0/1", "reason": "", "detail": "", "state": "open", "writtenAt": "2026-01-02T03:04:05Z",
             "valueBytes": 7}], "nextCursor": "a.dlq/0/2"});

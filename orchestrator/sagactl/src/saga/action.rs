@@ -1,13 +1,14 @@
-//! Acting on one saga: look, confirm, ask, and wait for the verdict.
+//! Acts on one saga: shows it, asks for confirmation, sends the action, and waits for the decision.
 
 use super::view::Saga;
 use crate::{
-    Conclusion, Session,
     failure::{Failure, Problem},
     output::Document,
+    session::{Conclusion, Session},
 };
 use clap::Args;
 use reqwest::header::{HeaderMap, HeaderValue, IF_MATCH};
+use saga_core::json::{self, JsonError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
@@ -18,41 +19,41 @@ use std::{
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-/// Between two looks for a verdict that is not there yet.
+/// Time between two reads of an action that is not decided yet.
 const POLL: Duration = Duration::from_millis(200);
 
-/// What every action needs.
+/// Arguments that every action needs.
 #[derive(Debug, Args)]
 pub struct ActionArguments {
-    /// The saga's id, which is also the order's.
+    /// Id of the saga, which is also the order's id.
     id: Uuid,
-    /// Why; stands in the audit, and in the saga's cause if it turns round.
+    /// Reason for the audit, and the saga's cause if the action makes it compensate.
     #[arg(long)]
     reason: String,
-    /// Who asks, for the audit.
+    /// Name of the person who asks, for the audit.
     #[arg(long, env = "USER", default_value = "sagactl")]
     actor: String,
-    /// Only if the saga is still at this version (`show` says it).
+    /// Acts only if the saga is still at this version, which `show` prints.
     #[arg(long, value_name = "VERSION")]
     if_version: Option<u64>,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// How long to wait for the verdict, and for the outcome that a pending one waits for.
+    /// Longest wait for the decision, and for the outcome that a pending decision depends on.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     wait: u64,
 }
 
-/// An action, with what only it says.
+/// An action to request, with its own members.
 pub struct Asked {
     pub action: &'static str,
-    /// As people say it, such as `skip the compensation of reserve-stock`.
+    /// A description for people, such as `skip the compensation of reserve-stock`.
     pub words: String,
-    /// Members of the request beside reason and actor.
+    /// Members of the request other than reason and actor.
     pub members: Value,
 }
 
-/// What became of an action, as its audit row says.
+/// An action and its decision, as its audit row has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Action {
@@ -78,7 +79,7 @@ pub struct ActionList {
     actions: Vec<Document<Action>>,
 }
 
-/// Asks, and prints the verdict.
+/// Requests the action, and prints the decision.
 pub async fn ask(
     session: &Session,
     arguments: ActionArguments,
@@ -102,14 +103,15 @@ pub async fn ask(
     session.output.show(&action);
     match action.known.decision.as_str() {
         "undecided" => Err(Failure::Usage(format!(
-            "not decided within {} s; it stands in the log, and will be: see `sagactl saga actions {id}`",
+            "not decided within {} s; it is in the log, and will be decided: see `sagactl saga actions {id}`",
             arguments.wait
         ))),
         _ => Ok(Conclusion::Good),
     }
 }
 
-/// The version that the saga must still have. What a person has seen and agreed to is what is done, or nothing is.
+/// Asks for confirmation. Returns the version that the saga must still have, so that the action applies only to the
+/// state that the person has seen.
 async fn confirm(
     session: &Session,
     arguments: &ActionArguments,
@@ -119,7 +121,7 @@ async fn confirm(
         return Ok(arguments.if_version);
     }
     if !io::stdin().is_terminal() {
-        let what = "nobody is there to confirm it: give --yes, and best --if-version too";
+        let what = "there is no terminal to confirm it: give --yes, and best --if-version too";
         return Err(Failure::Usage(what.to_owned()));
     }
     let saga: Document<Saga> = session
@@ -140,7 +142,7 @@ fn agreed(question: &str) -> bool {
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-/// Follows an action that is not decided, or whose outcome is still being asked for.
+/// Polls an action until it is decided and its outcome is known, for at most `wait`.
 async fn await_verdict(
     session: &Session,
     first: Document<Action>,
@@ -174,7 +176,7 @@ impl Action {
         matches!(self.decision.as_str(), "undecided" | "pending")
     }
 
-    /// As it would have been answered at once.
+    /// Makes the problem that the API would have returned for an immediate refusal.
     fn refusal(self) -> Problem {
         let code = self.code.unwrap_or_else(|| "refused".to_owned());
         Problem {
@@ -211,7 +213,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// The audit of one saga.
+/// Prints the audit of one saga.
 impl fmt::Display for ActionList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.actions.is_empty() {
@@ -228,18 +230,21 @@ impl fmt::Display for ActionList {
     }
 }
 
-/// JSON as an argument, or from a file: `@result.json`, `@-` for the standard input.
+/// Parses JSON from an argument, or from a file: `@result.json`, `@-` for the standard input.
 pub fn json_argument(text: &str) -> Result<Value, String> {
     let text = match text.strip_prefix('@') {
         None => text.to_owned(),
         Some("-") => io::read_to_string(io::stdin()).map_err(|error| error.to_string())?,
         Some(path) => std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?,
     };
-    serde_json::from_str(&text).map_err(|error| format!("not JSON: {error}"))
+    json::from_slice(text.as_bytes()).map_err(|error| match error {
+        JsonError::Malformed(error) => format!("not JSON: {error}"),
+        JsonError::OutOfRange(found) => found.to_string(),
+    })
 }
 
 impl Asked {
-    /// An action on the whole saga.
+    /// Makes an action on the whole saga.
     pub fn of_saga(action: &'static str) -> Self {
         Self {
             action,
@@ -248,7 +253,7 @@ impl Asked {
         }
     }
 
-    /// An action on a step, as `words` say it.
+    /// Makes an action on a step. `words` describe the action for people.
     pub fn of_step(action: &'static str, step: &str, words: &str) -> Self {
         Self {
             action,
@@ -261,5 +266,21 @@ impl Asked {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members[name] = value.into();
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_is_sent_as_it_was_written_or_not_at_all() {
+        assert_eq!(
+            json_argument(r#"{"parcel": 18446744073709551615}"#),
+            Ok(json!({"parcel": 18_446_744_073_709_551_615_u64}))
+        );
+        let large = json_argument(r#"{"parcels": [1, 123456789012345678901234]}"#).unwrap_err();
+        assert!(large.starts_with("at /parcels/1: "), "{large}");
+        assert!(json_argument("{").unwrap_err().starts_with("not JSON: "));
     }
 }

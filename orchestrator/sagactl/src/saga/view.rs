@@ -1,4 +1,4 @@
-//! What the API says of sagas, as people read it. Only what is shown is named here.
+//! The API's views of sagas, printed for people. The types name only the fields that are printed.
 
 use crate::output::table;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -58,7 +58,7 @@ impl Summary {
     }
 }
 
-/// One saga, whole.
+/// One saga with all its steps.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Saga {
@@ -80,7 +80,7 @@ pub struct Saga {
     steps: Vec<Step>,
 }
 
-/// What may be asked of a saga.
+/// An action that is legal for a saga.
 #[derive(Clone, Debug, Deserialize)]
 struct Legal {
     action: String,
@@ -125,7 +125,7 @@ struct Attempt {
 }
 
 impl Saga {
-    /// Which it is, how it stands and why.
+    /// Returns a line with the saga's id, its status, and the reason why it waits.
     pub fn headline(&self) -> String {
         let Self {
             id,
@@ -182,7 +182,7 @@ impl fmt::Display for Saga {
     }
 }
 
-/// As it is asked for on the command line.
+/// Prints the action as it is requested on the command line.
 impl fmt::Display for Legal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "  {}", self.action)?;
@@ -266,7 +266,7 @@ pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// Milliseconds as long as they can be grasped, then seconds.
+/// Prints a duration in milliseconds if it is below ten seconds, else in seconds.
 fn span(time: TimeDelta) -> String {
     let milliseconds = time.num_milliseconds();
     if milliseconds < 10_000 {

@@ -1,4 +1,4 @@
-//! Dead letters from the command line: seen, put right, replayed once, discarded.
+//! Dead letters from the command line: listed, corrected, replayed once, discarded.
 
 use crate::{
     sagactl,
@@ -10,10 +10,10 @@ use saga_core::{
     message::{OutgoingRecord, StartSaga, Trace},
 };
 use saga_messaging::{
-    kafka::{KafkaConfig, KafkaWriter, Scan},
+    kafka::{KafkaConfig, KafkaWriter, TopicReader},
     log::LogWriter,
 };
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -38,12 +38,12 @@ async fn publish(system: &System, records: &[OutgoingRecord]) {
 }
 
 async fn end_of_inputs(system: &System) -> i64 {
-    let scan = Scan::connect(&KafkaConfig::plaintext(system.brokers())).unwrap();
+    let scan = TopicReader::connect(&KafkaConfig::plaintext(system.brokers())).unwrap();
     let windows = scan.windows("saga.inputs").await.unwrap();
     windows.values().map(|window| window.end).sum()
 }
 
-/// The ids of a saga's open letters, once there are so many.
+/// Waits until a saga has `count` open letters, and returns their ids.
 async fn letters(system: &System, saga: Uuid, count: usize) -> Vec<String> {
     let id = saga.to_string();
     until("the letters are there", PATIENCE, || async {
@@ -92,6 +92,19 @@ async fn a_letter_is_put_right_and_replayed_once() {
         "--why",
         "a brace was missing",
     ];
+    for (bad, why) in [
+        (r#""{\"parcel\": 7}""#, "an object was expected"),
+        (r#"{"parcel": 123456789012345678901234}"#, "at /parcel: "),
+        (
+            r#"{"parcel": "seven"}"#,
+            "does not fit its schema at /parcel",
+        ),
+    ] {
+        std::fs::write(&file, bad).unwrap();
+        sagactl(&system, &replay).await.expect(2, &["/value", why]);
+    }
+    std::fs::write(&file, r#"{"parcel": 7}"#).unwrap();
+    letters(&system, saga, 1).await;
     let dry = [&replay[..], &["--dry-run"]].concat();
     sagactl(&system, &dry).await.expect(0, &["can be replayed"]);
     letters(&system, saga, 1).await;
@@ -120,7 +133,7 @@ async fn a_letter_is_put_right_and_replayed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_must_not_be_replayed_is_refused_and_says_why() {
+async fn a_forbidden_replay_is_refused_with_its_reason() {
     let mut system = System::start().await;
     let month_ms = 40 * 24 * 3_600 * 1_000;
     let now_ms = saga_service::clock::now().timestamp_millis().unsigned_abs();
@@ -135,7 +148,7 @@ async fn what_must_not_be_replayed_is_refused_and_says_why() {
     let letter = letters(&system, old, 1).await.remove(0);
     let replay = ["dlq", "replay", &letter, "--why", "try"];
     let refused = sagactl(&system, &[&replay[..], &["--output", "json"]].concat()).await;
-    let problem = refused.expect(1, &["may be forgotten"]).json();
+    let problem = refused.expect(1, &["may be dropped already"]).json();
     assert_eq!(problem["type"], "/problems/below-floor");
 
     let letter = letters(&system, unwanted, 1).await.remove(0);
@@ -202,7 +215,8 @@ async fn many_letters_are_replayed_at_once_and_counted() {
     let report = sagactl(&system, &[&all[..], &why, &["--output", "json"]].concat()).await;
     let report = report.expect(0, &[]).json();
     assert_eq!(report["outcomes"], json!({"replayed": 3}), "{report:#}");
-    // It is not registered: each of them is a letter again, and those that were replayed are none any more.
+    // The definition is not registered: each replayed record becomes a letter again, and the replayed letters are
+    // closed.
     let second = letters(&system, saga, 3).await;
     assert!(second.iter().all(|letter| !first.contains(letter)));
     let none = [

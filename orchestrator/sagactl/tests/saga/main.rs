@@ -1,4 +1,4 @@
-//! The command line against a running orchestrator: what it prints, what it does, and how it ends.
+//! Runs the command line against a running orchestrator, and checks its output, its effects and its exit status.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use std::process::{Output, Stdio};
 use system::System;
 use tokio::process::{Child, Command};
 
-/// One run of the program.
+/// A finished run of the program.
 struct Run {
     status: i32,
     stdout: String,
@@ -29,7 +29,7 @@ impl Run {
         }
     }
 
-    /// Ended so, and printed all of this.
+    /// Asserts the exit status, and that each of these texts was printed.
     #[track_caller]
     fn expect(&self, status: i32, words: &[&str]) -> &Self {
         let Self { stdout, stderr, .. } = self;
@@ -87,7 +87,7 @@ fn break_compensation(command: &SagaCommand) -> Outcome {
     }
 }
 
-/// A participant whose handler never worked, and whose barrier says so.
+/// Answers as a participant whose handler fails and whose barrier has no record of the step.
 fn never_done(command: &SagaCommand) -> Outcome {
     match command.direction {
         Direction::Resolve => Outcome::NotDone,
@@ -174,7 +174,7 @@ async fn a_parked_saga_is_found_shown_and_ended_by_skipping_its_compensation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn completing_a_step_by_hand_waits_for_what_its_participant_says() {
+async fn completing_a_step_by_hand_waits_for_its_participants_answer() {
     let mut system = System::start().await;
     let packer = system.participant("packer", yes);
     let id = system.start_parcel("p-2").await;
@@ -195,7 +195,7 @@ async fn completing_a_step_by_hand_waits_for_what_its_participant_says() {
         "--output",
         "json",
     ];
-    // Nobody is there to answer the resolve yet, so the command waits.
+    // No participant runs yet that could answer the resolve, so the command waits.
     let waiting = spawn(&system.url(""), &arguments);
     system
         .saga_until(&id, "it is being asked for", |saga| {
@@ -218,7 +218,7 @@ async fn completing_a_step_by_hand_waits_for_what_its_participant_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_other_action_does_what_it_says() {
+async fn cancel_compensate_and_abandon_have_their_effects() {
     let mut system = System::start().await;
     let packer = system.participant("packer", yes);
     let mut ids = Vec::new();
@@ -266,7 +266,48 @@ async fn every_other_action_does_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_exit_status_tells_a_refusal_from_wrong_usage_and_absence() {
+async fn a_version_is_withdrawn_and_restored_with_a_reason_that_everybody_can_read() {
+    let mut system = System::start().await;
+    let list = ["definition", "list"];
+    sagactl(&system, &list).await.expect(
+        0,
+        &[
+            "parcel: new sagas take version 1",
+            "version 1  registered 20",
+        ],
+    );
+    let ask = async |action: &str, more: &[&str]| {
+        let mut arguments = vec!["definition", action, "parcel"];
+        arguments.extend(more);
+        sagactl(&system, &arguments).await
+    };
+    ask("withdraw", &[]).await.expect(2, &["--reason"]);
+    ask("withdraw", &["--version", "3", "--reason", "x"])
+        .await
+        .expect(1, &["no definition 'parcel' version 3 is registered"]);
+    let refused = "parcel: starts are refused, every version is withdrawn";
+    ask(
+        "withdraw",
+        &["--version", "1", "--reason", "it packs twice"],
+    )
+    .await
+    .expect(0, &[refused, "by ann: it packs twice"]);
+    sagactl(&system, &list).await.expect(0, &[refused]);
+    ask("restore", &["--reason", "mended"])
+        .await
+        .expect(0, &["parcel: new sagas take version 1"]);
+    ask("actions", &[]).await.expect(
+        0,
+        &[
+            "version 1 restored by ann: mended",
+            "version 1 withdrawn by ann: it packs twice",
+        ],
+    );
+    system.stop_orchestrator().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_wrong_usage_and_absence_have_different_exit_statuses() {
     let mut system = System::start().await;
     let unknown = "01990000-0000-7000-8000-000000000001";
     let abandon = ["saga", "abandon", unknown, "--reason", "x"];
@@ -275,7 +316,7 @@ async fn the_exit_status_tells_a_refusal_from_wrong_usage_and_absence() {
         .expect(1, &["no saga"]);
     sagactl(&system, &abandon)
         .await
-        .expect(2, &["nobody is there to confirm it"]);
+        .expect(2, &["there is no terminal to confirm it"]);
     sagactl(&system, &["saga", "abandon", unknown, "--yes"])
         .await
         .expect(2, &["--reason"]);
@@ -290,7 +331,7 @@ async fn the_exit_status_tells_a_refusal_from_wrong_usage_and_absence() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_changes_something_needs_the_token_and_looking_does_not() {
+async fn writing_requests_need_the_token_and_reading_requests_do_not() {
     let mut system = System::start_with("[access]\ntoken = 'secret'\n").await;
     let unknown = "01990000-0000-7000-8000-000000000001";
     let bodies = [
@@ -304,6 +345,12 @@ async fn whatever_changes_something_needs_the_token_and_looking_does_not() {
     let right = [("authorization", "Bearer secret")];
     for (action, body) in bodies {
         let path = format!("/sagas/{unknown}/{action}");
+        assert_eq!(system.post(&path, &[], &body).await.0, 401, "{action}");
+        assert_eq!(system.post(&path, &right, &body).await.0, 404, "{action}");
+    }
+    for action in ["withdraw", "restore"] {
+        let path = format!("/definitions/none/{action}");
+        let body = json!({"reason": "x"});
         assert_eq!(system.post(&path, &[], &body).await.0, 401, "{action}");
         assert_eq!(system.post(&path, &right, &body).await.0, 404, "{action}");
     }

@@ -1,4 +1,4 @@
-//! Operators' actions through the engine: what stands in the audit, also once a pending one is decided.
+//! Operators' actions through the engine: their audit rows, including those of actions that are pending at first.
 
 use super::*;
 use crate::engine::saga_store::ActionRow;
@@ -8,7 +8,7 @@ fn audited(bench: &Bench, action: u128) -> ActionRow {
     bench.store.tables().actions[&Uuid::from_u128(action)].clone()
 }
 
-/// The pivot is in flight.
+/// Returns a saga whose pivot is in flight, and the pivot's command.
 async fn charging(bench: &mut Bench) -> (SagaId, OutgoingRecord) {
     let saga = bench.saga_id();
     let start = bench.start(saga);
@@ -26,14 +26,14 @@ fn complete(step: &str) -> ActionKind {
 }
 
 #[tokio::test]
-async fn a_pending_actions_audit_row_says_what_became_of_it() {
+async fn the_audit_row_of_a_pending_action_shows_its_decision() {
     for (outcome, expected) in [
-        (Outcome::NotDone, ActionVerdict::Accepted),
+        (Outcome::NotDone, ActionVerdict::ACCEPTED),
         (
             Outcome::Success,
             ActionVerdict::Refused {
                 code: "already_done".to_owned(),
-                message: "'charge-payment' turned out to be done, and its own result stands"
+                message: "'charge-payment' turned out to be done, and keeps its own result"
                     .to_owned(),
                 legal: Vec::new(),
             },
@@ -47,7 +47,7 @@ async fn a_pending_actions_audit_row_says_what_became_of_it() {
         assert_eq!(text(&resolve, header::CE_TYPE), "payment.charge.resolve");
         assert_eq!(audited(&bench, action).verdict, ActionVerdict::Pending);
         let answer = match outcome {
-            // A resolve that finds the action done is answered with its own saved reply.
+            // If the step was done, a resolve is answered with the saved reply of the forward command.
             Outcome::Success => forward_reply(&resolve),
             Outcome::NotDone | Outcome::Failure | Outcome::Error => resolve,
         };
@@ -66,7 +66,7 @@ fn forward_reply(resolve: &OutgoingRecord) -> OutgoingRecord {
 }
 
 #[tokio::test]
-async fn an_action_and_what_decides_it_may_come_in_one_batch() {
+async fn an_action_and_its_deciding_reply_may_arrive_in_one_batch() {
     let mut bench = Bench::new();
     let (saga, charge) = charging(&mut bench).await;
     let asked = bench.action(saga, ActionKind::Cancel, None);
@@ -75,13 +75,14 @@ async fn an_action_and_what_decides_it_may_come_in_one_batch() {
     let failed = bench.reply(&charge, Outcome::Failure, declined);
     bench.process(&[asked, failed]).await;
     let row = audited(&bench, action);
-    assert_eq!(row.verdict, ActionVerdict::Accepted);
+    assert_eq!(row.verdict, ActionVerdict::ACCEPTED);
     assert_eq!(row.status_after, Some("compensating"));
 }
 
-/// A reply that is taken for a redelivery has the command in flight sent again, and so heals; an action is sent once.
+/// A reply that is mistaken for a redelivery does no lasting harm, because the command in flight is sent again. An
+/// action is sent only once.
 #[tokio::test]
-async fn an_action_of_a_topic_made_anew_is_decided_wherever_it_stands() {
+async fn an_action_of_a_recreated_topic_is_decided_at_any_offset() {
     let mut bench = Bench::new();
     let (saga, _) = charging(&mut bench).await;
     bench.next_offset = 0;
@@ -93,7 +94,7 @@ async fn an_action_of_a_topic_made_anew_is_decided_wherever_it_stands() {
 }
 
 #[tokio::test]
-async fn an_abandoned_saga_stands_in_history_and_a_redelivered_start_sends_no_command() {
+async fn an_abandoned_saga_is_in_history_and_a_redelivered_start_sends_no_command() {
     let mut bench = Bench::new();
     let saga = bench.saga_id();
     let start = bench.start(saga);
@@ -112,7 +113,7 @@ async fn an_abandoned_saga_stands_in_history_and_a_redelivered_start_sends_no_co
 }
 
 #[tokio::test]
-async fn a_refusal_names_what_is_legal_at_the_version_that_it_found() {
+async fn a_refusal_names_the_legal_actions_at_the_current_version() {
     let mut bench = Bench::new();
     let (saga, _) = charging(&mut bench).await;
     for (kind, if_version, expected) in [
@@ -128,13 +129,15 @@ async fn a_refusal_names_what_is_legal_at_the_version_that_it_found() {
                 assert!(legal.contains(&"complete charge-payment".to_owned()));
                 assert!(legal.contains(&"cancel".to_owned()));
             }
-            other @ (ActionVerdict::Accepted | ActionVerdict::Pending) => panic!("{other:?}"),
+            other @ (ActionVerdict::Accepted { .. } | ActionVerdict::Pending) => {
+                panic!("{other:?}")
+            }
         }
     }
 }
 
 #[tokio::test]
-async fn what_an_operator_gives_is_checked_like_any_other_input() {
+async fn an_operators_values_are_checked_like_any_other_input() {
     let mut bench = Bench::new();
     let (saga, _) = charging(&mut bench).await;
     let nul = ActionKind::Complete {

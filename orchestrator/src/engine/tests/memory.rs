@@ -1,24 +1,27 @@
-//! A store in memory, with the same promises: a batch is written whole or not at all, and counts what it changes. It also
-//! counts what its timers read.
+//! A store in memory with the same guarantees as the real one: a batch is written as a whole or not at all, and the
+//! store counts what the batch changes. It also counts what its timers read.
 
 use crate::engine::{
-    saga_store::{ActionRow, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore},
+    saga_store::{
+        ActionRow, BusinessKeyOf, CatalogError, DefinitionStore, EndedRow, LiveRow, Loaded, Plan,
+        SagaBatch, SagaRow, SagaStore,
+    },
+    timer_driver::{QueuedPage, TimerStore, TimerStoreError},
     timers::{
-        driver::{QueuedPage, TimerStore, TimerStoreError},
         queue::{DueRow, QueuedRow},
-        watchlist::Watched,
+        queued_index::QueuedCommand,
     },
 };
+use crate::registry::Catalog;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use saga_core::{
-    definition::{DefinitionHash, SagaDefinition},
     ids::{SagaId, Timestamp},
     instance::SagaInstance,
 };
-use saga_messaging::rule::BatchError;
+use saga_messaging::consumer::BatchError;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -37,16 +40,20 @@ pub struct Tables {
     /// Columns of the live rows.
     pub columns: BTreeMap<SagaId, Columns>,
     pub reads: Reads,
+    /// The registered definitions.
+    pub catalog: Catalog,
+    pub catalogs_read: usize,
     failing_commits: u32,
 }
 
 #[derive(Clone, Default)]
 pub struct Columns {
     pub next_due: Option<Timestamp>,
-    pub queued: Vec<Watched>,
+    pub queued: Vec<QueuedCommand>,
+    pub has_key_to_itself: bool,
 }
 
-/// What the timers have read.
+/// The number of reads that the timers have made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     pub rescans: usize,
@@ -68,6 +75,8 @@ impl MemoryStore {
             actions: BTreeMap::new(),
             columns: BTreeMap::new(),
             reads: Reads::default(),
+            catalog: Catalog::default(),
+            catalogs_read: 0,
             failing_commits: 0,
         };
         Self {
@@ -97,6 +106,15 @@ impl MemoryStore {
 }
 
 #[async_trait]
+impl DefinitionStore for MemoryStore {
+    async fn catalog(&self) -> Result<Catalog, CatalogError> {
+        let mut tables = self.tables();
+        tables.catalogs_read += 1;
+        Ok(tables.catalog.clone())
+    }
+}
+
+#[async_trait]
 impl SagaStore for MemoryStore {
     type Batch = MemoryBatch;
 
@@ -111,11 +129,26 @@ impl SagaStore for MemoryStore {
 
 #[async_trait]
 impl SagaBatch for MemoryBatch {
-    async fn load(&mut self, sagas: &[SagaId], actions: &[Uuid]) -> Result<Loaded, BatchError> {
+    async fn load(
+        &mut self,
+        sagas: &[SagaId],
+        actions: &[Uuid],
+        keys: &BTreeSet<BusinessKeyOf>,
+    ) -> Result<Loaded, BatchError> {
         let tables = self.tables.lock().unwrap();
+        let own_key = |row: &LiveRow| {
+            let key = row.instance.business_key.clone()?;
+            let key = (row.instance.definition.clone(), key);
+            let columns = tables.columns.get(&row.instance.id);
+            let holds =
+                columns.is_some_and(|columns| columns.has_key_to_itself) && keys.contains(&key);
+            holds.then_some((key, row.instance.id))
+        };
         Ok(Loaded {
             now: tables.now,
             starts_from: None,
+            generation: Some(tables.catalog.generation),
+            holders: tables.live.values().filter_map(own_key).collect(),
             live: sagas
                 .iter()
                 .filter_map(|id| tables.live.get(id))
@@ -134,18 +167,14 @@ impl SagaBatch for MemoryBatch {
         })
     }
 
-    async fn definition(
-        &mut self,
-        _hash: &DefinitionHash,
-    ) -> Result<Option<SagaDefinition>, BatchError> {
-        Ok(None)
-    }
-
     async fn commit(self, plan: &Plan) -> Result<(), BatchError> {
         let mut tables = self.tables.lock().unwrap();
         if tables.failing_commits > 0 {
             tables.failing_commits -= 1;
-            return Err(BatchError::Retry("the store is away".into()));
+            return Err(BatchError::Retry("the store is unavailable".into()));
+        }
+        if !plan.starts.is_empty() {
+            assert_eq!(plan.generation, tables.catalog.generation, "generation");
         }
         for row in &plan.starts {
             assert!(!tables.live.contains_key(&row.instance.id), "started twice");
@@ -197,6 +226,7 @@ impl Tables {
         let columns = Columns {
             next_due: row.next_due,
             queued: row.queued.clone(),
+            has_key_to_itself: row.has_key_to_itself,
         };
         self.columns.insert(row.instance.id, columns);
     }

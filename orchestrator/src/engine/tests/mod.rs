@@ -1,4 +1,4 @@
-//! The engine on a store in memory: what a batch decides, writes and sends.
+//! Tests of the engine on a store in memory: what a batch decides, writes and sends.
 
 mod actions;
 mod fold;
@@ -11,22 +11,23 @@ use crate::{
         settings::{EngineSettings, Participant, Participants},
         shared::Shared,
     },
-    registry::{self, Registry},
+    registry::{self, Catalog},
 };
 use memory::MemoryStore;
 use saga_core::{
+    definition::SagaDefinition,
     ids::{SagaId, Timestamp},
     message::{
-        ActionKind, Direction, IncomingRecord, OperatorAction, Outcome, OutgoingRecord, Reply,
-        ReplyTo, StartSaga, Trace, header,
+        ActionKind, Direction, IncomingRecord, OperatorAction, Outcome, OutgoingRecord,
+        PayloadLimit, Reply, ReplyTo, StartSaga, Trace, header,
     },
 };
 use saga_messaging::{
+    consumer::{BatchError, Processor},
     log::{Delivered, TopicPartition},
-    rule::{BatchError, Processor},
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 const INPUTS: &str = "saga.inputs";
@@ -35,6 +36,11 @@ const MESSAGE_LIMIT_BYTES: usize = 100_000;
 /// 2026-09-21T14:13:20Z.
 fn epoch() -> Timestamp {
     Timestamp::from_timestamp_millis(1_790_000_000_000).unwrap()
+}
+
+fn shipped() -> impl Iterator<Item = SagaDefinition> {
+    let sources = registry::read(true, None).unwrap();
+    sources.into_iter().map(|source| source.definition)
 }
 
 fn settings() -> EngineSettings {
@@ -49,9 +55,8 @@ fn settings() -> EngineSettings {
         inputs_topic: INPUTS.to_owned(),
         events_topic: "saga.events".to_owned(),
         source: "/saga/orchestrator".to_owned(),
-        participants: Participants(participants.into()),
-        id_window_after_ms: 300_000,
-        message_limit_bytes: MESSAGE_LIMIT_BYTES,
+        participants: Participants::from(BTreeMap::from(participants)),
+        payload_limit: PayloadLimit::of_message(MESSAGE_LIMIT_BYTES),
     }
 }
 
@@ -66,12 +71,9 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let registry = Registry::default();
-        for source in registry::read(true, None).unwrap() {
-            registry.insert(source.definition);
-        }
-        let shared = Arc::new(Shared::new(settings(), registry));
+        let shared = Arc::new(Shared::new(settings()));
         let store = MemoryStore::new(epoch());
+        store.tables().catalog = Catalog::of(1, shipped());
         shared.timers().assign([0]);
         Self {
             engine: Engine::new(store.clone(), Arc::clone(&shared)),
@@ -110,7 +112,7 @@ impl Bench {
             saga_id: saga,
             start_type: "order.created".to_owned(),
             definition: definition.to_owned(),
-            business_key: Some("order-1".to_owned()),
+            business_key: Some(format!("order-{saga}")),
             input,
             trace: trace(),
         };
@@ -154,7 +156,7 @@ impl Bench {
         self.append(action.encode(INPUTS, Some(0), "/http", epoch()))
     }
 
-    /// Processes a batch and acknowledges what follows.
+    /// Processes a batch and acknowledges its outputs, which it returns.
     async fn process(&mut self, records: &[IncomingRecord]) -> Vec<OutgoingRecord> {
         let outputs = self.engine.process(records).await.unwrap();
         let delivered: Vec<Delivered> = (0..)
@@ -168,7 +170,7 @@ impl Bench {
         outputs
     }
 
-    /// Answers every command with success, one at a time, until nothing follows.
+    /// Answers every command with success, one at a time, until no command follows. Returns the types of the commands.
     async fn run_to_end(&mut self, first: Vec<OutgoingRecord>) -> Vec<String> {
         let mut waiting = commands(&first);
         let mut sent = Vec::new();
@@ -196,7 +198,7 @@ fn trace() -> Trace {
     }
 }
 
-/// A UUIDv7 of an instant.
+/// Returns a UUIDv7 of the given time.
 fn id_at(at: Timestamp, number: u128) -> SagaId {
     let milliseconds = u128::from(at.timestamp_millis().cast_unsigned());
     SagaId(Uuid::from_u128(
@@ -244,7 +246,7 @@ fn reason(records: &[OutgoingRecord]) -> String {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_tried_again_and_sends_nothing() {
+async fn an_unavailable_store_is_retried_and_no_command_is_sent() {
     let mut bench = Bench::new();
     let saga = bench.saga_id();
     let start = bench.start(saga);
@@ -280,18 +282,28 @@ async fn partitions_given_up_take_their_timers_with_them() {
     assert_eq!(bench.shared.timers().len(), 0);
 }
 
-/// Which direction a command has, for sentences about them.
+/// Returns the direction of a command.
 fn direction(record: &OutgoingRecord) -> Direction {
     text(record, header::DIRECTION).parse().unwrap()
 }
 
 #[test]
-fn a_definition_whose_participant_is_not_configured_runs_what_is_pinned_to_it_and_starts_nothing() {
+fn a_participant_that_is_not_configured_here_is_reached_where_another_process_registered_it() {
     let mut few = settings();
-    few.participants.0.remove("payment");
-    let shared = Shared::new(few, Registry::default());
-    let definition = registry::read(true, None).unwrap().remove(0).definition;
-    shared.hold(definition.clone());
-    assert!(shared.registry.by_hash(&definition.hash).is_some());
-    assert!(shared.registry.latest(&definition.name).is_none());
+    few.participants.configured.remove("payment");
+    let shared = Shared::new(few);
+    let mut catalog = Catalog::of(1, shipped());
+    for (name, topic) in [("payment", "theirs.commands"), ("order", "moved.commands")] {
+        let participant = Participant {
+            topic: topic.to_owned(),
+            group: "theirs".to_owned(),
+        };
+        catalog.participants.insert(name.to_owned(), participant);
+    }
+    shared.learn(catalog);
+    let participants = &shared.settings.participants;
+    assert_eq!(participants.topic("payment"), "theirs.commands");
+    assert_eq!(participants.get("payment").unwrap().group, "theirs");
+    // The process's own configuration takes precedence.
+    assert_eq!(participants.topic("order"), "order.commands");
 }

@@ -1,6 +1,6 @@
-//! How far the groups are, read at most once a second and only when somebody asks.
+//! The offsets of consumer groups. They are read only on request, and no more often than the requests need.
 
-use crate::engine::db_clock::DbClock;
+use crate::engine::db_clock::SharedClock;
 use async_trait::async_trait;
 use saga_core::ids::Timestamp;
 use std::{
@@ -10,27 +10,29 @@ use std::{
 };
 use tokio::{sync::Mutex, time::Instant};
 
-/// One partition as it was seen.
+/// The offsets of one partition, as they were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PartitionSeen {
-    /// First offset that the log still has.
+pub struct PartitionOffsets {
+    /// The first offset that the log still has.
     pub start: i64,
-    /// The offset that the next record gets.
+    /// The offset that the next record will get.
     pub end: i64,
-    /// The next offset that the group reads; 0 if it has committed none.
+    /// The next offset that the group will consume; 0 if it has committed none.
     pub committed: i64,
 }
 
-/// A topic as it was seen by a group.
+/// The offsets of a topic, as they were read for a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicSeen {
-    /// Before the reading began, so everything that stood there at this instant is in it.
+pub struct TopicOffsets {
+    /// A time before the reading began: everything that the log contained at this time is included.
     pub at: Timestamp,
-    pub partitions: BTreeMap<i32, PartitionSeen>,
+    /// A time after the reading ended: everything in it had happened by this time.
+    pub by: Timestamp,
+    pub partitions: BTreeMap<i32, PartitionOffsets>,
 }
 
-impl TopicSeen {
-    /// Records that the group has not consumed yet.
+impl TopicOffsets {
+    /// Returns the number of records that the group has not consumed yet.
     pub fn lag(&self) -> i64 {
         self.partitions
             .values()
@@ -39,39 +41,62 @@ impl TopicSeen {
     }
 }
 
-/// What was seen of the log for this tick.
+/// The offsets that were read for one tick.
 #[derive(Debug, Default)]
-pub struct Seen {
-    /// `saga.inputs`, by the orchestrator's own group.
-    pub inputs: Option<TopicSeen>,
-    /// Command topics by participant.
-    pub participants: HashMap<String, TopicSeen>,
+pub struct Offsets {
+    /// The offsets of `saga.inputs`, for the orchestrator's own group.
+    pub inputs: Option<TopicOffsets>,
+    /// The offsets of the command topics, by participant.
+    pub participants: HashMap<String, TopicOffsets>,
 }
 
-/// Where offsets come from: Kafka, or a test.
+/// A source of offsets: Kafka, or a test.
 #[async_trait]
 pub trait OffsetSource: Send + Sync + 'static {
-    /// `None` if they cannot be read now.
-    async fn read(&self, topic: &str, group: &str) -> Option<BTreeMap<i32, PartitionSeen>>;
+    /// Reads the offsets of a topic for a group. `None` if they cannot be read now.
+    async fn read(&self, topic: &str, group: &str) -> Option<BTreeMap<i32, PartitionOffsets>>;
 }
 
-/// Between two readings of the same topic and group.
-const READ_INTERVAL: Duration = Duration::from_secs(1);
-/// After a reading that failed, which takes as long as the client's patience: nobody else should wait for it again.
+/// The time between two readings of the same topic and group, if no caller needs newer offsets.
+pub const READ_INTERVAL: Duration = Duration::from_secs(1);
+/// A reading is not repeated before this many times its own duration has passed. Readings that callers need at once
+/// therefore take a twentieth of the time at most: the busier the machine and the broker are, the fewer readings are
+/// made, down to one per [`READ_INTERVAL`].
+const REST_FACTOR: u32 = 20;
+/// The time after a failed reading before the next one. A failed reading takes as long as the client's timeout, and
+/// other callers must not wait for that again.
 const FAILED_INTERVAL: Duration = Duration::from_secs(5);
 
 type Key = (String, String);
-type Reading = (Instant, Option<TopicSeen>);
 
-/// Shares readings among the timers and the API.
-pub struct Offsets {
+struct Reading {
+    /// The time at which the reading ended.
+    at: Instant,
+    took: Duration,
+    seen: Option<TopicOffsets>,
+}
+
+impl Reading {
+    /// Returns whether the reading serves a caller that needs one younger than `age`.
+    fn serves(&self, age: Duration) -> bool {
+        let interval = if self.seen.is_some() {
+            age.max(self.took * REST_FACTOR).min(READ_INTERVAL)
+        } else {
+            FAILED_INTERVAL
+        };
+        self.at.elapsed() < interval
+    }
+}
+
+/// Reads offsets, and shares the readings among the timers and the API.
+pub struct OffsetReader {
     source: Box<dyn OffsetSource>,
-    clock: Arc<DbClock>,
+    clock: Arc<SharedClock>,
     readings: Mutex<HashMap<Key, Arc<Mutex<Option<Reading>>>>>,
 }
 
-impl Offsets {
-    pub fn new(source: impl OffsetSource, clock: Arc<DbClock>) -> Self {
+impl OffsetReader {
+    pub fn new(source: impl OffsetSource, clock: Arc<SharedClock>) -> Self {
         Self {
             source: Box::new(source),
             clock,
@@ -79,8 +104,19 @@ impl Offsets {
         }
     }
 
-    /// What was seen within the last second. `None` while offsets cannot be read.
-    pub async fn seen(&self, topic: &str, group: &str) -> Option<TopicSeen> {
+    /// Returns offsets that were read within the last second. `None` while offsets cannot be read.
+    pub async fn seen(&self, topic: &str, group: &str) -> Option<TopicOffsets> {
+        self.seen_within(topic, group, READ_INTERVAL).await
+    }
+
+    /// Returns offsets that were read within the last `age`, which is limited to a second. They may be a little older
+    /// if a reading takes long.
+    pub async fn seen_within(
+        &self,
+        topic: &str,
+        group: &str,
+        age: Duration,
+    ) -> Option<TopicOffsets> {
         let cell = {
             let mut readings = self.readings.lock().await;
             Arc::clone(
@@ -89,31 +125,27 @@ impl Offsets {
                     .or_default(),
             )
         };
-        // Held across the reading: whoever asks meanwhile gets the same answer.
+        // The lock is held during the reading, so that callers that ask meanwhile get the same answer.
         let mut reading = cell.lock().await;
-        if let Some((at, seen)) = reading.as_ref()
-            && at.elapsed() < interval(seen.as_ref())
+        if let Some(reading) = reading.as_ref()
+            && reading.serves(age)
         {
-            return seen.clone();
+            return reading.seen.clone();
         }
-        let at = self.clock.now();
-        let seen = match at {
-            Some(at) => self
-                .source
-                .read(topic, group)
-                .await
-                .map(|partitions| TopicSeen { at, partitions }),
-            None => None,
-        };
-        *reading = Some((Instant::now(), seen.clone()));
+        let began = Instant::now();
+        let seen = self.read(topic, group).await;
+        *reading = Some(Reading {
+            at: Instant::now(),
+            took: began.elapsed(),
+            seen: seen.clone(),
+        });
         seen
     }
-}
 
-fn interval(seen: Option<&TopicSeen>) -> Duration {
-    if seen.is_some() {
-        READ_INTERVAL
-    } else {
-        FAILED_INTERVAL
+    async fn read(&self, topic: &str, group: &str) -> Option<TopicOffsets> {
+        let at = self.clock.now()?;
+        let partitions = self.source.read(topic, group).await?;
+        let by = self.clock.now()?;
+        Some(TopicOffsets { at, by, partitions })
     }
 }

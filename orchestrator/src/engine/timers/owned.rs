@@ -1,37 +1,39 @@
-//! What an owner knows of a partition of `saga.inputs`, and what it saw of the topics when it got it.
+//! The state of a partition of `saga.inputs` that this process owns, including the end offsets that were read when it
+//! took the partition over.
 
 use super::{
-    entry::Gate,
-    offsets::{PartitionSeen, Seen, TopicSeen},
+    entry::ReadBarrier,
+    offsets::{Offsets, PartitionOffsets, TopicOffsets},
 };
 use chrono::TimeDelta;
 use saga_core::ids::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 
-/// What stands in a log and is not read for this long, while nothing is added, is no record.
+/// The time after which the rest of a log is assumed to contain no records, if nothing is read from it and nothing is
+/// added.
 const STANDSTILL: TimeDelta = TimeDelta::seconds(30);
 
-/// A partition of `saga.inputs` that is ours.
+/// A partition of `saga.inputs` that this process owns.
 #[derive(Debug, Default)]
-pub(super) struct Owned {
-    /// The next offset to be handled, as far as it is known.
+pub(super) struct OwnedPartition {
+    /// The next offset to handle, as far as it is known.
     pub(super) read_to: i64,
-    /// Ends of the command topics, by participant, when we first looked after the assignment.
-    pub(super) ends: HashMap<String, Ends>,
-    /// Nothing falls due before this: inputs were lost, and what they answered is asked again.
+    /// End offsets of the command topics, by participant, from the first reading after the assignment.
+    pub(super) ends: HashMap<String, EndOffsets>,
+    /// No timer fires before this time, because inputs were lost and the commands that they answered are sent again.
     pub(super) held_until: Option<Timestamp>,
 }
 
-/// What stood in a topic at an instant: every command sent before it.
+/// The end offsets of a topic at a time: every command that was sent before it is below them.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct EndOffsets {
     pub(super) at: Timestamp,
     pub(super) partitions: BTreeMap<i32, i64>,
 }
 
-impl Ends {
-    pub(super) fn of(topic: &TopicSeen) -> Self {
-        let end = |(number, now): (&i32, &PartitionSeen)| (*number, now.end);
+impl EndOffsets {
+    pub(super) fn of(topic: &TopicOffsets) -> Self {
+        let end = |(number, now): (&i32, &PartitionOffsets)| (*number, now.end);
         Self {
             at: topic.at,
             partitions: topic.partitions.iter().map(end).collect(),
@@ -39,10 +41,16 @@ impl Ends {
     }
 }
 
-impl Owned {
-    /// The end of a log may be a transaction's markers or its aborted records, which no reader gets: our reading and
-    /// the end have both stood still for long.
-    pub(super) fn has_nothing_left(&self, gate: Gate, partition: i32, seen: &Seen) -> bool {
+impl OwnedPartition {
+    /// Returns whether nothing is left to read before the barrier. The end of a log may consist of a transaction's
+    /// markers or of aborted records, which no reader gets. This is assumed if neither our reading nor the end has
+    /// moved for a long time.
+    pub(super) fn has_nothing_left(
+        &self,
+        gate: ReadBarrier,
+        partition: i32,
+        seen: &Offsets,
+    ) -> bool {
         seen.inputs.as_ref().is_some_and(|inputs| {
             inputs.at - gate.seen_at >= STANDSTILL
                 && self.read_to == gate.read_to

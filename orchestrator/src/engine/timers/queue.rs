@@ -1,28 +1,33 @@
-//! The owner's memory of due times, and what to do about those that have come. No clock, no I/O.
+//! The owner's memory of due times, and the decisions about timers that are due. It has no clock and does no I/O.
 
 use super::{
-    entry::{Entry, Gate, Outstanding},
-    offsets::Seen,
-    owned::{Ends, Owned},
-    verdict::{Place, verdict},
-    watchlist::{Watched, Watchlist},
+    entry::{Entry, Outstanding},
+    offsets::Offsets,
+    pick_up::{PickUpTracker, has_moved_on},
+    pick_up_status::CommandLocation,
+    queued_index::QueuedCommand,
 };
-use crate::engine::fold::Touched;
+use crate::engine::outcome::SagaChange;
 use chrono::TimeDelta;
 use saga_core::{
     ids::{SagaId, Timestamp},
     instance::ArmedTimer,
-    message::{DuePart, TimerDue, TimerKind, Trace, Verdict},
+    message::{CommandRef, PickUpStatus, TimerDue, Trace},
     mutant::{self, Mutant},
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
-/// A produced timer that was not seen again for this long is produced once more. Its duplicate is harmless; never
-/// firing again would not be.
+/// The time after which a produced timer that has not come back is produced again. A duplicate is harmless; a timer
+/// that never fires again would not be.
 const OUTSTANDING_LIMIT: TimeDelta = TimeDelta::seconds(60);
-/// A due timer that cannot fire yet is looked at again after this.
+/// The time after which a due timer that waits for earlier records of the log is checked again.
 const RECHECK: TimeDelta = TimeDelta::milliseconds(200);
+/// The time after which a due timer that only needs newer offsets is checked again: by the next tick.
+const LOOK_AGAIN: TimeDelta = TimeDelta::milliseconds(50);
+/// The time for which a command must be unanswered before its participant's offsets are read to see whether it was
+/// picked up. Nearly every command is answered earlier, and costs no reading.
+const LOOK_AFTER: TimeDelta = TimeDelta::milliseconds(100);
 
 /// A due time that a rescan found in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,24 +37,24 @@ pub struct DueRow {
     pub next_due: Timestamp,
 }
 
-/// A saga with queued commands, as its row tells it beside the state.
+/// A saga with queued commands, as its row lists them beside the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueuedRow {
     pub id: SagaId,
     pub home_partition: i32,
-    /// Of its other timers.
+    /// The earliest due time of the saga's other timers.
     pub next_due: Option<Timestamp>,
-    pub queued: Vec<Watched>,
+    pub queued: Vec<QueuedCommand>,
 }
 
-/// A saga to look at, and the state of our memory when it was chosen.
+/// A saga to check, and the revision of its entry when it was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     pub id: SagaId,
     revision: u64,
 }
 
-/// A saga as it stands in the table now.
+/// The timers of a saga, as it is stored now.
 #[derive(Clone, Debug)]
 pub struct CurrentTimers {
     pub id: SagaId,
@@ -66,16 +71,15 @@ pub struct Planned {
 
 #[derive(Debug, Default)]
 pub struct TimerQueue {
-    owned: BTreeMap<i32, Owned>,
     sagas: HashMap<SagaId, Entry>,
     due: BTreeSet<(Timestamp, SagaId)>,
-    watched: Watchlist,
+    pick_ups: PickUpTracker,
     assignments: u64,
     revisions: u64,
     counts: Counts,
 }
 
-/// For metrics.
+/// Counters for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub produced: u64,
@@ -83,7 +87,8 @@ pub struct Counts {
 }
 
 enum Step {
-    Produce(Verdict),
+    /// Carries the time at which the command was seen picked up, if the row has to record it.
+    Produce(PickUpStatus, Option<Timestamp>),
     Watch,
     At(Timestamp),
 }
@@ -91,31 +96,30 @@ enum Step {
 impl TimerQueue {
     pub fn assign(&mut self, partitions: impl IntoIterator<Item = i32>) {
         for partition in partitions {
-            self.owned.insert(partition, Owned::default());
+            self.pick_ups.assign(partition);
         }
         self.assignments += 1;
     }
 
-    /// Nothing of a partition of ours falls due before `until`.
+    /// Keeps the timers of an owned partition from firing before `until`.
     pub fn hold(&mut self, partition: i32, until: Timestamp) {
-        if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.held_until = Some(until);
-        }
+        self.pick_ups.hold(partition, until);
     }
 
-    /// How often partitions were assigned: one that was given up and taken back has no timers, and looks the same.
+    /// Returns how often partitions were assigned. A partition that was revoked and assigned again has lost its timers,
+    /// although the owned partitions are the same.
     pub fn assignments(&self) -> u64 {
         self.assignments
     }
 
     pub fn revoke(&mut self, partitions: impl IntoIterator<Item = i32>) {
         for partition in partitions {
-            self.owned.remove(&partition);
+            self.pick_ups.revoke(partition);
         }
         let gone: Vec<SagaId> = self
             .sagas
             .iter()
-            .filter(|(_, entry)| !self.owned.contains_key(&entry.home_partition))
+            .filter(|(_, entry)| !self.pick_ups.owns(entry.home_partition))
             .map(|(id, _)| *id)
             .collect();
         for id in gone {
@@ -124,7 +128,7 @@ impl TimerQueue {
     }
 
     pub fn owned(&self) -> Vec<i32> {
-        self.owned.keys().copied().collect()
+        self.pick_ups.owned()
     }
 
     pub fn len(&self) -> usize {
@@ -136,91 +140,80 @@ impl TimerQueue {
     }
 
     pub fn watched_len(&self) -> usize {
-        self.watched.count()
+        self.pick_ups.queued().count()
     }
 
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Everything below `next_offset` of a partition of ours has been handled.
+    /// Records that everything below `next_offset` of an owned partition has been handled.
     pub fn read_to(&mut self, partition: i32, next_offset: i64) {
-        if let Some(owned) = self.owned.get_mut(&partition) {
-            owned.read_to = owned.read_to.max(next_offset);
-        }
+        self.pick_ups.read_to(partition, next_offset);
     }
 
-    /// The engine has committed a batch that moved this saga.
-    pub fn touched(&mut self, touched: Touched) {
-        if touched.ended || !self.owned.contains_key(&touched.home_partition) {
-            self.forget(touched.id);
+    /// Takes over a saga's change from a batch that the engine has committed.
+    pub fn changed(&mut self, changed: SagaChange) {
+        if changed.ended || !self.pick_ups.owns(changed.home_partition) {
+            self.forget(changed.id);
             return;
         }
-        let mut entry = self.take(touched.id, touched.home_partition);
-        let is_armed = |part: &DuePart| {
-            touched
+        let mut entry = self.take(changed.id, changed.home_partition);
+        let is_armed = |part: &CommandRef| {
+            changed
                 .timers
                 .iter()
                 .any(|timer| timer.part.as_ref() == Some(part))
         };
         entry
             .places
-            .retain(|(part, _)| is_armed(part) && !touched.sent.contains(part));
+            .retain(|(part, _)| is_armed(part) && !changed.sent.contains(part));
         entry.places.extend(
-            touched
+            changed
                 .sent
                 .into_iter()
-                .map(|part| (part, Place::Unpublished)),
+                .map(|part| (part, CommandLocation::Unpublished)),
         );
         entry.outstanding.retain(|out| {
-            !touched
+            !changed
                 .handled
                 .iter()
                 .any(|(kind, part)| *kind == out.kind && *part == out.part)
         });
-        entry.arm(&touched.timers);
-        self.put(touched.id, entry);
+        entry.arm(&changed.timers);
+        self.put(changed.id, entry);
     }
 
-    /// A command of ours is acknowledged and stands there.
-    pub fn delivered(&mut self, saga: SagaId, part: &DuePart, at: Place) {
+    /// Records the location of a command that this process has sent, once the log has acknowledged it.
+    pub fn delivered(&mut self, saga: SagaId, part: &CommandRef, at: CommandLocation) {
         let Some(entry) = self.sagas.get_mut(&saga) else {
             return;
         };
-        entry.unlist(saga, &mut self.watched);
+        self.pick_ups.unlist(saga, entry);
         if let Some((_, place)) = entry.places.iter_mut().find(|(known, _)| known == part) {
             *place = at;
         }
-        entry.list(saga, &mut self.watched);
+        self.pick_ups.list(saga, entry);
     }
 
-    /// Where a command in flight stands, for the API. Outer `None`: this process does not own the saga.
-    pub fn place(&self, saga: SagaId, part: &DuePart) -> Option<Option<Place>> {
-        let entry = self.sagas.get(&saga)?;
-        Some(
-            entry
-                .places
-                .iter()
-                .find(|(known, _)| known == part)
-                .map(|(_, place)| *place),
-        )
+    /// Returns the location of a command in flight, for the API. The outer `None` means that this process does not own
+    /// the saga.
+    pub fn place(&self, saga: SagaId, part: &CommandRef) -> Option<Option<CommandLocation>> {
+        Some(self.sagas.get(&saga)?.place(part))
     }
 
-    /// Log ends that stand in for the places of commands which an owner before us sent.
+    /// Returns the end offsets that stand in for the locations of commands that a previous owner sent.
     pub fn ends(&self, home_partition: i32, participant: &str) -> Option<BTreeMap<i32, i64>> {
-        self.owned
-            .get(&home_partition)?
-            .ends
-            .get(participant)
-            .map(|ends| ends.partitions.clone())
+        let ends = self.pick_ups.ends(home_partition, participant)?;
+        Some(ends.partitions.clone())
     }
 
     pub fn home_of(&self, saga: SagaId) -> Option<i32> {
         self.sagas.get(&saga).map(|entry| entry.home_partition)
     }
 
-    /// Adds what a rescan found and memory misses, or would look at too late.
-    pub fn rescanned(&mut self, rows: &[DueRow]) {
+    /// Adds the due times of a rescan that memory lacks, or knows only with a later time.
+    pub fn merge_rescan(&mut self, rows: &[DueRow]) {
         if mutant::on(Mutant::ForgetTimersOnTakeover) {
             return;
         }
@@ -228,7 +221,7 @@ impl TimerQueue {
             let known = self.sagas.get(&row.id).is_some_and(|entry| {
                 !entry.outstanding.is_empty() || entry.due.is_some_and(|due| due <= row.next_due)
             });
-            if known || !self.owned.contains_key(&row.home_partition) {
+            if known || !self.pick_ups.owns(row.home_partition) {
                 continue;
             }
             let mut entry = self.take(row.id, row.home_partition);
@@ -237,15 +230,15 @@ impl TimerQueue {
         }
     }
 
-    /// Watches queued commands that memory misses, by their rows alone: a state is read once its participant has come past
-    /// one of them, or something else of the saga is due. Where memory knows the saga and another command of it, one of
-    /// both is old, and its state tells which.
+    /// Watches the queued commands that memory lacks. This uses only the rows' columns: a state is read once the
+    /// participant has consumed one of the saga's commands, or when another timer of the saga is due. If memory knows
+    /// the saga with another command, either memory or the row is outdated, and the saga's state decides which of them.
     pub fn queued(&mut self, now: Timestamp, rows: Vec<QueuedRow>) {
         if mutant::on(Mutant::ForgetTimersOnTakeover) {
             return;
         }
         for row in rows {
-            if !self.owned.contains_key(&row.home_partition) {
+            if !self.pick_ups.owns(row.home_partition) {
                 continue;
             }
             let is_known = self
@@ -266,25 +259,25 @@ impl TimerQueue {
         }
     }
 
-    /// Whether a saga is looked at by `until` if its row `is_due` by then, and each of the commands that its row lists as
-    /// queued is watched.
-    pub fn looks_after(
+    /// Returns whether memory covers a saga whose row `is_due` by `until` and lists these commands as queued. Memory
+    /// covers it if the saga is checked by `until`, or if the row is not due and each of the commands is watched.
+    pub fn covers(
         &self,
         id: SagaId,
         is_due: bool,
-        queued: &[Watched],
+        queued: &[QueuedCommand],
         until: Timestamp,
     ) -> bool {
         self.sagas.get(&id).is_some_and(|entry| {
-            // Whatever is due is looked at whole.
+            // A saga that is due is checked as a whole, including its queued commands.
             let is_looked_at = entry.due.is_some_and(|due| due <= until);
             let are_watched = queued.iter().all(|command| entry.watched.contains(command));
             is_looked_at || !is_due && are_watched
         })
     }
 
-    /// Sagas with something due: those that are due for longest, and those that came due last. Whoever takes over has to
-    /// look at all that wait, and what comes due meanwhile must not wait behind them.
+    /// Returns sagas with something due: those that have been due for longest, and those that came due last. A new
+    /// owner has to check all sagas that wait, and what comes due meanwhile must not wait behind them.
     pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Candidate> {
         let due = || self.due.range(..=(now, SagaId(Uuid::max())));
         let latest = due().rev().take(limit / 2);
@@ -302,112 +295,83 @@ impl TimerQueue {
         })
     }
 
-    /// Participants that watched commands are queued at.
+    /// Returns the participants at which watched commands are queued.
     pub fn watched_participants(&self) -> BTreeSet<String> {
-        self.watched.participants()
+        self.pick_ups.queued().participants()
     }
 
-    /// Sagas whose queued command has been picked up, or is gone, by what was seen; or needs a newer look than ours. What
-    /// is seen first after the assignment stands in for the places of commands that a predecessor sent.
-    pub fn no_longer_queued(&mut self, seen: &Seen, limit: usize) -> Vec<Candidate> {
-        self.note(seen);
-        let queue = &*self;
-        let moved_on = seen
-            .participants
-            .iter()
-            .flat_map(|(participant, topic)| {
-                let ends_of = move |home: i32| {
-                    let ends = queue.owned.get(&home)?.ends.get(participant)?;
-                    Some((&ends.partitions, ends.at))
+    /// Returns the participants with a command that has been unanswered for a while and was not seen picked up, and for
+    /// how long. Only the first command of each partition is checked, because the commands behind it are younger.
+    pub fn unanswered(&self, now: Timestamp) -> BTreeMap<String, TimeDelta> {
+        let mut found: BTreeMap<String, TimeDelta> = BTreeMap::new();
+        for (participant, saga) in self.pick_ups.unanswered().first_of_each() {
+            let entry = self.sagas.get(&saga);
+            let Some(since) = entry.and_then(|entry| entry.unseen_since(participant)) else {
+                continue;
+            };
+            let age = now - since;
+            if age >= LOOK_AFTER {
+                let longest = found.entry(participant.to_owned()).or_insert(age);
+                *longest = age.max(*longest);
+            }
+        }
+        found
+    }
+
+    /// Records which of the unanswered commands were picked up according to `seen`. Their timeouts run from then on.
+    pub fn note_pick_ups(&mut self, seen: &Offsets) {
+        for (participant, topic) in &seen.participants {
+            let passed: Vec<SagaId> = self
+                .pick_ups
+                .unanswered()
+                .passed(participant, topic, |_| None)
+                .collect();
+            for id in passed {
+                let Some(entry) = self.sagas.get_mut(&id) else {
+                    continue;
                 };
-                queue.watched.passed(participant, topic, ends_of)
-            })
-            .filter(|id| {
-                let entry = queue.sagas.get(id);
-                entry.is_some_and(|entry| queue.has_moved_on(entry, seen))
-            });
+                self.pick_ups.unlist(id, entry);
+                entry.note_pick_ups(participant, topic);
+                self.pick_ups.list(id, entry);
+            }
+        }
+    }
+
+    /// Returns the sagas whose queued command has been picked up or is gone according to `seen`, or needs newer end
+    /// offsets than ours. The first reading after the assignment stands in for the locations of commands that a
+    /// previous owner sent.
+    pub fn dequeued(&mut self, seen: &Offsets, limit: usize) -> Vec<Candidate> {
+        self.pick_ups.observe(seen);
         // A saga is found once for each of its commands.
         let mut found = BTreeSet::new();
-        for id in moved_on {
+        for id in self.pick_ups.passed(seen) {
             if found.len() == limit {
                 break;
             }
-            found.insert(id);
+            let entry = self.sagas.get(&id);
+            if entry.is_some_and(|entry| self.pick_ups.has_moved_on(entry, seen)) {
+                found.insert(id);
+            }
         }
         found
             .into_iter()
-            .filter_map(|id| queue.candidate(id))
+            .filter_map(|id| self.candidate(id))
             .collect()
     }
 
-    fn has_moved_on(&self, entry: &Entry, seen: &Seen) -> bool {
-        entry.watched.iter().any(|watched| {
-            let moved = match self.verdict(entry, watched, seen) {
-                Some(verdict) => has_moved_on(verdict),
-                None => !self.is_covered(entry, watched),
-            };
-            moved
-                && entry
-                    .outstanding_until(TimerKind::Timeout, Some(&watched.part))
-                    .is_none()
-        })
-    }
-
-    /// `None` if it takes a newer look to tell.
-    fn verdict(&self, entry: &Entry, watched: &Watched, seen: &Seen) -> Option<Verdict> {
-        let topic = seen.participants.get(&watched.participant);
-        if topic.is_some() && !self.is_covered(entry, watched) {
-            return None;
-        }
-        let none = BTreeMap::new();
-        let ends = self
-            .ends_for(entry, &watched.participant)
-            .map_or(&none, |ends| &ends.partitions);
-        verdict(entry.place(&watched.part), ends, topic)
-    }
-
-    /// Whether the command stands where we know, or below the ends that we saw.
-    fn is_covered(&self, entry: &Entry, watched: &Watched) -> bool {
-        entry.place(&watched.part).is_some()
-            || self
-                .ends_for(entry, &watched.participant)
-                .zip(watched.sent_at)
-                .is_none_or(|(ends, sent_at)| sent_at < ends.at)
-    }
-
-    fn ends_for(&self, entry: &Entry, participant: &str) -> Option<&Ends> {
-        self.owned.get(&entry.home_partition)?.ends.get(participant)
-    }
-
-    /// Somebody else may send a command after our look at the ends: a process that has lost the partition and does not
-    /// know it yet, or one that a reply went astray to. Then a newer look stands in for its place.
-    fn cover(&mut self, entry: &Entry, timer: &ArmedTimer, seen: &Seen) {
-        let Some(watched) = Watched::of(timer) else {
-            return;
-        };
-        if self.is_covered(entry, &watched) {
-            return;
-        }
-        if let Some(topic) = seen.participants.get(&watched.participant)
-            && watched.sent_at.is_some_and(|sent_at| sent_at < topic.at)
-            && let Some(owned) = self.owned.get_mut(&entry.home_partition)
-        {
-            owned.ends.insert(watched.participant, Ends::of(topic));
-        }
-    }
-
-    /// Decides about every candidate. `current` is what their rows say now; a candidate without a row has ended.
+    /// Decides about every candidate, and returns the timers to produce. `current` has the timers of the rows as they
+    /// are now; a candidate without a row has ended.
     pub fn plan(
         &mut self,
         now: Timestamp,
         candidates: &[Candidate],
         current: &[CurrentTimers],
-        seen: &Seen,
+        seen: &Offsets,
     ) -> Vec<Planned> {
-        self.note(seen);
+        self.pick_ups.observe(seen);
         let mut planned = Vec::new();
         for candidate in candidates {
-            // The engine was faster: what was loaded is old, and memory is newer.
+            // The engine has changed the saga meanwhile: the loaded row is outdated, and memory is newer.
             if self.sagas.get(&candidate.id).map(|entry| entry.revision) != Some(candidate.revision)
             {
                 continue;
@@ -421,8 +385,8 @@ impl TimerQueue {
         planned
     }
 
-    /// Producing failed: nothing is outstanding, and everything is looked at again.
-    pub fn unproduced(&mut self, now: Timestamp, planned: &[Planned]) {
+    /// Handles timers that could not be produced: they are not outstanding, and their sagas are checked again.
+    pub fn produce_failed(&mut self, now: Timestamp, planned: &[Planned]) {
         for Planned {
             timer,
             home_partition,
@@ -440,27 +404,11 @@ impl TimerQueue {
         }
     }
 
-    /// Keeps the first look at each command topic after the assignment, and how far our own group is.
-    fn note(&mut self, seen: &Seen) {
-        for (partition, owned) in &mut self.owned {
-            if let Some(inputs) = &seen.inputs
-                && let Some(now) = inputs.partitions.get(partition)
-            {
-                owned.read_to = owned.read_to.max(now.committed);
-            }
-            for (participant, topic) in &seen.participants {
-                if !owned.ends.contains_key(participant) {
-                    owned.ends.insert(participant.clone(), Ends::of(topic));
-                }
-            }
-        }
-    }
-
     fn plan_saga(
         &mut self,
         now: Timestamp,
         row: &CurrentTimers,
-        seen: &Seen,
+        seen: &Offsets,
         planned: &mut Vec<Planned>,
     ) {
         let Some(home) = self.home_of(row.id) else {
@@ -472,10 +420,10 @@ impl TimerQueue {
         entry.due = None;
         for timer in &row.timers {
             if timer.due_at <= now {
-                self.cover(&entry, timer, seen);
+                self.pick_ups.cover(&entry, timer, seen);
             }
             match self.step(now, &mut entry, timer, seen) {
-                Step::Produce(verdict) => {
+                Step::Produce(verdict, picked_up_at) => {
                     entry.outstanding.push(Outstanding {
                         kind: timer.kind,
                         part: timer.part.clone(),
@@ -489,6 +437,7 @@ impl TimerQueue {
                             kind: timer.kind,
                             part: timer.part.clone(),
                             verdict,
+                            picked_up_at,
                             trace: row.trace.clone(),
                         },
                     });
@@ -500,68 +449,46 @@ impl TimerQueue {
         self.put(row.id, entry);
     }
 
-    fn step(&mut self, now: Timestamp, entry: &mut Entry, timer: &ArmedTimer, seen: &Seen) -> Step {
+    fn step(
+        &mut self,
+        now: Timestamp,
+        entry: &mut Entry,
+        timer: &ArmedTimer,
+        seen: &Offsets,
+    ) -> Step {
         if let Some(until) = entry.outstanding_until(timer.kind, timer.part.as_ref()) {
             return Step::At(until);
         }
-        if let Some(watched) = Watched::queued(timer) {
-            return match self.verdict(entry, &watched, seen) {
-                Some(verdict) if has_moved_on(verdict) => Step::Produce(verdict),
+        if let Some(watched) = QueuedCommand::queued(timer) {
+            return match self.pick_ups.pick_up_status(entry, &watched, seen) {
+                Some(verdict) if has_moved_on(verdict) => decided(now, entry, timer, seen, verdict),
                 Some(_) | None => Step::Watch,
             };
         }
         if timer.due_at > now {
             return Step::At(timer.due_at);
         }
-        let held_until = self
-            .owned
-            .get(&entry.home_partition)
-            .and_then(|owned| owned.held_until);
+        let held_until = self.pick_ups.held_until(entry.home_partition);
         if let Some(until) = held_until.filter(|until| now < *until) {
             self.counts.postponed += 1;
             return Step::At(until);
         }
-        if !self.has_read_what_was_there(entry, timer.due_at, seen) {
+        if !self
+            .pick_ups
+            .has_read_what_was_there(entry, timer.due_at, seen)
+        {
             self.counts.postponed += 1;
-            return Step::At(now + RECHECK);
+            let has_looked = entry.gate.is_some_and(|gate| gate.seen_at >= timer.due_at);
+            return Step::At(now + if has_looked { RECHECK } else { LOOK_AGAIN });
         }
-        let Some(watched) = Watched::of(timer) else {
-            return Step::Produce(Verdict::Unanswered);
+        let Some(watched) = QueuedCommand::of(timer) else {
+            return Step::Produce(PickUpStatus::Unanswered, None);
         };
-        let Some(verdict) = self.verdict(entry, &watched, seen) else {
+        let Some(verdict) = self.pick_ups.pick_up_status(entry, &watched, seen) else {
             self.counts.postponed += 1;
-            return Step::At(now + RECHECK);
+            return Step::At(now + LOOK_AGAIN);
         };
-        Step::Produce(verdict)
-    }
-
-    /// Whether we have handled the home partition up to the end that was seen once the timer had come due: the reply
-    /// may stand there.
-    fn has_read_what_was_there(&self, entry: &mut Entry, due_at: Timestamp, seen: &Seen) -> bool {
-        if mutant::on(Mutant::FireTimersUnread) {
-            return true;
-        }
-        let Some(owned) = self.owned.get(&entry.home_partition) else {
-            return false;
-        };
-        let fits = entry.gate.is_some_and(|gate| gate.seen_at >= due_at);
-        if !fits {
-            entry.gate = seen
-                .inputs
-                .as_ref()
-                .filter(|inputs| inputs.at >= due_at)
-                .and_then(|inputs| {
-                    let now = inputs.partitions.get(&entry.home_partition)?;
-                    Some(Gate {
-                        seen_at: inputs.at,
-                        end: now.end,
-                        read_to: owned.read_to,
-                    })
-                });
-        }
-        entry.gate.is_some_and(|gate| {
-            owned.read_to >= gate.end || owned.has_nothing_left(gate, entry.home_partition, seen)
-        })
+        decided(now, entry, timer, seen, verdict)
     }
 
     fn take(&mut self, id: SagaId, home_partition: i32) -> Entry {
@@ -570,7 +497,7 @@ impl TimerQueue {
                 if let Some(due) = entry.due {
                     self.due.remove(&(due, id));
                 }
-                entry.unlist(id, &mut self.watched);
+                self.pick_ups.unlist(id, &entry);
                 Entry {
                     home_partition,
                     ..entry
@@ -586,7 +513,7 @@ impl TimerQueue {
         if let Some(due) = entry.due {
             self.due.insert((due, id));
         }
-        entry.list(id, &mut self.watched);
+        self.pick_ups.list(id, &entry);
         self.sagas.insert(id, entry);
     }
 
@@ -595,14 +522,42 @@ impl TimerQueue {
             if let Some(due) = entry.due {
                 self.due.remove(&(due, id));
             }
-            entry.unlist(id, &mut self.watched);
+            self.pick_ups.unlist(id, &entry);
         }
     }
 }
 
-fn has_moved_on(verdict: Verdict) -> bool {
+/// Returns the step that produces a command's timer with its verdict. A command that was seen picked up a whole timeout
+/// ago is reported as unanswered at once; the row need not record the pick-up first.
+fn decided(
+    now: Timestamp,
+    entry: &Entry,
+    timer: &ArmedTimer,
+    seen: &Offsets,
+    verdict: PickUpStatus,
+) -> Step {
     match verdict {
-        Verdict::PickedUp | Verdict::Unanswered | Verdict::Gone => true,
-        Verdict::Queued | Verdict::Unknown => false,
+        PickUpStatus::PickedUp => {}
+        PickUpStatus::Queued
+        | PickUpStatus::Unanswered
+        | PickUpStatus::Gone
+        | PickUpStatus::Unknown => {
+            return Step::Produce(verdict, None);
+        }
     }
+    let first = QueuedCommand::of(timer).and_then(|command| entry.picked_up_at(&command));
+    let topic = timer
+        .participant
+        .as_ref()
+        .and_then(|participant| seen.participants.get(participant));
+    let picked_up_at = first.or_else(|| topic.map(|topic| topic.by));
+    let has_passed = picked_up_at
+        .zip(timer.sent_at)
+        .is_some_and(|(picked_up_at, sent_at)| picked_up_at + (timer.due_at - sent_at) <= now);
+    let verdict = if has_passed {
+        PickUpStatus::Unanswered
+    } else {
+        PickUpStatus::PickedUp
+    };
+    Step::Produce(verdict, picked_up_at)
 }

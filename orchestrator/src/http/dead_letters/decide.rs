@@ -9,14 +9,14 @@ use super::{
     model::{DiscardRequest, ReplayRequest, VerdictView},
 };
 use crate::{
-    dead_letters::Wish,
+    dead_letters::LetterDecisionRequest,
     engine::decode::{MAX_NAME_CHARS, MAX_TEXT_CHARS},
     store::dead_letter::Decision,
 };
 use axum::{Json, extract::State};
 use saga_service::http::{Problem, RequestContext, ValidJson, ValidPath};
 
-/// Puts a letter's record back to where it came from, as it was or put right. The second time nothing is done.
+/// Publishes a letter's record to the topic that it came from, unchanged or corrected. A second replay does nothing.
 #[utoipa::path(
     post, path = "/dead-letters/{topic}/{partition}/{offset}/replay", operation_id = "replay_dead_letter",
     tag = "dead letters", request_body = ReplayRequest,
@@ -27,7 +27,7 @@ use saga_service::http::{Problem, RequestContext, ValidJson, ValidPath};
         (status = 409, description = "Refused, with the reason", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The retention of its topic has passed", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Kafka or the database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Kafka or the database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn replay(
@@ -38,8 +38,12 @@ pub async fn replay(
 ) -> ApiResult<Json<VerdictView>> {
     let id = id_of(place);
     let correction = request.correction();
-    let wish = wish(request.reason, request.actor, request.dry_run, context)?;
-    let verdict = state.dead_letters.replay(&id, &correction, wish).await?;
+    let decision_request =
+        decision_request(request.reason, request.actor, request.dry_run, context)?;
+    let verdict = state
+        .dead_letters
+        .replay(&id, &correction, decision_request)
+        .await?;
     Ok(Json(VerdictView::of(
         id.to_string(),
         Decision::REPLAYED,
@@ -47,7 +51,8 @@ pub async fn replay(
     )))
 }
 
-/// Says that a letter's record is not needed. It stays in Kafka until that forgets it, and is listed no more.
+/// Records that a letter's record is not needed. The letter stays in Kafka until its topic's retention passes, and is
+/// no longer listed as open. A second discard does nothing.
 #[utoipa::path(
     post, path = "/dead-letters/{topic}/{partition}/{offset}/discard", operation_id = "discard_dead_letter",
     tag = "dead letters", request_body = DiscardRequest,
@@ -58,7 +63,7 @@ pub async fn replay(
         (status = 409, description = "Refused, with the reason", body = Problem, content_type = "application/problem+json"),
         (status = 410, description = "The retention of its topic has passed", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Kafka or the database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Kafka or the database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn discard(
@@ -68,8 +73,9 @@ pub async fn discard(
     ValidJson(request): ValidJson<DiscardRequest>,
 ) -> ApiResult<Json<VerdictView>> {
     let id = id_of(place);
-    let wish = wish(request.reason, request.actor, request.dry_run, context)?;
-    let verdict = state.dead_letters.discard(&id, wish).await?;
+    let decision_request =
+        decision_request(request.reason, request.actor, request.dry_run, context)?;
+    let verdict = state.dead_letters.discard(&id, decision_request).await?;
     Ok(Json(VerdictView::of(
         id.to_string(),
         Decision::DISCARDED,
@@ -77,12 +83,12 @@ pub async fn discard(
     )))
 }
 
-fn wish(
+fn decision_request(
     reason: String,
     actor: Option<String>,
     dry_run: bool,
     context: RequestContext,
-) -> ApiResult<Wish> {
+) -> ApiResult<LetterDecisionRequest> {
     let actor = actor.unwrap_or_else(|| "http".to_owned());
     let texts = [
         ("/reason", &reason, MAX_TEXT_CHARS),
@@ -96,7 +102,7 @@ fn wish(
             ));
         }
     }
-    Ok(Wish {
+    Ok(LetterDecisionRequest {
         actor,
         reason,
         correlation_id: context.correlation_id,

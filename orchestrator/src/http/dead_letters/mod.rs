@@ -17,17 +17,17 @@ use saga_service::http::{Problem, ValidPath, ValidQuery, page_limit};
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
-/// A letter's place, as the path has it.
+/// The topic, partition and offset of a letter, as they are in the path.
 type Place = (String, i32, i64);
 
-/// Letters that nobody has decided about, or all, by topic and partition, oldest first.
+/// Lists the letters without a decision, or all letters, by topic and partition, oldest first.
 #[utoipa::path(
     get, path = "/dead-letters", operation_id = "list_dead_letters", tag = "dead letters", params(LetterQuery),
     responses(
         (status = 200, description = "A page", body = LetterPage),
         (status = 400, description = "A parameter is wrong or unknown", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such topic", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Kafka or the database is away", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Kafka or the database is unavailable", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn list(
@@ -58,7 +58,7 @@ pub async fn list(
     }))
 }
 
-/// One letter with its record's key, headers and value.
+/// Returns one letter with its record's key, headers and value.
 #[utoipa::path(
     get, path = "/dead-letters/{topic}/{partition}/{offset}", operation_id = "get_dead_letter", tag = "dead letters",
     params(("topic" = String, Path), ("partition" = i32, Path), ("offset" = i64, Path)),
@@ -90,6 +90,7 @@ impl From<LetterError> for ApiError {
             LetterError::UnknownTopic(..) => (StatusCode::NOT_FOUND, "unknown_topic"),
             LetterError::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_letter"),
             LetterError::Gone { .. } => (StatusCode::GONE, "letter_gone"),
+            LetterError::BadCorrection(bad) => return Self::field(bad.field, error.to_string()),
             LetterError::NotReplayable(_) => (StatusCode::CONFLICT, "not_replayable"),
             LetterError::BelowFloor { .. } => (StatusCode::CONFLICT, "below_floor"),
             LetterError::DecidedOtherwise(decision) => {

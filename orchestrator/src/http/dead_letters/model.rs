@@ -1,7 +1,7 @@
-//! Shapes of the dead letters' part of the API.
+//! JSON types of the dead-letter endpoints.
 
 use crate::{
-    dead_letters::{Found, Verdict},
+    dead_letters::{DecisionOutcome, LetterWithDecision},
     store::dead_letter::Decision,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -20,16 +20,16 @@ use uuid::Uuid;
 pub struct LetterQuery {
     /// The topic that the records came from, or its dead-letter topic.
     pub topic: Option<String>,
-    /// Such as `bad_payload`.
+    /// Reason of the letters, such as `bad_payload`.
     pub reason: Option<String>,
-    /// Letters of this saga.
+    /// Id of the saga of the letters.
     pub saga: Option<Uuid>,
-    /// Also those that were replayed or discarded.
+    /// Includes letters that were replayed or discarded.
     #[serde(default)]
     pub all: bool,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the previous page.
     pub cursor: Option<String>,
-    /// 1 to 200, 50 if left out.
+    /// Number of letters on the page: 1 to 200, 50 if left out.
     pub limit: Option<u32>,
 }
 
@@ -38,19 +38,19 @@ pub struct LetterQuery {
 #[serde(rename_all = "camelCase")]
 pub struct LetterPage {
     pub letters: Vec<LetterSummary>,
-    /// Ask with it for the next page; absent on the last. A page may have few letters or none and still not be the last:
-    /// one request looks at a bounded number of them.
+    /// The `cursor` of the next page; absent on the last page. A page may have few letters or none and still not be the
+    /// last: one request reads a bounded number of letters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-/// One line of a listing.
+/// One letter of a listing.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LetterSummary {
     /// `<topic>.dlq/<partition>/<offset>`.
     pub id: String,
-    /// Empty in a record that somebody else put into the dead-letter topic.
+    /// Reason of the letter; empty in a record that another program wrote into the dead-letter topic.
     pub reason: String,
     pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,19 +68,19 @@ pub struct LetterSummary {
     pub decision: Option<DecisionView>,
 }
 
-/// Where the record stood.
+/// The position of the record in its original topic.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceView {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
-    /// The record's own time.
+    /// The record's own timestamp.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
 }
 
-/// Who decided about a letter, when and why.
+/// The decision about a letter: by whom, when and why.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionView {
@@ -89,16 +89,16 @@ pub struct DecisionView {
     pub actor: String,
     pub reason: String,
     pub decided_at: DateTime<Utc>,
-    /// Whether the record was put right.
+    /// True if the record was corrected.
     pub corrected: bool,
-    /// Where the replayed record stands.
+    /// The partition of the replayed record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_partition: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayed_offset: Option<i64>,
 }
 
-/// A letter, whole.
+/// A letter with its whole record.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LetterView {
@@ -107,7 +107,7 @@ pub struct LetterView {
     pub key: BytesView,
     pub headers: Vec<HeaderView>,
     pub value: BytesView,
-    /// The size of the whole record, of which the letter holds only the beginning.
+    /// The size of the whole record, if the letter holds only its beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut_from_bytes: Option<u64>,
 }
@@ -128,54 +128,55 @@ pub struct HeaderView {
     pub value: BytesView,
 }
 
-/// `POST /dead-letters/{topic}/{partition}/{offset}/replay`.
+/// Body of `POST /dead-letters/{topic}/{partition}/{offset}/replay`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReplayRequest {
-    /// 1 to 2000 characters.
+    /// Reason for the audit; 1 to 2000 characters.
     pub reason: String,
-    /// Who asks; `http` if left out.
+    /// Name of the person who asks; `http` if left out.
     #[serde(default)]
     pub actor: Option<String>,
-    /// The record's value, put right; as it was if left out.
+    /// The corrected value of the record; unchanged if left out. The record is decoded as its consumer will decode it,
+    /// and refused if it would become a dead letter again.
     #[serde(default)]
     pub value: Option<String>,
-    /// Headers that get another value.
+    /// The headers to change, with their new values.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// Only say whether it can be done.
+    /// Only reports whether the letter can be replayed.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// `POST /dead-letters/{topic}/{partition}/{offset}/discard`.
+/// Body of `POST /dead-letters/{topic}/{partition}/{offset}/discard`.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DiscardRequest {
-    /// 1 to 2000 characters.
+    /// Reason for the audit; 1 to 2000 characters.
     pub reason: String,
-    /// Who asks; `http` if left out.
+    /// Name of the person who asks; `http` if left out.
     #[serde(default)]
     pub actor: Option<String>,
-    /// Only say whether it can be done.
+    /// Only reports whether the letter can be discarded.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// What became of a request about a letter.
+/// The outcome of a request to replay or discard a letter.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerdictView {
     pub id: String,
-    /// `replayed` or `discarded`; `already_replayed` or `already_discarded` if that was done before and nothing was done
-    /// now; `can_be_replayed` or `can_be_discarded` of a dry run.
+    /// `replayed` or `discarded`; `already_replayed` or `already_discarded` if that was done before and nothing was
+    /// done now; `can_be_replayed` or `can_be_discarded` after a dry run.
     pub outcome: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionView>,
 }
 
 impl LetterSummary {
-    pub fn of(found: &Found) -> Self {
+    pub fn of(found: &LetterWithDecision) -> Self {
         let letter = &found.letter;
         Self {
             id: letter.id.to_string(),
@@ -220,7 +221,7 @@ impl From<Decision> for DecisionView {
 }
 
 impl LetterView {
-    pub fn of(found: &Found) -> Self {
+    pub fn of(found: &LetterWithDecision) -> Self {
         let letter = &found.letter;
         let headers = letter.headers.iter();
         Self {
@@ -257,12 +258,12 @@ impl ReplayRequest {
 }
 
 impl VerdictView {
-    /// `word` is what was wanted: `replayed` or `discarded`.
-    pub fn of(id: String, word: &str, verdict: Verdict) -> Self {
+    /// Makes the view of a decision. `word` is the requested decision: `replayed` or `discarded`.
+    pub fn of(id: String, word: &str, verdict: DecisionOutcome) -> Self {
         let (outcome, decision) = match verdict {
-            Verdict::Done(decision) => (word.to_owned(), Some(decision)),
-            Verdict::Before(decision) => (format!("already_{word}"), Some(decision)),
-            Verdict::Would => (format!("can_be_{word}"), None),
+            DecisionOutcome::Done(decision) => (word.to_owned(), Some(decision)),
+            DecisionOutcome::Before(decision) => (format!("already_{word}"), Some(decision)),
+            DecisionOutcome::Would => (format!("can_be_{word}"), None),
         };
         Self {
             id,

@@ -1,5 +1,5 @@
-//! Style and script, from the binary. Browsers ask each time whether theirs is still the one, so a new version is there
-//! at once, and an old one costs no transfer.
+//! The page's style and script, embedded in the binary. Browsers revalidate them on each use: a new version is used at
+//! once, and an unchanged one is not transferred again.
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -64,7 +64,7 @@ impl Asset {
             .into_response()
     }
 
-    /// `If-None-Match` lists tags, weak ones where a proxy has compressed the text.
+    /// Checks whether `If-None-Match` contains the asset's tag. A tag is weak if a proxy has compressed the text.
     fn is_known(&self, tags: Option<&HeaderValue>) -> bool {
         tags.and_then(|tags| tags.to_str().ok())
             .is_some_and(|tags| {

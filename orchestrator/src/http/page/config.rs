@@ -1,4 +1,4 @@
-//! Where the page's browsers find the reference application.
+//! Configuration of the page: the addresses of the reference application's services.
 
 use axum::http::{HeaderValue, Uri};
 use saga_service::config::ConfigError;
@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageConfig {
-    /// order-svc, as browsers reach it. Empty: the page has no order form.
+    /// URL of order-svc, as browsers reach it. If empty, the page has no order form.
     pub order_url: String,
-    /// inventory-svc, likewise. Empty: no stock.
+    /// URL of inventory-svc, as browsers reach it. If empty, the page shows no stock.
     pub inventory_url: String,
-    /// What an order of one's own may ask for; the same as order-svc's `orders.definitions`.
+    /// The definitions that the order form offers; the same as order-svc's `orders.definitions`.
     pub order_definitions: Vec<String>,
 }
 
-/// Everything from here, and connections to the services of the page; no inline script or style.
+/// The policy without the services' origins: everything is loaded from this host, and inline scripts and styles are not
+/// allowed. The origins of the page's services are appended to `connect-src`.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'; connect-src 'self'";
 
@@ -36,7 +37,7 @@ impl PageConfig {
         Ok(())
     }
 
-    /// `Content-Security-Policy` of the page.
+    /// Returns the page's `Content-Security-Policy`.
     pub(super) fn policy(&self) -> HeaderValue {
         let origins = [&self.order_url, &self.inventory_url]
             .into_iter()
@@ -44,12 +45,13 @@ impl PageConfig {
         let policy = origins.fold(POLICY.to_owned(), |policy, origin| {
             format!("{policy} {origin}")
         });
-        // An origin is a parsed URI's, so this holds; without it the page could talk to its own host only.
+        // Each origin comes from a parsed URI, so the value is valid. The fallback allows connections to this host
+        // only.
         HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static(POLICY))
     }
 }
 
-/// Scheme, host and port. Nothing else of a URL may get into a header.
+/// Returns scheme, host and port of a URL. No other part of it may get into a header.
 fn origin(url: &str) -> Option<String> {
     let uri: Uri = url.parse().ok()?;
     let scheme = uri
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_url_is_refused_by_name() {
+    fn an_invalid_page_url_is_refused_by_key() {
         let refused = [
             "shop",
             "127.0.0.1:3000",

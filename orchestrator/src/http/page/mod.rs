@@ -1,4 +1,4 @@
-//! The page at `/`: what the system is doing, live, and a form that gives it something to do.
+//! The page at `/`: shows live what the system is doing, and has a form that places orders.
 //!
 //! ```text
 //!  GET /               page.html ◀── overview.html, sagas.html       whole, also without a script
@@ -7,9 +7,9 @@
 //!  GET /page.css, /page.js             embedded in the binary
 //! ```
 //!
-//! Lists, counts and sentences come from the functions that answer the API; the page has no query of its own. Single
-//! sagas and events the script reads from the API itself, orders and stock from the services that own them. Nothing is
-//! loaded from anywhere else, and a strict policy says so to the browser.
+//! Lists, counts and sentences come from the functions that answer the API; the page has no queries of its own. The
+//! script reads single sagas and events from the API itself, and orders and stock from the services that own them.
+//! Nothing is loaded from other hosts, and a strict content security policy enforces this.
 
 mod assets;
 mod config;
@@ -37,10 +37,10 @@ use serde::Deserialize;
 use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 
-/// Sagas on the page: about a screen. `GET /sagas` pages through all of them.
+/// The number of sagas on the page: about a screen. `GET /sagas` pages through all of them.
 const LIST_LIMIT: i64 = 20;
 
-/// What the handlers of the page need.
+/// The state that the page's handlers need.
 #[derive(Clone)]
 struct PageState {
     api: ApiState,
@@ -48,7 +48,7 @@ struct PageState {
     policy: HeaderValue,
 }
 
-/// The page's routes, which stay out of the API's documentation.
+/// Returns the page's routes, which are not part of the API's documentation.
 pub fn router(api: ApiState, config: &PageConfig) -> OpenApiRouter {
     let state = PageState {
         api,
@@ -66,7 +66,7 @@ pub fn router(api: ApiState, config: &PageConfig) -> OpenApiRouter {
 /// Query of the page and of its list.
 #[derive(Debug, Default, Deserialize)]
 struct PageQuery {
-    /// As in `GET /sagas`; empty is all.
+    /// Status as in `GET /sagas`; an empty one matches all.
     #[serde(default)]
     status: String,
 }
@@ -81,7 +81,7 @@ impl PageQuery {
     }
 }
 
-/// Comes also while the database is away: the script goes on asking, and the page says what is wrong.
+/// Returns the page, also while the database is unavailable: the page then shows the problem, and its script retries.
 async fn page(
     State(state): State<PageState>,
     ValidQuery(query): ValidQuery<PageQuery>,
@@ -130,7 +130,7 @@ fn render(template: &impl Template) -> Result<Html<String>, Problem> {
     })
 }
 
-/// What is shown is true for a moment, and belongs to this page alone.
+/// Returns the security headers. The content is current only for a moment, so it must not be cached.
 fn security(policy: &HeaderValue) -> HeaderMap {
     let fixed = |name: HeaderName, value: &'static str| (name, HeaderValue::from_static(value));
     HeaderMap::from_iter([

@@ -342,7 +342,8 @@ function travel(event) {
   if (!card) {
     const hasTime = cards.size < MAX_CARDS || performance.now() - newestCard > CARD_EVERY_MS;
     // In the middle of a saga that has no card there is nothing to see.
-    if (event.sequence !== 1 || !(hasTime || expected.has(event.sagaId))) return;
+    const begins = event.sequence === 1 || event.type === "recovered";
+    if (!begins || !(hasTime || expected.has(event.sagaId))) return;
     card = newCard(event.sagaId, event.definition, event.definitionVersion);
   }
   if (event.sequence <= card.seen) return;
@@ -394,7 +395,7 @@ const SENT = { forward: "running", compensation: "compensating", resolve: "resol
 function paint(card, event) {
   const { type, step, attempt } = event;
   switch (type) {
-    case "started": card.startedAt = event.at; return true;
+    case "started": case "recovered": card.startedAt = event.at; return true;
     case "command_sent": mark(card, step, SENT[event.direction], attempt); return true;
     case "command_queued": mark(card, step, "queued", attempt); return true;
     case "command_picked_up": mark(card, step, SENT[event.direction], attempt); return false;
@@ -667,7 +668,7 @@ function describe(saga, events) {
       step.name, step.kind, step.participant, step.state.replace("_", " "), attempts(step)])),
     table("Log", ["Time", "Event", "Step", "Direction", "Detail"], events.map((event) => [
       preciseClock(event.at), event.type, event.step || "", event.attempt ? `${event.direction} ${event.attempt}` : "",
-      local(reason(event) || (typeof event.reason === "string" ? event.reason : ""))])),
+      local([reason(event) || (typeof event.reason === "string" ? event.reason : ""), event.verdict?.warning].filter(Boolean).join("; "))])),
   ];
 }
 

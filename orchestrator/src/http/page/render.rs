@@ -1,11 +1,11 @@
-//! From the API's answers to what the templates show.
+//! Makes the templates' values from the API's answers.
 
 use super::PageConfig;
 use crate::http::model::{Overview, SagaPage, SagaSummary, StatusCount, WaitingCount};
 use askama::Template;
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// In the order in which people look: what is under way, what needs them, what has ended.
+/// The statuses in the order of the page: those in progress, those that need a person, those that have ended.
 const STATUSES: [&str; 6] = [
     "running",
     "compensating",
@@ -14,7 +14,7 @@ const STATUSES: [&str; 6] = [
     "compensated",
     "abandoned",
 ];
-/// The first of these can change; the others have ended, and the page counts a day of them.
+/// The first three statuses are of live sagas. The others have ended; the overview counts an hour of them.
 const LIVE_STATUSES: usize = 3;
 
 #[derive(Template)]
@@ -29,7 +29,7 @@ pub struct Page<'a> {
 }
 
 struct Filter {
-    /// Empty: all.
+    /// The status to filter by; empty matches all.
     status: &'static str,
     label: &'static str,
     is_chosen: bool,
@@ -67,9 +67,9 @@ impl<'a> Page<'a> {
 pub struct OverviewFragment {
     counts: Vec<Count>,
     lags: Vec<Lag>,
-    /// What holds sagas up, in plain words.
+    /// Sentences about what holds sagas up.
     waits: Vec<String>,
-    /// Instead of numbers: why there are none.
+    /// The reason why there are no numbers, shown instead of them.
     problem: Option<String>,
 }
 
@@ -135,7 +135,7 @@ fn counts(of: impl Fn(&str) -> String) -> Vec<Count> {
         .collect()
 }
 
-/// Waiting for an answer is what sagas do all the time; the others are worth a sentence.
+/// Returns a sentence about a wait. A wait for a reply is normal and gets none.
 fn wait(waiting: &WaitingCount) -> Option<String> {
     let who = waiting.participant.as_deref().unwrap_or("a participant");
     let (count, since) = (waiting.count, instant(waiting.longest_since));
@@ -221,7 +221,7 @@ impl Line {
     }
 }
 
-/// Ids begin with the time; their ends tell them apart.
+/// Returns the end of an id. Ids begin with the time, so their ends tell them apart.
 fn short(id: &str) -> String {
     let tail: String = id
         .chars()
@@ -230,7 +230,7 @@ fn short(id: &str) -> String {
     format!("…{tail}")
 }
 
-/// The script shows it in the reader's time zone.
+/// Formats an instant for the script, which shows it in the reader's time zone.
 fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }

@@ -113,7 +113,7 @@ fn unread_offsets_are_no_zero() {
 }
 
 #[test]
-fn what_holds_sagas_up_is_said_in_words() {
+fn the_overview_explains_the_waits_of_sagas() {
     let waits = vec![
         waiting("queued", 3),
         waiting("person", 1),
@@ -155,15 +155,15 @@ fn a_saga_that_ended_says_when() {
 }
 
 #[test]
-fn an_empty_list_says_why_it_is_empty() {
+fn an_empty_list_explains_itself() {
     assert!(html(&list(Vec::new())).contains("No sagas yet"));
     let none = SagaPage {
         sagas: Vec::new(),
         next_cursor: None,
     };
     assert!(html(&SagasFragment::of(Ok(none), "parked")).contains("None with this status"));
-    let away = SagasFragment::of(Err("the database cannot be asked now".to_owned()), "");
-    assert!(html(&away).contains("the database cannot be asked now"));
+    let unavailable = SagasFragment::of(Err("the database cannot be asked now".to_owned()), "");
+    assert!(html(&unavailable).contains("the database cannot be asked now"));
 }
 
 #[test]

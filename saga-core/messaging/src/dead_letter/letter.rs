@@ -1,26 +1,29 @@
-//! Writing a letter.
+//! Writes dead letters.
 
-use super::{PREFIX, reason, topic_of};
+use super::{PREFIX, reason};
 use crate::kafka::RECORD_LIMIT_BYTES;
 use metrics::counter;
 use saga_core::{
     ids::Timestamp,
-    message::{Headers, IncomingRecord, OutgoingRecord, header},
+    message::{Headers, IncomingRecord, OutgoingRecord, header, topic::dead_letters_of},
 };
 
-/// Longest `dead-letter-detail`: enough for any error's text, and no way to make a letter much larger than its record.
+/// Longest `dead-letter-detail`: enough for any error's text, and too short to make a letter much larger than its
+/// record.
 pub const DETAIL_LIMIT_BYTES: usize = 1_000;
 
-/// Largest letter, headers included: what the producer and every dead-letter topic take, less room for the framing.
+/// Largest letter, headers included: the limit of the producer and of every dead-letter topic, less room for the
+/// framing.
 pub const LETTER_LIMIT_BYTES: usize = RECORD_LIMIT_BYTES - 16 * 1024;
 
-/// Of a record that is too large for a letter, so much of its key and of its headers is kept; the value gets the rest.
+/// Parts of the key and of the headers that are kept if a record is too large for a letter; the value gets the rest.
 const KEY_KEPT_BYTES: usize = 16 * 1024;
 const HEADERS_KEPT_BYTES: usize = 512 * 1024;
-/// What a header costs beside its name and value.
+/// Size of a header beside its name and value.
 const HEADER_FRAMING_BYTES: usize = 10;
 
-/// The dead letter of `record`: `reason` for programs (see [`reason`](super::reason)), `detail` for people. Counts it too.
+/// Returns the dead letter of `record` and counts it. `reason` is for programs (see [`reason`](super::reason)),
+/// `detail` for people.
 pub fn dead_letter(record: &IncomingRecord, reason: &str, detail: &str) -> OutgoingRecord {
     counter!(
         "saga_dead_letters_total",
@@ -44,7 +47,7 @@ pub fn dead_letter(record: &IncomingRecord, reason: &str, detail: &str) -> Outgo
     }
     headers.extend(marks.iter());
     OutgoingRecord {
-        topic: topic_of(&record.topic),
+        topic: dead_letters_of(&record.topic),
         partition: None,
         key,
         headers,
@@ -52,7 +55,7 @@ pub fn dead_letter(record: &IncomingRecord, reason: &str, detail: &str) -> Outgo
     }
 }
 
-/// What the letter says of its record.
+/// Returns the headers that describe the letter's record.
 fn marks(record: &IncomingRecord, reason: &str, detail: &str) -> Headers {
     let mut marks = Headers::default();
     marks.push(header::DEAD_LETTER_REASON, reason);
@@ -74,7 +77,7 @@ fn size_of_one((name, value): (&str, &[u8])) -> usize {
     name.len() + value.len() + HEADER_FRAMING_BYTES
 }
 
-/// Keeps of each part what fits. A header is kept whole or not at all: half of one would say something else.
+/// Cuts each part to its limit. A header is kept whole or not at all, because half a header would have another meaning.
 fn cut(key: &mut Vec<u8>, headers: &mut Headers, payload: &mut Vec<u8>, room_bytes: usize) {
     key.truncate(KEY_KEPT_BYTES);
     let mut left_bytes = HEADERS_KEPT_BYTES;
@@ -87,7 +90,7 @@ fn cut(key: &mut Vec<u8>, headers: &mut Headers, payload: &mut Vec<u8>, room_byt
         fits
     });
     *headers = kept.collect();
-    // The mark that says so takes a few bytes, too.
+    // The header that says that the letter was cut takes a few bytes, too.
     let taken_bytes = key.len() + size_of(headers) + 64;
     payload.truncate(room_bytes.saturating_sub(taken_bytes));
 }
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn dead_letter_keeps_the_record_and_says_where_it_stood() {
+    fn a_dead_letter_keeps_the_record_and_its_source() {
         let letter = dead_letter(&record(), "bad_payload", "EOF while parsing");
         assert_eq!(letter.topic, "saga.inputs.dlq");
         assert_eq!(
@@ -167,10 +170,10 @@ mod tests {
             .iter()
             .filter(|(key, _)| *key == header::DEAD_LETTER_REASON);
         assert_eq!(reasons.count(), 1);
-        assert_eq!(topic_of("saga.inputs.dlq"), "saga.inputs.dlq");
+        assert_eq!(dead_letters_of("saga.inputs.dlq"), "saga.inputs.dlq");
     }
 
-    /// Compressed, such a record stands in a topic with a limit of a few kilobytes.
+    /// When compressed, such a record fits into a topic with a limit of a few kilobytes.
     fn check_cut(huge: &IncomingRecord, whole_bytes: usize) {
         let letter = dead_letter(huge, "bad_payload", "huge");
         let size = letter.key.len() + letter.payload.len() + size_of(&letter.headers);

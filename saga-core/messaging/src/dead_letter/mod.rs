@@ -1,19 +1,19 @@
-//! A record that cannot be processed is kept where it can be seen, corrected and replayed.
+//! Keeps a record that cannot be processed where a person can see, correct and replay it.
 //!
 //! ```text
 //!  <topic> ──▶ consumer ──▶ its work
 //!     ▲           └─ cannot be processed ─▶ <topic>.dlq: the record as it was + dead-letter-* headers
 //!     │                                        │
-//!     └──────────── replay, perhaps corrected ─┘   (or discard: somebody has looked, and it is not needed)
+//!     └──────────── replay, perhaps corrected ─┘   (or discard: a person has looked, and it is not needed)
 //! ```
 //!
-//! It goes to `<topic>.dlq` with its key, value and headers as they were, so that replaying it is producing it again
-//! without the `dead-letter-*` headers, to the topic and partition that it came from. Nothing in the letter depends on
-//! when it was written: a record that is dead-lettered again after a crash yields the same letter.
+//! The record is written to `<topic>.dlq` with its key, value and headers unchanged. A replay therefore produces it
+//! again, without the `dead-letter-*` headers, to the topic and partition that it came from. Nothing in the letter
+//! depends on the time of writing: a record that is dead-lettered again after a crash yields the same letter.
 //!
-//! A letter always fits: a record may be far larger than its topic's limit suggests (that limit is about what is
-//! compressed), and a letter that no broker takes would stop the partition. What does not fit is cut off, and the letter
-//! says so.
+//! A letter always fits. A record may be far larger than its topic's limit, because that limit applies to compressed
+//! batches, and a letter that no broker accepts would stop the partition. A record that does not fit is cut, and a
+//! header of the letter says so.
 
 mod letter;
 mod read;
@@ -22,18 +22,5 @@ pub mod reason;
 pub use letter::{DETAIL_LIMIT_BYTES, LETTER_LIMIT_BYTES, dead_letter};
 pub use read::{Correction, DeadLetter, LetterId, LetterIdError, NotReplayable, Source};
 
-const SUFFIX: &str = ".dlq";
-
-/// All headers of a dead letter that its record did not have begin with this.
+/// Prefix of all headers that a dead letter adds to its record's headers.
 const PREFIX: &str = "dead-letter-";
-
-/// The dead-letter topic of `topic`; a dead letter that cannot be processed stays in its own.
-pub fn topic_of(topic: &str) -> String {
-    let base = topic.strip_suffix(SUFFIX).unwrap_or(topic);
-    format!("{base}{SUFFIX}")
-}
-
-/// Whether `topic` holds dead letters.
-pub fn is_topic(topic: &str) -> bool {
-    topic.ends_with(SUFFIX)
-}

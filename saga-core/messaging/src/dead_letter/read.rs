@@ -1,14 +1,14 @@
-//! Reading a letter, and what replaying it is.
+//! Reads dead letters, and creates the record that replays one.
 
-use super::{PREFIX, topic_of};
+use super::PREFIX;
 use saga_core::{
     ids::SagaId,
-    message::{Headers, IncomingRecord, OutgoingRecord, header},
+    message::{Headers, IncomingRecord, OutgoingRecord, header, topic::dead_letters_of},
 };
 use std::{collections::BTreeMap, fmt, str::FromStr};
 use thiserror::Error;
 
-/// Where a letter stands: `<topic>.dlq/<partition>/<offset>`.
+/// The place of a letter: `<topic>.dlq/<partition>/<offset>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LetterId {
     pub topic: String,
@@ -45,40 +45,40 @@ impl FromStr for LetterId {
     }
 }
 
-/// Where the record stood that a letter is of.
+/// The place that a letter's record came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
-    /// The record's own time, RFC 3339.
+    /// The record's own time, in RFC 3339.
     pub time: Option<String>,
 }
 
-/// A letter. The key, headers and value are those of its record.
+/// A dead letter, with the key, headers and value of its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
     pub id: LetterId,
-    /// When the letter was written, milliseconds since the Unix epoch.
+    /// The time when the letter was written, in milliseconds since the Unix epoch.
     pub written_at_ms: i64,
-    /// Empty in a record that somebody else put there.
+    /// The reason; empty for a record that another program wrote to the topic.
     pub reason: String,
     pub detail: String,
     pub source: Option<Source>,
-    /// If its header can be read.
+    /// The saga, if the record's header can be read.
     pub saga: Option<SagaId>,
-    /// The size of the whole record, if it did not fit.
+    /// The size of the whole record, if it did not fit and was cut.
     pub cut_from_bytes: Option<u64>,
     pub key: Vec<u8>,
     pub headers: Headers,
     pub payload: Vec<u8>,
 }
 
-/// What is put right when a letter is replayed.
+/// The changes to a record when its letter is replayed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Correction {
     pub value: Option<Vec<u8>>,
-    /// These headers get this value, whether they were there or not.
+    /// Headers to set, whether the record has them or not.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -88,10 +88,10 @@ impl Correction {
     }
 }
 
-/// Why a letter cannot be put back.
+/// The reason why a letter cannot be replayed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NotReplayable {
-    #[error("nothing in the letter says where its record came from: nobody here wrote it")]
+    #[error("the letter does not name its record's source: no consumer of this system wrote it")]
     NoSource,
     #[error(
         "the letter holds only the beginning of a record of {whole_bytes} bytes: give its value"
@@ -106,8 +106,9 @@ impl DeadLetter {
     pub fn read(record: IncomingRecord) -> Self {
         let text = |name: &'static str| record.header(name).ok().flatten().map(str::to_owned);
         let number = |name| text(name).and_then(|value| value.parse().ok());
-        // A letter must not send its record to a topic that it is not a dead-letter topic of.
-        let topic = text(header::DEAD_LETTER_TOPIC).filter(|topic| topic_of(topic) == record.topic);
+        // A letter must not send its record to a topic whose dead letters are in another topic.
+        let topic =
+            text(header::DEAD_LETTER_TOPIC).filter(|topic| dead_letters_of(topic) == record.topic);
         let source = topic.and_then(|topic| {
             Some(Source {
                 topic,
@@ -138,13 +139,13 @@ impl DeadLetter {
         }
     }
 
-    /// The last value of a header of the record, if it is text.
+    /// Returns the last value of a header of the record, if it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.headers.get(name)?).ok()
     }
 
-    /// The record, to where it came from, with `correction`. Its message id is what it was: whoever has handled it
-    /// meanwhile knows it again.
+    /// Returns the record with `correction`, addressed to the place that it came from. Its message id is unchanged, so
+    /// a consumer that has handled the record meanwhile recognizes it.
     pub fn replay(&self, correction: &Correction) -> Result<OutgoingRecord, NotReplayable> {
         let source = self.source.as_ref().ok_or(NotReplayable::NoSource)?;
         let own = |name: &&String| name.starts_with(PREFIX) || *name == header::REPLAYED_FROM;
@@ -194,7 +195,7 @@ mod tests {
         }
     }
 
-    /// As it stands in the dead-letter topic.
+    /// Returns the letter as it is stored in the dead-letter topic.
     fn letter(of: &IncomingRecord) -> IncomingRecord {
         let written = dead_letter(of, "bad_header", "why");
         IncomingRecord {
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_comes_back_as_its_record_with_what_was_said_of_it() {
+    fn a_letter_is_decoded_into_its_record_reason_and_source() {
         let read = DeadLetter::read(letter(&record()));
         assert_eq!(read.id.to_string(), "order.commands.dlq/0/3");
         assert_eq!(
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_goes_where_the_record_came_from_and_says_so() {
+    fn a_replay_is_sent_to_the_source_of_the_record_and_names_its_letter() {
         let replayed = DeadLetter::read(letter(&record()))
             .replay(&Correction::default())
             .unwrap();
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_put_back_is_refused() {
+    fn a_letter_that_cannot_be_replayed_is_refused() {
         let none = Correction::default();
         refuse(record(), &none, &NotReplayable::NoSource);
         let forged = IncomingRecord {

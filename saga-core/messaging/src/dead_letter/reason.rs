@@ -1,41 +1,46 @@
-//! Why a record is dead-lettered: the `dead-letter-reason` that programs filter by. Whoever refuses a record names it by
-//! one of these, whichever topic it came from, so that an operator learns them once.
+//! The reasons for dead-lettering a record: the `dead-letter-reason` that programs filter by. Every component that
+//! refuses a record uses one of these, for all topics, so that an operator has to learn only one list.
 
-/// A header that the contract demands is not there. Foreign records mostly end here.
+/// The record lacks a header that the contract requires. Most foreign records get this reason.
 pub const MISSING_HEADER: &str = "missing_header";
-/// A header has a value that the contract does not know.
+/// A header has a value that is not valid in the contract.
 pub const BAD_HEADER: &str = "bad_header";
-/// A tombstone.
+/// The record is a tombstone.
 pub const NO_PAYLOAD: &str = "no_payload";
-/// Not JSON, or not of the shape that its type needs.
+/// The payload is not JSON, or not of the shape that its type requires; for a start, its definition's schema may refuse
+/// it.
 pub const BAD_PAYLOAD: &str = "bad_payload";
-/// A record of `saga.inputs` that is neither a start, a reply, a timer nor an action.
+/// The record of `saga.inputs` is neither a start, a reply, a timer nor an action.
 pub const UNRECOGNISED: &str = "unrecognised";
-/// Nested deeper than tables and other services can take.
+/// The payload is nested deeper than tables and other services can process.
 pub const TOO_DEEP: &str = "too_deep";
-/// U+0000 in a text, which no table keeps.
+/// A text contains U+0000, which no table stores.
 pub const NUL_CHARACTER: &str = "nul_character";
-/// An integer that would come out of here as another one.
+/// An integer would change its value when it is written again.
 pub const NUMBER_OUT_OF_RANGE: &str = "number_out_of_range";
-/// A start whose saga has begun with other content.
+/// The record starts a saga that has begun with other content.
 pub const ID_CONFLICT: &str = "id_conflict";
-/// A saga's id that is no UUIDv7, or of a time that is to come.
+/// The saga's id is no UUIDv7, or its time is in the future.
 pub const ID_OUT_OF_WINDOW: &str = "id_out_of_window";
-/// Of a time that may be forgotten: it may have run already.
+/// The saga began at a time whose sagas may be forgotten: it may have run already.
 pub const BELOW_FLOOR: &str = "below_floor";
-/// A start of a definition that nobody registered.
+/// The record starts a saga of a definition that is not registered.
 pub const UNKNOWN_DEFINITION: &str = "unknown_definition";
-/// The orchestrator's transaction fails because of it, alone.
+/// The record starts a saga of a definition whose versions are all withdrawn. It can be replayed once one is restored.
+pub const DEFINITION_WITHDRAWN: &str = "definition_withdrawn";
+/// The record starts a saga whose unique business key belongs to another live saga of its definition.
+pub const BUSINESS_KEY_TAKEN: &str = "business_key_taken";
+/// The record makes the orchestrator's transaction fail, even alone.
 pub const CANNOT_BE_PROCESSED: &str = "cannot_be_processed";
-/// A participant's transaction fails because of it, alone.
+/// The record makes a participant's transaction fail, even alone.
 pub const DATA_ERROR: &str = "data_error";
-/// A participant's handler does not answer it: it broke, panicked, or took too long.
+/// A participant's handler did not answer the record: it broke, panicked, or took too long.
 pub const HANDLER_BROKEN: &str = "handler_broken";
 pub const HANDLER_PANICKED: &str = "handler_panicked";
 pub const HANDLER_TIMEOUT: &str = "handler_timeout";
 
-/// All of them.
-pub const ALL: [&str; 17] = [
+/// All reasons.
+pub const ALL: [&str; 19] = [
     MISSING_HEADER,
     BAD_HEADER,
     NO_PAYLOAD,
@@ -48,6 +53,8 @@ pub const ALL: [&str; 17] = [
     ID_OUT_OF_WINDOW,
     BELOW_FLOOR,
     UNKNOWN_DEFINITION,
+    DEFINITION_WITHDRAWN,
+    BUSINESS_KEY_TAKEN,
     CANNOT_BE_PROCESSED,
     DATA_ERROR,
     HANDLER_BROKEN,
@@ -55,7 +62,8 @@ pub const ALL: [&str; 17] = [
     HANDLER_TIMEOUT,
 ];
 
-/// For metrics: dead-letter topics are open to others, and labels must not grow with what they write.
+/// Returns the metric label of a reason. Other programs can write to dead-letter topics, so unknown reasons share one
+/// label.
 pub fn label(reason: &str) -> &'static str {
     ALL.into_iter()
         .find(|known| *known == reason)

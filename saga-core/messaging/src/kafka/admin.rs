@@ -1,11 +1,15 @@
 //! Creates and checks topics.
 
 use super::{
-    KafkaConfig, QUERY_TIMEOUT, RECORD_LIMIT_BYTES, blocking,
-    context::{Admission, Context},
+    KafkaConfig, QUERY_TIMEOUT,
+    admission::Admission,
+    blocking,
+    context::Context,
     error::{classify, explain},
+    record::RECORD_LIMIT_BYTES,
 };
-use crate::{dead_letter, log::LogError};
+use crate::log::LogError;
+use futures_util::{FutureExt, future::BoxFuture};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::{Client, ClientContext},
@@ -13,26 +17,37 @@ use rdkafka::{
     metadata::Metadata,
     producer::{FutureProducer, Producer},
 };
+use saga_core::message::topic;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
+use tracing::warn;
 
-/// Creating a topic elects leaders, which a busy cluster may take its time for.
+/// Longest time to create a topic. This elects leaders, which may take long on a busy cluster.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Between two looks whether a created topic has its leaders.
+/// Time between two checks whether a created topic has its leaders.
 const CREATE_POLL: Duration = Duration::from_millis(50);
+
+/// Clock skew that topics must tolerate.
+const CLOCK_SKEW_MS: i64 = 5 * 60 * 1_000;
+
+/// Topic properties that limit how far a record's time may be from the broker's.
+const TIMESTAMP_BOUNDS: [&str; 2] = [
+    "message.timestamp.before.max.ms",
+    "message.timestamp.after.max.ms",
+];
 
 /// A topic to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
     pub name: String,
     pub partitions: i32,
-    /// `-1`: the broker's default.
+    /// Replication factor; `-1` is the broker's default.
     pub replication: i32,
-    /// `None`: the broker's default.
+    /// Retention in milliseconds; `None` is the broker's default.
     pub retention_ms: Option<i64>,
     /// Further topic properties.
     pub properties: BTreeMap<String, String>,
@@ -49,9 +64,9 @@ impl TopicSpec {
         }
     }
 
-    /// The dead-letter topic of `topic`.
+    /// Returns the specification of the dead-letter topic of `topic`.
     pub fn dead_letters_of(topic: &str) -> Self {
-        let mut spec = Self::new(dead_letter::topic_of(topic), 1);
+        let mut spec = Self::new(topic::dead_letters_of(topic), 1);
         spec.properties.insert(
             "max.message.bytes".to_owned(),
             RECORD_LIMIT_BYTES.to_string(),
@@ -66,19 +81,22 @@ impl TopicSpec {
     }
 }
 
-/// What a topic must be like for the promises to hold.
+/// Requirements that a topic must meet for the system's guarantees to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicRequirement {
     pub name: String,
-    /// At least this many.
+    /// Fewest partitions.
     pub partitions: i32,
-    /// Longer than the longest outage to survive.
+    /// Shortest retention: longer than the longest outage to survive.
     pub retention: Duration,
-    /// And no longer than this: a record that outlives what it refers to is of no use to anybody.
+    /// Longest retention, if there is one: a record that outlives what it refers to is useless.
     pub retention_at_most: Option<Duration>,
-    /// Somebody else's topic, which is checked if it is there.
+    /// Allows a limit by size in production, too. The length of an outage cannot be compared with a size, so such a
+    /// topic always causes a warning.
+    pub size_limited: bool,
+    /// The topic belongs to another system, and is checked only if it exists.
     pub optional: bool,
-    /// Replication 3, `min.insync.replicas` 2, no unclean election.
+    /// Requires replication 3, `min.insync.replicas` 2, and no unclean leader election.
     pub production: bool,
 }
 
@@ -89,21 +107,23 @@ impl TopicRequirement {
             partitions: 1,
             retention,
             retention_at_most: None,
+            size_limited: false,
             optional: false,
             production: false,
         }
     }
 
-    /// Somebody else's, who decides how long it keeps its records.
+    /// Returns the requirement for another system's topic, whose owner decides how long it keeps its records.
     pub fn optional(name: impl Into<String>) -> Self {
         Self {
             optional: true,
+            size_limited: true,
             ..Self::new(name, Duration::ZERO)
         }
     }
 }
 
-/// A topic that is not as it must be. Printed at the start, so each says what to change.
+/// A topic that does not meet a requirement. It is printed at startup, so its text says what to change.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TopicProblem {
     #[error("topic '{topic}' does not exist: create it")]
@@ -129,7 +149,7 @@ pub enum TopicProblem {
     },
 }
 
-/// Why topics could not be approved.
+/// The reason why topics were not approved.
 #[derive(Debug, Error)]
 pub enum TopicCheckError {
     #[error("the topics could not be checked")]
@@ -138,17 +158,17 @@ pub enum TopicCheckError {
     Problems(Vec<TopicProblem>),
 }
 
-/// Creates the topics that are missing and waits until they can be used; leaves the others as they are.
+/// Creates the missing topics and waits until they can be used; existing topics are left unchanged.
 pub async fn ensure_topics(config: &KafkaConfig, specs: &[TopicSpec]) -> Result<(), LogError> {
     let inquiry = Inquiry::connect(config)?;
-    // Says why, where the client for changes would only wait.
+    // This query reports why the client is not let in; the admin client would only time out.
     inquiry.topics().await?;
     let admin = admin(config)?;
     let retention: Vec<_> = specs
         .iter()
         .map(|spec| spec.retention_ms.map(|ms| ms.to_string()))
         .collect();
-    // The client library does not survive a topic that is named twice in one request.
+    // The client library crashes if a topic is named twice in one request.
     let mut named = BTreeSet::new();
     let new: Vec<_> = specs
         .iter()
@@ -209,7 +229,7 @@ async fn wait_until_usable(inquiry: &Inquiry, specs: &[TopicSpec]) -> Result<(),
     }
 }
 
-/// Checks that topics exist and lose nothing that is still needed.
+/// Checks that topics exist and do not lose records that are still needed.
 pub async fn check_topics(
     config: &KafkaConfig,
     requirements: &[TopicRequirement],
@@ -250,6 +270,7 @@ pub async fn check_topics(
             entry.unwrap_or_default().to_owned()
         };
         problems.extend(property_problems(requirement, &value));
+        warn_of_size_limit(requirement, &value("retention.bytes"));
     }
     if problems.is_empty() {
         Ok(())
@@ -278,6 +299,27 @@ fn shape_problems(requirement: &TopicRequirement, topic: &Described) -> Vec<Topi
     problems
 }
 
+/// Logs a limit by size that is allowed.
+fn warn_of_size_limit(requirement: &TopicRequirement, retention_bytes: &str) {
+    if !requirement.optional && !is_unlimited(retention_bytes) {
+        warn!(
+            messaging.kafka.topic = requirement.name,
+            retention_bytes,
+            "the topic is limited by size: under load it keeps its records for less time than retention.ms says. Alarm on \
+             saga_records_lost_total"
+        );
+    }
+}
+
+/// Returns `true` if there is no limit; a broker that does not know the property has none.
+fn is_unlimited(retention_bytes: &str) -> bool {
+    retention_bytes.is_empty() || retention_bytes == "-1"
+}
+
+fn is_at_least(found: &str, least: i64) -> bool {
+    found.parse::<i64>().is_ok_and(|found| found >= least)
+}
+
 fn property_problems(
     requirement: &TopicRequirement,
     value: &dyn Fn(&str) -> String,
@@ -300,13 +342,17 @@ fn property_problems(
         "delete".to_owned(),
     );
     let needed = requirement.retention.as_millis() as i64;
-    // -1 keeps records for ever.
-    let long_enough = |found: &str| {
-        found
-            .parse::<i64>()
-            .is_ok_and(|ms| ms == -1 || ms >= needed)
-    };
+    // -1 keeps records forever.
+    let long_enough = |found: &str| found == "-1" || is_at_least(found, needed);
     check("retention.ms", &long_enough, format!("{needed} or more"));
+    if requirement.production && !requirement.size_limited {
+        check(
+            "retention.bytes",
+            &is_unlimited,
+            "-1, no limit by size: full, it loses records however short an outage is (size_limited_topics = true allows it)"
+                .to_owned(),
+        );
+    }
     if let Some(most) = requirement
         .retention_at_most
         .map(|most| most.as_millis() as i64)
@@ -317,41 +363,52 @@ fn property_problems(
             format!("{most} or less, so that no record outlives what is remembered of its saga"),
         );
     }
-    // A letter carries headers of its own beside a record that may be as large as its topic allows, or larger if that
-    // compressed it. One that no broker takes would stop its partition.
-    if dead_letter::is_topic(&requirement.name) {
+    // Clocks differ by seconds, and a record that is refused for its time is resent endlessly.
+    for bound in TIMESTAMP_BOUNDS {
+        check(
+            bound,
+            &|found| found.is_empty() || is_at_least(found, CLOCK_SKEW_MS),
+            format!("{CLOCK_SKEW_MS} or more, so that no record is refused for its sender's clock"),
+        );
+    }
+    // A dead letter adds headers to a record that may be as large as its topic allows, or larger before compression. A
+    // dead letter that no broker accepts would stop its partition.
+    if topic::holds_dead_letters(&requirement.name) {
         check(
             "max.message.bytes",
-            &|found| {
-                found
-                    .parse()
-                    .is_ok_and(|bytes: usize| bytes >= RECORD_LIMIT_BYTES)
-            },
+            &|found| is_at_least(found, RECORD_LIMIT_BYTES as i64),
             format!("{RECORD_LIMIT_BYTES} or more, to take any dead letter"),
         );
     }
     if requirement.production {
-        check(
-            "min.insync.replicas",
-            &|found| found.parse::<i32>().is_ok_and(|count| count >= 2),
-            "2 or more".to_owned(),
-        );
+        let two = |found: &str| is_at_least(found, 2);
+        check("min.insync.replicas", &two, "2 or more".to_owned());
+        let is_clean = |found: &str| found == "false";
         check(
             "unclean.leader.election.enable",
-            &|found| found == "false",
+            &is_clean,
             "false".to_owned(),
         );
     }
     problems
 }
 
-/// Asks the cluster whether it is there. For a service that has a [`super::KafkaWriter`], its `health` is cheaper.
+/// Asks the cluster for its metadata to check that it is available. A service that has a [`super::KafkaWriter`] uses
+/// the writer's `health`, which is cheaper.
 pub async fn health(config: &KafkaConfig) -> Result<(), LogError> {
     let Inquiry {
         producer,
         admission,
     } = Inquiry::connect(config)?;
     blocking(move || ask(producer.client(), &admission)).await
+}
+
+/// Returns [`health`] in the form that a service's health endpoint needs.
+pub fn health_check(config: KafkaConfig) -> impl Fn() -> BoxFuture<'static, Result<(), String>> {
+    move || {
+        let config = config.clone();
+        async move { health(&config).await.map_err(|error| error.to_string()) }.boxed()
+    }
 }
 
 pub(super) fn ask<C: ClientContext>(
@@ -361,8 +418,8 @@ pub(super) fn ask<C: ClientContext>(
     metadata(client, admission).map(|_| ())
 }
 
-/// A client for questions. A producer, since it alone looks at its events by itself, and only they say why it is not let
-/// in.
+/// A client for metadata queries. It is a producer, because only a producer processes its events by itself, and only
+/// those events say why the client is not let in.
 struct Inquiry {
     producer: FutureProducer<Context>,
     admission: Admission,
@@ -480,6 +537,50 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_by_size_is_a_problem_in_production_unless_it_is_allowed() {
+        const SIZE_LIMIT: &str = "retention.bytes = 1073741824, but needs -1, no limit by size";
+        let limited = [
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "1073741824"),
+            ("min.insync.replicas", "2"),
+            ("unclean.leader.election.enable", "false"),
+        ];
+        check(true, &limited, &[SIZE_LIMIT]);
+        check(false, &limited, &[]);
+        let mut unlimited = limited;
+        unlimited[2].1 = "-1";
+        check(true, &unlimited, &[]);
+        let allowed = TopicRequirement {
+            size_limited: true,
+            production: true,
+            ..TopicRequirement::new("saga.inputs", Duration::from_mins(1))
+        };
+        let value = |name: &str| {
+            let found = limited.iter().find(|(key, _)| *key == name);
+            found.map_or_else(String::new, |(_, value)| (*value).to_owned())
+        };
+        assert_eq!(property_problems(&allowed, &value), []);
+    }
+
+    #[test]
+    fn a_topic_that_refuses_records_for_a_clock_that_is_a_little_wrong_is_a_problem() {
+        let bound = |property, ms| {
+            [
+                ("cleanup.policy", "delete"),
+                ("retention.ms", "-1"),
+                (property, ms),
+            ]
+        };
+        let before = "message.timestamp.before.max.ms";
+        check(false, &bound(before, "9223372036854775807"), &[]);
+        check(false, &bound(before, "299999"), &[before]);
+        let after = "message.timestamp.after.max.ms";
+        check(false, &bound(after, "3600000"), &[]);
+        check(false, &bound(after, "1000"), &[after]);
+    }
+
+    #[test]
     fn a_topic_that_keeps_records_for_too_long_is_a_problem() {
         let requirement = TopicRequirement {
             retention_at_most: Some(Duration::from_mins(2)),
@@ -493,7 +594,8 @@ mod tests {
         ] {
             let value = |name: &str| match name {
                 "cleanup.policy" => "delete".to_owned(),
-                _ => retention_ms.to_owned(),
+                "retention.ms" => retention_ms.to_owned(),
+                _ => String::new(),
             };
             let problems = property_problems(&requirement, &value);
             assert_eq!(problems.is_empty(), fits, "{retention_ms}: {problems:?}");

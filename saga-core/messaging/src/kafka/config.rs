@@ -1,38 +1,12 @@
-//! How a broker is reached. Everything else about the clients is fixed by the rule and stands in this module's
-//! siblings; `extra` is for what differs from one cluster to the next.
+//! The configuration of the connection to Kafka. All other client properties are fixed in this module's siblings,
+//! because the guarantees depend on them; `extra` is for properties that differ between clusters.
 
 use crate::log::LogError;
 use rdkafka::ClientConfig;
+use saga_core::secret::Secret;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 use thiserror::Error;
-
-/// A value that is never printed or logged; serializes as `***`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,7 +62,7 @@ impl SaslMechanism {
         }
     }
 
-    /// librdkafka takes the hashes of SCRAM from OpenSSL.
+    /// Returns `true` for SCRAM, whose hashes librdkafka takes from OpenSSL.
     fn needs_openssl(self) -> bool {
         match self {
             Self::Plain => false,
@@ -110,7 +84,8 @@ pub struct KafkaConfig {
     pub sasl_username: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sasl_password: Option<Secret>,
-    /// PEM file with the certificate authorities that sign the brokers; the system's when absent.
+    /// PEM file with the certificate authorities that sign the brokers' certificates; the system's authorities if
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ssl_ca_location: Option<PathBuf>,
     /// Further librdkafka properties, such as `compression.type` or `client.rack`.
@@ -118,7 +93,7 @@ pub struct KafkaConfig {
     pub extra: BTreeMap<String, String>,
 }
 
-/// Why a configuration cannot work; each names the keys to change.
+/// The reason why a configuration is invalid; each names the keys to change.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum KafkaConfigError {
     #[error("kafka.brokers is empty: give host:port of at least one broker")]
@@ -145,7 +120,11 @@ pub enum KafkaConfigError {
     Misplaced { key: String, instead: &'static str },
 }
 
-/// Properties on which the promises rest.
+/// Limit for a silent broker: longer than a healthy broker takes for any answer, and short enough that work continues
+/// within half of the time that a silent database may take.
+const SILENCE_LIMIT_MS: &str = "10000";
+
+/// Properties that the guarantees depend on.
 const RESERVED: [&str; 16] = [
     "group.id",
     "enable.auto.commit",
@@ -165,7 +144,7 @@ const RESERVED: [&str; 16] = [
     "allow.auto.create.topics",
 ];
 
-/// Properties that have a key of their own, where secrets are masked and combinations are checked.
+/// Properties that have their own key, where secrets are masked and combinations are checked.
 const MISPLACED: [(&str, &str); 9] = [
     ("bootstrap.servers", "brokers"),
     ("metadata.broker.list", "brokers"),
@@ -179,7 +158,7 @@ const MISPLACED: [(&str, &str); 9] = [
 ];
 
 impl KafkaConfig {
-    /// A broker in plain text, as the standalone mode and tests have it.
+    /// Returns the configuration for a plaintext broker, as used in the standalone mode and in tests.
     pub fn plaintext(brokers: impl Into<String>) -> Self {
         Self {
             brokers: brokers.into(),
@@ -187,7 +166,7 @@ impl KafkaConfig {
         }
     }
 
-    /// Checks what can be checked without a broker.
+    /// Checks everything that can be checked without a broker.
     pub fn validate(&self) -> Result<(), KafkaConfigError> {
         if self.brokers.trim().is_empty() {
             return Err(KafkaConfigError::NoBrokers);
@@ -254,7 +233,7 @@ impl KafkaConfig {
         }
     }
 
-    /// What every client has in common.
+    /// Returns the configuration that all clients share.
     pub(super) fn client(&self) -> Result<ClientConfig, LogError> {
         self.validate()
             .map_err(|error| LogError::Refused(Box::new(error)))?;
@@ -263,9 +242,14 @@ impl KafkaConfig {
             .set("bootstrap.servers", &self.brokers)
             .set("security.protocol", self.security_protocol.as_str())
             .set("client.id", "saga")
-            // Nagle's algorithm would hold small requests back while an answer is under way.
+            // Nagle's algorithm would delay small requests while an answer is in flight.
             .set("socket.nagle.disable", "true")
-            // A broker that restarts is found again quickly: takeover is promised within ten seconds.
+            // The connection to a silent broker is closed and reopened after this long. The default is a minute, during
+            // which a consumer asks no other broker.
+            .set("socket.timeout.ms", SILENCE_LIMIT_MS)
+            .set("socket.connection.setup.timeout.ms", SILENCE_LIMIT_MS)
+            .set("socket.keepalive.enable", "true")
+            // A restarted broker is found quickly: takeover is promised within ten seconds.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000");
         if let Some(mechanism) = self.sasl_mechanism {
@@ -283,7 +267,7 @@ impl KafkaConfig {
         Ok(client)
     }
 
-    /// `extra` goes last, so that it may tune what this crate only suggests.
+    /// Applies `extra`, last, so that it can override this crate's defaults.
     pub(super) fn tune(&self, client: &mut ClientConfig) {
         for (key, value) in &self.extra {
             client.set(key, value);
@@ -313,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_said_before_the_start() {
+    fn invalid_settings_are_refused_before_the_start() {
         check(|c| c.brokers.clear(), "kafka.brokers is empty");
         check(|c| c.sasl_password = None, "needs kafka.sasl_password");
         check(

@@ -1,27 +1,35 @@
-//! What librdkafka tells besides records: logs, errors, statistics and rebalances.
+//! Receives logs, errors, statistics and rebalances from librdkafka.
 
-use super::error::is_login;
-use crate::log::TopicPartition;
+use super::{
+    admission::{Admission, is_denial},
+    standstill::{Standstill, Standstills},
+};
+use crate::{log::TopicPartition, progress::Progress};
 use metrics::{counter, gauge};
 use rdkafka::{
     ClientContext, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
+    statistics::Partition,
 };
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tracing::{debug, error, info, warn};
 
-/// A client whose broker is away reports so dozens of times a second. The metric counts them all.
+/// Time between two log lines about errors: a client whose broker is unavailable reports dozens of errors a second. The
+/// metric counts all of them.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// The client tries again every second, but reports an identical error of a broker only every 30 seconds.
-const DENIAL_LIFETIME: Duration = Duration::from_mins(1);
+/// Time between two log lines about throttling: quotas seldom change within a minute.
+const THROTTLE_REPORT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How the group's partitions moved.
+/// A change of the member's assigned partitions.
 #[derive(Debug)]
 pub(super) enum Rebalanced {
     Assigned(Vec<TopicPartition>),
@@ -31,40 +39,17 @@ pub(super) enum Rebalanced {
 /// The context of every client of this crate.
 #[derive(Debug, Default)]
 pub(super) struct Context {
-    /// The consumer group, empty for clients that are in none.
+    /// The consumer group; empty for clients without one.
     group: String,
     rebalanced: Mutex<VecDeque<Rebalanced>>,
     reported: Mutex<Option<Instant>>,
     admission: Admission,
-}
-
-/// Why the brokers did not let this client in.
-#[derive(Debug)]
-struct Denial {
-    at: Instant,
-    reason: String,
-}
-
-/// Whether the brokers let a client in; shared with whoever asks through it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Admission(Arc<Mutex<Option<Denial>>>);
-
-impl Admission {
-    /// Requests of a client that is not let in only time out; this is what they waited for.
-    pub(super) fn denied(&self) -> Option<String> {
-        let denied = lock(&self.0);
-        let denial = denied
-            .as_ref()
-            .filter(|denial| denial.at.elapsed() < DENIAL_LIFETIME)?;
-        Some(denial.reason.clone())
-    }
-
-    fn deny(&self, reason: &str) {
-        *lock(&self.0) = Some(Denial {
-            at: Instant::now(),
-            reason: reason.to_owned(),
-        });
-    }
+    /// Is notified of partitions from which nothing more can be read.
+    progress: Progress,
+    standstills: Mutex<Standstills>,
+    throttled: Mutex<Option<Instant>>,
+    /// Set when the client is no longer needed, so that its reports are useless.
+    over: AtomicBool,
 }
 
 impl Context {
@@ -75,14 +60,18 @@ impl Context {
         }
     }
 
-    /// Whether an error is worth a line: the last one is some time ago.
+    pub(super) fn telling(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// Marks the client as no longer needed. While it closes, its brokers may become unavailable too.
+    pub(super) fn is_over(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns `true` if the last log line about an error is long enough ago.
     fn may_report(&self) -> bool {
-        let mut reported = lock(&self.reported);
-        let due = reported.is_none_or(|at| at.elapsed() > REPORT_INTERVAL);
-        if due {
-            *reported = Some(Instant::now());
-        }
-        due
+        is_due(&self.reported, REPORT_INTERVAL)
     }
 
     pub(super) fn admission(&self) -> &Admission {
@@ -94,9 +83,14 @@ impl Context {
     }
 }
 
-/// A wrong name, password or certificate; not a handshake that a broker's restart has cut off.
-fn is_denial(code: Option<RDKafkaErrorCode>, reason: &str) -> bool {
-    is_login(code) || (code == Some(RDKafkaErrorCode::SSL) && reason.contains("certificate"))
+/// Returns `true` and restarts the interval if the last time is longer ago than `interval`.
+fn is_due(last: &Mutex<Option<Instant>>, interval: Duration) -> bool {
+    let mut last = lock(last);
+    let due = last.is_none_or(|at| at.elapsed() > interval);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,6 +109,10 @@ pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if self.over.load(Ordering::Relaxed) {
+            debug!(target: "librdkafka", facility, "{message}");
+            return;
+        }
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -141,7 +139,7 @@ impl ClientContext for Context {
         }
         let code = code.map_or_else(|| "none".to_owned(), |code| format!("{code:?}"));
         counter!("saga_log_client_errors_total", "code" => code).increment(1);
-        if !self.may_report() {
+        if self.over.load(Ordering::Relaxed) || !self.may_report() {
             return;
         }
         warn!(
@@ -154,12 +152,21 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         for (topic, of_topic) in &statistics.topics {
             for (id, partition) in &of_topic.partitions {
-                // The pseudo partition -1, and partitions of other members, have no lag of ours.
-                if *id >= 0 && partition.desired && partition.consumer_lag >= 0 {
-                    self.lag(topic, *id, partition.consumer_lag);
+                // The pseudo partition -1 and the partitions of other members are skipped.
+                if *id < 0 || !partition.desired {
+                    continue;
+                }
+                self.look_for_standstill(topic, *id, partition);
+                // A group that has committed nothing has no lag.
+                if partition.consumer_lag >= 0 {
+                    // The client counts up to the last stable offset; the records of an open transaction and those
+                    // after it count too.
+                    let unstable = (partition.hi_offset - partition.ls_offset).max(0);
+                    self.lag(topic, *id, partition.consumer_lag + unstable);
                 }
             }
         }
+        self.look_for_throttling(&statistics);
     }
 }
 
@@ -173,11 +180,76 @@ impl Context {
         )
         .set(records as f64);
     }
+
+    /// Resets the metrics and the block of a partition that is no longer assigned.
+    pub(super) fn gone(&self, topic: &str, partition: i32) {
+        self.lag(topic, partition, 0);
+        self.blocked(topic, partition, None);
+    }
+
+    fn look_for_standstill(&self, topic: &str, id: i32, partition: &Partition) {
+        let now = tokio::time::Instant::now();
+        let found = lock(&self.standstills).look(topic, id, partition, now);
+        self.blocked(topic, id, found);
+    }
+
+    fn blocked(&self, topic: &str, partition: i32, standstill: Option<Standstill>) {
+        gauge!(
+            "saga_consumer_blocked_records",
+            "topic" => topic.to_owned(),
+            "partition" => partition.to_string(),
+            "group" => self.group.clone()
+        )
+        .set(standstill.map_or(0.0, |one| one.records as f64));
+        let why = standstill.map(|Standstill { offset, records }| {
+            format!(
+                "{records} records of {topic}/{partition} cannot be read: somebody else's transaction is open since \
+                 offset {offset}, and the broker ends it after the transaction.timeout.ms of its producer"
+            )
+        });
+        if let Some(why) = &why
+            && self.may_report()
+        {
+            warn!(
+                messaging.consumer.group.name = self.group,
+                messaging.kafka.topic = topic,
+                messaging.kafka.partition = partition,
+                "{why}"
+            );
+        }
+        self.progress.block(topic, partition, why);
+    }
+
+    /// Reports throttling: a broker delays its answers to a client that exceeds its quota.
+    fn look_for_throttling(&self, statistics: &Statistics) {
+        let worst = statistics
+            .brokers
+            .values()
+            .filter_map(|broker| broker.throttle.as_ref())
+            .map(|window| window.max)
+            .max()
+            .unwrap_or_default();
+        gauge!(
+            "saga_log_throttled_seconds",
+            "client" => statistics.name.clone(),
+            "group" => self.group.clone()
+        )
+        .set(worst as f64 / 1_000.0);
+        if worst > 0 && is_due(&self.throttled, THROTTLE_REPORT_INTERVAL) {
+            warn!(
+                messaging.consumer.group.name = self.group,
+                longest_ms = worst,
+                "throttled by the broker: the {} with the client id '{}' is over its quota",
+                statistics.client_type,
+                statistics.client_id
+            );
+        }
+    }
 }
 
 impl ConsumerContext for Context {
-    /// Runs inside a poll, so whatever was polled before is finished and its offsets are stored: the client commits
-    /// them while it gives the partitions back. A lost assignment belongs to somebody else already, and commits nothing.
+    /// Runs inside a poll, so everything polled before is finished and its offsets are stored: the client commits them
+    /// when it gives the partitions back. A lost assignment belongs to another member already, and commits nothing.
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Revoke(list) if list.count() > 0 => {

@@ -1,6 +1,7 @@
-//! What became of a batch of records on their way to the brokers.
+//! Collects the delivery reports of a batch of records.
 //!
-//! The client library tells it record by record, on a thread of its own; who waits for a batch is woken once, by the last.
+//! The client library reports each record on a thread of its own. The task that waits for a batch is woken once, by the
+//! last report.
 
 use super::context::Context;
 use crate::log::Delivered;
@@ -15,33 +16,33 @@ use std::sync::{
 };
 use tokio::sync::Notify;
 
-/// Records that are waited for together.
+/// Records whose reports are awaited together.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// Tickets that are out.
+    /// Tickets that have not come back.
     left: AtomicUsize,
-    told: Mutex<Told>,
-    all_told: Notify,
+    results: Mutex<DeliveryResults>,
+    all_reported: Notify,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    /// By the record's place in the batch; only all of them mean anything.
+pub(super) struct DeliveryResults {
+    /// Deliveries by the record's place in the batch. They are complete only when all reports have arrived.
     pub delivered: Vec<Delivered>,
-    /// The first that failed, and why.
+    /// The first failed record, and its error.
     pub failed: Option<(usize, KafkaError)>,
 }
 
-/// Goes with one record through the client library, and comes back with what became of it.
+/// Accompanies one record through the client library, and brings back its delivery report.
 #[derive(Debug)]
 pub(super) struct Ticket {
     batch: Arc<Batch>,
     place: usize,
-    told: bool,
+    reported: bool,
 }
 
 impl Batch {
-    /// Nothing of it is under way yet.
+    /// Returns a batch of which no record has been sent yet.
     pub(super) fn of(records: usize) -> Arc<Self> {
         let nowhere = Delivered {
             partition: -1,
@@ -49,11 +50,11 @@ impl Batch {
         };
         Arc::new(Self {
             left: AtomicUsize::new(0),
-            told: Mutex::new(Told {
+            results: Mutex::new(DeliveryResults {
                 delivered: vec![nowhere; records],
                 failed: None,
             }),
-            all_told: Notify::new(),
+            all_reported: Notify::new(),
         })
     }
 
@@ -62,53 +63,53 @@ impl Batch {
         Ticket {
             batch: Arc::clone(self),
             place,
-            told: false,
+            reported: false,
         }
     }
 
-    /// Waits for every ticket that was given out.
-    pub(super) async fn all(&self) -> Told {
+    /// Waits for every ticket that was issued.
+    pub(super) async fn all(&self) -> DeliveryResults {
         loop {
-            // Before the look, so that the last ticket's call in between is not missed.
-            let all_told = self.all_told.notified();
+            // The notification is requested before the check, so that a last ticket in between is not missed.
+            let all_reported = self.all_reported.notified();
             if self.left.load(Ordering::Acquire) == 0 {
-                return std::mem::take(&mut *self.told());
+                return std::mem::take(&mut *self.results());
             }
-            all_told.await;
+            all_reported.await;
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn results(&self) -> MutexGuard<'_, DeliveryResults> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ticket {
-    fn tell(&mut self, outcome: Result<Delivered, KafkaError>) {
-        self.told = true;
-        let mut told = self.batch.told();
+    fn report(&mut self, outcome: Result<Delivered, KafkaError>) {
+        self.reported = true;
+        let mut results = self.batch.results();
         match outcome {
             Ok(at) => {
-                if let Some(place) = told.delivered.get_mut(self.place) {
+                if let Some(place) = results.delivered.get_mut(self.place) {
                     *place = at;
                 }
             }
             Err(error) => {
-                told.failed.get_or_insert((self.place, error));
+                results.failed.get_or_insert((self.place, error));
             }
         }
     }
 }
 
 impl Drop for Ticket {
-    /// A record that the client library did not take, or gave up without a word.
+    /// Reports a record that the client library did not accept, or dropped without a report, as failed.
     fn drop(&mut self) {
-        if !self.told {
+        if !self.reported {
             let purged = KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue);
-            self.tell(Err(purged));
+            self.report(Err(purged));
         }
         if self.batch.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.batch.all_told.notify_one();
+            self.batch.all_reported.notify_one();
         }
     }
 }
@@ -117,7 +118,7 @@ impl ProducerContext for Context {
     type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, mut ticket: Self::DeliveryOpaque) {
-        ticket.tell(match result {
+        ticket.report(match result {
             Ok(message) => Ok(Delivered {
                 partition: message.partition(),
                 offset: message.offset(),
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_to_be_told_wakes_whoever_waits() {
+    async fn the_last_result_wakes_the_waiting_task() {
         let batch = Batch::of(2);
         let mut tickets = [batch.ticket(0), batch.ticket(1)];
         let waiting = tokio::spawn({
@@ -147,20 +148,20 @@ mod tests {
             async move { batch.all().await }
         });
         let [first, second] = &mut tickets;
-        second.tell(Ok(at(8)));
-        first.tell(Ok(at(7)));
+        second.report(Ok(at(8)));
+        first.report(Ok(at(7)));
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(tickets);
-        let told = waiting.await.unwrap();
-        assert_eq!(told.delivered, [at(7), at(8)]);
-        assert!(told.failed.is_none());
+        let results = waiting.await.unwrap();
+        assert_eq!(results.delivered, [at(7), at(8)]);
+        assert!(results.failed.is_none());
     }
 
     #[tokio::test]
-    async fn a_record_that_comes_back_unsent_has_failed() {
+    async fn a_record_returned_unsent_has_failed() {
         let batch = Batch::of(2);
-        batch.ticket(0).tell(Ok(at(7)));
+        batch.ticket(0).report(Ok(at(7)));
         drop(batch.ticket(1));
         let (place, _) = batch.all().await.failed.unwrap();
         assert_eq!(place, 1);

@@ -1,11 +1,12 @@
-//! Which errors of the client are worth another try.
+//! Decides which errors of the client are worth another attempt.
 
-use super::context::Admission;
+use super::admission::{Admission, is_login};
 use crate::log::LogError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use thiserror::Error;
+use uuid::Uuid;
 
-/// A refusal that says what to do about it.
+/// A refusal whose text says what to do about it.
 #[derive(Debug, Error)]
 pub enum Refusal {
     #[error(
@@ -30,34 +31,57 @@ pub enum Refusal {
         size: usize,
         limit: usize,
     },
+    /// A refused record time, which is temporary because clocks get corrected.
+    #[error("{0}")]
+    Time(String),
     #[error("the client cannot go on: {0}")]
     Fatal(#[source] KafkaError),
     #[error("the client's configuration is not valid: {0}")]
     Configuration(#[source] KafkaError),
+    #[error(
+        "consumer group '{group}' belongs to database {theirs}, and this process has database {ours}: give it the \
+         group's database, or stop every member of the group and let this database take it over with the subcommand \
+         `adopt-group` (the offsets of {topic} partition {partition} say whose the group is)"
+    )]
+    Stranger {
+        group: String,
+        topic: String,
+        partition: i32,
+        theirs: Uuid,
+        ours: Uuid,
+    },
+    #[error(
+        "consumer group '{group}' has members ({}): stop them first", .members.join(", ")
+    )]
+    HasMembers { group: String, members: Vec<String> },
 }
 
 impl From<Refusal> for LogError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::TooLarge { .. } => Self::TooLarge(Box::new(refusal)),
+            Refusal::Time(_) => Self::Unavailable(Box::new(refusal)),
             Refusal::NoTopic(_)
             | Refusal::Denied { .. }
             | Refusal::NotAdmitted(_)
             | Refusal::Fatal(_)
+            | Refusal::Stranger { .. }
+            | Refusal::HasMembers { .. }
             | Refusal::Configuration(_) => Self::Refused(Box::new(refusal)),
         }
     }
 }
 
-/// Whether `error` says that the brokers are away, so that waiting may help. For one of a chain.
-pub fn is_away(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Returns `true` if `error` says that the brokers are unavailable, so that waiting may help. It looks at this error
+/// only, and not at its sources.
+pub fn is_unavailable(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(
         error.downcast_ref::<LogError>(),
         Some(LogError::Unavailable(_))
     )
 }
 
-/// `what` is the topic or group concerned.
+/// Classifies a client error; `what` is the topic or group concerned.
 pub(super) fn classify(error: KafkaError, what: &str) -> LogError {
     if let KafkaError::MessageConsumptionFatal(_) = error {
         return Refusal::Fatal(error).into();
@@ -88,7 +112,8 @@ pub(super) fn classify(error: KafkaError, what: &str) -> LogError {
     }
 }
 
-/// [`classify`], for a client whose connection may have been refused: then a request merely timed out.
+/// Classifies an error like [`classify`], for a client that the brokers may not have let in: then its requests merely
+/// time out.
 pub(super) fn explain(error: KafkaError, what: &str, admission: &Admission) -> LogError {
     let login = is_login(error.rdkafka_error_code());
     match (classify(error, what), admission.denied()) {
@@ -98,23 +123,15 @@ pub(super) fn explain(error: KafkaError, what: &str, admission: &Admission) -> L
     }
 }
 
-/// A wrong name or password.
-pub(super) fn is_login(code: Option<RDKafkaErrorCode>) -> bool {
-    matches!(
-        code,
-        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn brokers_that_are_away_may_come_back_and_a_refusal_stays() {
-        let check = |code: RDKafkaErrorCode, away: bool| {
+    fn outages_of_brokers_are_temporary_and_refusals_are_permanent() {
+        let check = |code: RDKafkaErrorCode, unavailable: bool| {
             let error = classify(KafkaError::MetadataFetch(code), "saga.inputs");
-            assert_eq!(is_away(&error), away, "{code}");
+            assert_eq!(is_unavailable(&error), unavailable, "{code}");
         };
         check(RDKafkaErrorCode::BrokerTransportFailure, true);
         check(RDKafkaErrorCode::AllBrokersDown, true);
@@ -126,6 +143,6 @@ mod tests {
         check(RDKafkaErrorCode::SaslAuthenticationFailed, false);
         check(RDKafkaErrorCode::Fatal, false);
         let refused = Refusal::NotAdmitted("not with this certificate".to_owned());
-        assert!(!is_away(&LogError::from(refused)));
+        assert!(!is_unavailable(&LogError::from(refused)));
     }
 }

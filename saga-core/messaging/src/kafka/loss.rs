@@ -1,49 +1,52 @@
-//! Records that a group lost: its topic's retention removed them before they were consumed.
+//! Detects records that a group has lost: its topic's retention removed them before they were consumed.
 //!
-//! A consumer that comes back after longer than that finds its place gone, and goes on with the oldest record there is,
-//! without a word. Nothing can bring the records back, but somebody must be told; and who knows what hangs on them can
-//! send again what is in flight.
+//! A consumer that comes back after longer than the retention finds that its offset no longer exists, and silently
+//! continues with the oldest record. The records cannot be restored, but the loss must be reported, and a caller that
+//! knows what depends on them can resend what is in flight.
 //!
-//! The look is taken when partitions are assigned, before the first record of theirs is handled: from then on the group's
-//! place moves on, and nobody could tell any more. Later, offsets that are missing between two records give a loss away:
-//! they may be a transaction's markers, or records that were removed before a slow consumer came to them.
+//! The check runs when partitions are assigned, before their first record is handled: afterwards the group's offset
+//! moves on, and the loss can no longer be detected. Later, a gap between the offsets of two records is a sign of a
+//! loss. It may also be the markers of a transaction, so the detector then checks whether records were removed before a
+//! slow consumer reached them.
 
 use super::{GroupOffsets, KafkaConfig};
 use crate::{
+    consumer::{BatchError, Processor},
+    database::Database,
     log::{Delivered, LogError, TopicPartition},
-    rule::{BatchError, Processor},
 };
 use async_trait::async_trait;
 use metrics::counter;
 use saga_core::message::{IncomingRecord, OutgoingRecord};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use tracing::{error, warn};
 
-/// What a group lost of a partition.
+/// A loss of records in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// So many records were removed before they were consumed.
+pub enum RecordLoss {
+    /// This many records were removed before they were consumed.
     Removed(u64),
-    /// The partition is shorter than what was consumed of it: its topic was made anew.
-    MadeAnew,
+    /// The partition is shorter than the group's offset: its topic was recreated.
+    Recreated,
 }
 
-/// Compares a group's place with what a partition still holds. A group without a place has committed none, which is 0.
-fn lost(committed: i64, start: i64, end: i64) -> Option<Lost> {
+/// Compares a group's offset with the offsets that a partition still holds. A group that has committed nothing has the
+/// offset 0.
+fn lost(committed: i64, start: i64, end: i64) -> Option<RecordLoss> {
     if committed > end {
-        Some(Lost::MadeAnew)
+        Some(RecordLoss::Recreated)
     } else if committed < start {
-        Some(Lost::Removed((start - committed).unsigned_abs()))
+        Some(RecordLoss::Removed((start - committed).unsigned_abs()))
     } else {
         None
     }
 }
 
-/// A processor that is told of its losses.
-pub struct LossWatch<P, F> {
+/// A processor whose losses are detected.
+pub struct RecordLossDetector<P, F> {
     processor: P,
     watch: Watch<F>,
-    /// By partition, the offset behind what was handled last.
+    /// The offset after the last handled record, by partition.
     next: BTreeMap<i32, i64>,
 }
 
@@ -51,22 +54,25 @@ struct Watch<F> {
     offsets: GroupOffsets,
     group: String,
     topic: String,
+    database: Arc<Database>,
     tell: F,
 }
 
-impl<P: Processor, F: Fn(&TopicPartition, Lost) + Send + Sync> LossWatch<P, F> {
-    /// Watches what `group` loses of `topic`; `tell` hears of each loss, behind the alarm.
+impl<P: Processor, F: Fn(&TopicPartition, RecordLoss) + Send + Sync> RecordLossDetector<P, F> {
+    /// Detects what `group` loses in `topic`. `tell` is called for each loss after it was logged. `database` knows
+    /// which partitions were recreated before the start.
     pub fn new(
         processor: P,
         config: &KafkaConfig,
-        group: &str,
-        topic: &str,
+        (group, topic): (&str, &str),
+        database: Arc<Database>,
         tell: F,
     ) -> Result<Self, LogError> {
         let watch = Watch {
             offsets: GroupOffsets::connect(config, group)?,
             group: group.to_owned(),
             topic: topic.to_owned(),
+            database,
             tell,
         };
         Ok(Self {
@@ -77,8 +83,8 @@ impl<P: Processor, F: Fn(&TopicPartition, Lost) + Send + Sync> LossWatch<P, F> {
     }
 }
 
-impl<F: Fn(&TopicPartition, Lost)> Watch<F> {
-    /// A partition's records do not go on at `next`.
+impl<F: Fn(&TopicPartition, RecordLoss)> Watch<F> {
+    /// Checks a gap: the offset `next` was expected in the partition, and a later one arrived.
     async fn look_at_gap(&self, place: &TopicPartition, next: i64) {
         match self.offsets.watermarks(&self.topic, place.partition).await {
             Ok((start, end)) => {
@@ -90,7 +96,7 @@ impl<F: Fn(&TopicPartition, Lost)> Watch<F> {
         }
     }
 
-    /// Offsets that cannot be read now tell nothing, and stop nobody.
+    /// Checks newly assigned partitions. If their offsets cannot be read, nothing is known, and nothing is stopped.
     async fn look(&self, partitions: &[TopicPartition]) {
         let committed = match self.offsets.committed(&self.topic).await {
             Ok(committed) => committed,
@@ -109,7 +115,10 @@ impl<F: Fn(&TopicPartition, Lost)> Watch<F> {
         &self,
         place: &TopicPartition,
         committed: &BTreeMap<i32, i64>,
-    ) -> Result<Option<Lost>, LogError> {
+    ) -> Result<Option<RecordLoss>, LogError> {
+        if self.database.take_made_anew(place) {
+            return Ok(Some(RecordLoss::Recreated));
+        }
         let Some(committed) = committed.get(&place.partition) else {
             return Ok(None);
         };
@@ -125,18 +134,22 @@ impl<F: Fn(&TopicPartition, Lost)> Watch<F> {
             error = error as &dyn std::error::Error,
             messaging.kafka.topic = self.topic,
             messaging.consumer.group.name = self.group,
-            "whether records were lost cannot be told"
+            "offsets cannot be read: lost records may not be detected"
         );
     }
 
-    fn alarm(&self, place: &TopicPartition, lost: Lost) {
-        let records = match lost {
-            Lost::Removed(records) => records,
-            Lost::MadeAnew => 1,
+    fn alarm(&self, place: &TopicPartition, lost: RecordLoss) {
+        let (records, why) = match lost {
+            RecordLoss::Removed(records) => (
+                records,
+                "the topic's retention, by time or by size, was shorter than the time in which it was not consumed",
+            ),
+            RecordLoss::Recreated => (1, "the topic was recreated"),
         };
         counter!(
             "saga_records_lost_total",
             "topic" => self.topic.clone(),
+            "partition" => place.partition.to_string(),
             "group" => self.group.clone()
         )
         .increment(records);
@@ -145,14 +158,16 @@ impl<F: Fn(&TopicPartition, Lost)> Watch<F> {
             messaging.kafka.partition = place.partition,
             messaging.consumer.group.name = self.group,
             lost = ?lost,
-            "records are lost: the topic's retention was shorter than the time in which nobody consumed it"
+            "records are lost: {why}"
         );
         (self.tell)(place, lost);
     }
 }
 
 #[async_trait]
-impl<P: Processor, F: Fn(&TopicPartition, Lost) + Send + Sync> Processor for LossWatch<P, F> {
+impl<P: Processor, F: Fn(&TopicPartition, RecordLoss) + Send + Sync> Processor
+    for RecordLossDetector<P, F>
+{
     async fn process(
         &mut self,
         records: &[IncomingRecord],
@@ -189,7 +204,8 @@ impl<P: Processor, F: Fn(&TopicPartition, Lost) + Send + Sync> Processor for Los
     }
 }
 
-/// Where offsets are missing before a record, and which was expected there. What is handled again has no gaps.
+/// Returns the partitions with a gap before a record, and the offset that was expected there. Records that are handled
+/// again make no gaps.
 fn gaps(next: &mut BTreeMap<i32, i64>, records: &[IncomingRecord]) -> Vec<(TopicPartition, i64)> {
     let mut gaps = Vec::new();
     for record in records {
@@ -211,7 +227,7 @@ mod tests {
     use super::*;
     use saga_core::message::Headers;
 
-    fn check(committed: i64, start: i64, end: i64, expected: Option<Lost>) {
+    fn check(committed: i64, start: i64, end: i64, expected: Option<RecordLoss>) {
         assert_eq!(
             lost(committed, start, end),
             expected,
@@ -220,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_before_it_was_consumed_is_lost() {
+    fn records_removed_before_they_were_consumed_are_lost() {
         check(0, 0, 0, None);
         check(0, 0, 5, None);
         check(5, 5, 5, None);
         check(7, 5, 9, None);
-        check(3, 5, 9, Some(Lost::Removed(2)));
-        check(0, 9, 9, Some(Lost::Removed(9)));
-        check(9, 0, 4, Some(Lost::MadeAnew));
+        check(3, 5, 9, Some(RecordLoss::Removed(2)));
+        check(0, 9, 9, Some(RecordLoss::Removed(9)));
+        check(9, 0, 4, Some(RecordLoss::Recreated));
     }
 
     #[test]

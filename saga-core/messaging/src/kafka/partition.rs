@@ -1,8 +1,9 @@
-//! The home partition of a saga: the partition that every input of it is sent to explicitly.
+//! Chooses a saga's home partition, to which every input of the saga is sent explicitly.
 
-/// Chooses the home partition for a saga's id as text: what Java's default partitioner takes for that key.
+/// Returns the home partition for a saga's id as text: the partition that Java's default partitioner chooses for that
+/// key.
 ///
-/// Panics never: a topic without partitions counts as one with a single partition.
+/// Never panics: a topic without partitions counts as a topic with one.
 pub fn home_partition(saga_id: &str, partition_count: i32) -> i32 {
     let positive = (murmur2(saga_id.as_bytes()) & 0x7fff_ffff) as i32;
     positive % partition_count.max(1)
@@ -35,7 +36,7 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The vectors of Kafka's own `UtilsTest.testMurmur2`.
+    /// These are the vectors of Kafka's own `UtilsTest.testMurmur2`.
     #[test]
     fn murmur2_is_javas() {
         let cases: [(&str, i32); 7] = [

@@ -1,4 +1,4 @@
-//! A producer, and the thread that looks at its events.
+//! A producer, and the thread that polls its events.
 
 use super::context::Context;
 use rdkafka::{
@@ -15,11 +15,11 @@ use std::{
     time::Duration,
 };
 
-/// One look. It returns early for nothing, and spins in its last millisecond: at the client library's own tenth of a
-/// second, that is most of what an idle producer costs.
+/// Longest poll. It returns early only for events, and spins in its last millisecond: at the client library's default
+/// of a tenth of a second, that spinning is most of an idle producer's cost.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Deliveries and errors are told as they come, without anybody asking.
+/// A producer whose deliveries and errors are reported as they come, by a thread of its own.
 pub(super) struct WatchedProducer {
     producer: Arc<BaseProducer<Context>>,
     over: Arc<AtomicBool>,
@@ -56,8 +56,9 @@ impl std::ops::Deref for WatchedProducer {
 }
 
 impl Drop for WatchedProducer {
-    /// The thread ends by itself, after what is under way; whoever drops a writer is not to wait for a broker.
+    /// The thread ends by itself after the records in flight, because the drop of a writer must not wait for a broker.
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
+        self.producer.context().is_over();
     }
 }

@@ -1,22 +1,30 @@
-//! A member of a consumer group.
+//! Reads records as a member of a consumer group.
 
 use super::{
-    KafkaConfig, QUERY_TIMEOUT, blocking,
+    KafkaConfig, QUERY_TIMEOUT,
+    admission::is_login,
+    blocking,
+    claim::claim,
     context::{Context, Rebalanced},
-    error::{Refusal, classify, explain, is_login},
+    error::{Refusal, classify, explain},
     record,
 };
-use crate::gather::Gather;
-use crate::log::{Held, LogError, LogReader, Polled, TopicPartition};
+use crate::{
+    database::Database,
+    linger::Linger,
+    log::{LogError, LogReader, PauseEnded, PollResult, TopicPartition},
+    progress::Progress,
+};
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt, future::poll_fn};
 use metrics::{counter, histogram};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
-    consumer::{Consumer, StreamConsumer},
+    consumer::{CommitMode, Consumer, StreamConsumer},
     error::{KafkaError, RDKafkaErrorCode},
 };
 use saga_core::message::IncomingRecord;
+use saga_postgres::clock::Clock;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -29,65 +37,90 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// A dead member's partitions move after this long; every saga must move again within ten seconds.
+/// A dead member's partitions are reassigned after this long; every saga must continue within ten seconds.
 const SESSION_TIMEOUT_MS: &str = "6000";
 /// Four heartbeats a session, so that one lost packet does not end it.
 const HEARTBEAT_INTERVAL_MS: &str = "1500";
-/// A member that has not polled for this long is wedged. Longer than any batch and its acknowledgments may take.
+/// A member that has not polled for this long counts as hung. It is longer than any batch and its acknowledgments may
+/// take.
 const MAX_POLL_INTERVAL_MS: &str = "60000";
-/// A crash runs again what was done in this time; shorter costs requests.
+/// After a crash, the work of this interval is repeated; a shorter interval costs more requests.
 const COMMIT_INTERVAL_MS: &str = "250";
-/// The broker answers as soon as there is one byte, and after this long in any case. Partitions that are new to a member are
-/// asked for with the next question; asking more often is what an idle system does all day.
+/// The broker answers a fetch as soon as there is one byte, and after this long in any case. Newly assigned partitions
+/// are fetched with the next request; a shorter wait would make an idle system send more requests all day.
 const FETCH_WAIT_MAX_MS: &str = "250";
-/// After a failed fetch (a leader moved) the next one follows soon.
+/// Pause before the next fetch after one that failed because a leader moved.
 const FETCH_ERROR_BACKOFF_MS: &str = "50";
-/// Records fetched ahead a partition: several batches, so that a busy consumer never waits for the network.
+/// Records fetched ahead for each partition: several batches, so that a busy consumer never waits for the network.
 const FETCH_AHEAD_RECORDS: &str = "2000";
-/// How long the client then looks away from a partition. Its default of a second is longer than the batches last: under a
-/// backlog consumers stood still most of the time.
+/// How long the client then stops fetching a partition. Its default of a second is longer than the fetched batches
+/// last: with a backlog, consumers were idle most of the time.
 const FETCH_AHEAD_PAUSE_MS: &str = "5";
-/// A batch that holds this many waits for no more.
+/// A batch with this many records does not linger.
 const GATHER_ENOUGH: usize = 200;
-/// So much may come in while a batch waits for its next try; beyond it, partitions are paused.
+/// Records and bytes that may arrive while a batch waits for its next attempt; beyond them, partitions are paused.
 const HELD_RECORDS: usize = 2_000;
 const HELD_BYTES: usize = 4 * 1024 * 1024;
-/// Memory for what is fetched ahead, all partitions together.
+/// Memory for records fetched ahead, for all partitions together.
 const FETCH_AHEAD_KIB: &str = "32768";
 /// How often lag is measured.
-const STATISTICS_INTERVAL_MS: &str = "5000";
-/// Metadata of a topic that was just created may reach a broker later than the client asks it.
+pub(super) const STATISTICS_INTERVAL_MS: &str = "5000";
+/// How long a topic may be missing: the metadata of a new topic may reach a broker after the client asks for it.
 const TOPIC_GRACE: Duration = Duration::from_secs(10);
-/// Between two looks for a topic that is missing.
+/// Time between two checks for a missing topic.
 const TOPIC_RETRY: Duration = Duration::from_millis(500);
-/// Leaving a group takes a round trip; a broker that is away must not keep a process from stopping.
+/// Time between two checks whether the responsible member has claimed the group for its database.
+const CLAIM_RETRY: Duration = Duration::from_millis(100);
+/// Time between two checks whether the database has ticked since an offset was committed.
+const REMARK_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time to leave a group, which takes a round trip; an unavailable broker must not keep a process from
+/// stopping.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What differs between consumers.
+/// Options that differ between consumers.
 #[derive(Clone, Debug, Default)]
 pub struct ReaderOptions {
-    /// Static membership: a member that comes back under this name within the session timeout gets its partitions
-    /// back without a rebalance. Must be unique in the group.
+    /// Static membership: a member that comes back under this name within the session timeout gets its partitions back
+    /// without a rebalance. The name must be unique in the group.
     pub group_instance_id: Option<String>,
+    /// The database that the records' work is written to. Commits carry its mark, and a group that belongs to another
+    /// database ends the reader before it returns a record. `None` checks nothing.
+    pub database: Option<Arc<Database>>,
+    /// Is notified of partitions from which nothing more can be read.
+    pub progress: Progress,
 }
 
 /// Reads the records of one member of a consumer group. See [`LogReader`].
 pub struct KafkaReader {
-    /// `None` once closed.
+    /// The client, which is `None` once closed.
     consumer: Option<Arc<StreamConsumer<Context>>>,
     group: String,
     topics: Vec<String>,
+    database: Option<Arc<Database>>,
     assigned: BTreeSet<TopicPartition>,
     rebalanced: VecDeque<Rebalanced>,
-    /// Received and not yet handed out; never of a partition that was revoked.
+    /// Records that were received and not yet returned; never records of a revoked partition.
     buffer: VecDeque<IncomingRecord>,
     refused: Option<LogError>,
-    gather: Gather,
-    /// Before the first assignment a missing topic or a refused login is a mistake; later it is an incident.
+    gather: Linger,
+    unmarked: Unmarked,
+    /// Before the first assignment, a missing topic or a refused login is a configuration mistake; later it is an
+    /// incident.
     started: bool,
 }
 
-/// What one look at the client brought.
+/// The newest offsets of handled records whose mark has a tick from before the records were handled.
+///
+/// The database ticks after the work, so the first commit of an offset cannot carry the tick that counts the work. If no
+/// record followed, a database that was restored to a state before the work would not look older than its group.
+#[derive(Default)]
+struct Unmarked {
+    /// The offset, and the tick in its mark.
+    offsets: BTreeMap<TopicPartition, (i64, i64)>,
+    checked_at: Option<Instant>,
+}
+
+/// The result of one poll of the client.
 enum Step {
     Record,
     Rebalanced,
@@ -109,7 +142,7 @@ impl KafkaReader {
         }
         config.tune(&mut client);
         let consumer: StreamConsumer<Context> = client
-            .create_with_context(Context::for_group(group))
+            .create_with_context(Context::for_group(group).telling(options.progress))
             .map_err(|error| classify(error, group))?;
         consumer
             .subscribe(topics)
@@ -118,16 +151,18 @@ impl KafkaReader {
             consumer: Some(Arc::new(consumer)),
             group: group.to_owned(),
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+            database: options.database,
             assigned: BTreeSet::new(),
             rebalanced: VecDeque::new(),
             buffer: VecDeque::new(),
             refused: None,
-            gather: Gather::new(),
+            gather: Linger::default(),
+            unmarked: Unmarked::default(),
             started: false,
         })
     }
 
-    /// The partitions that are this member's now.
+    /// Returns the partitions that are assigned to this member.
     pub fn assigned(&self) -> impl Iterator<Item = &TopicPartition> {
         self.assigned.iter()
     }
@@ -138,7 +173,7 @@ impl KafkaReader {
             .ok_or_else(|| LogError::Refused("the reader is closed".into()))
     }
 
-    /// Waits for the next thing the client has. Cancel safe: a record is in the buffer before this returns.
+    /// Waits for the client's next event. Cancel safe: a record is in the buffer before this returns.
     async fn step(&mut self) -> Result<Step, LogError> {
         let consumer = self.consumer()?;
         let mut stream = consumer.stream();
@@ -158,7 +193,7 @@ impl KafkaReader {
         .await)
     }
 
-    /// Takes what has arrived, without waiting, until the buffer holds `limit` records.
+    /// Takes the records that have arrived, without waiting, until the buffer holds `limit` records.
     async fn drain(&mut self, limit: usize) -> Result<(), LogError> {
         let consumer = self.consumer()?;
         let mut stream = consumer.stream();
@@ -173,7 +208,7 @@ impl KafkaReader {
         Ok(())
     }
 
-    /// Waits for more, if that is worth it.
+    /// Lingers for more records if that is worthwhile.
     async fn gather(&mut self, asked: Instant, limit: usize) -> Result<(), LogError> {
         let here = self.buffer.len();
         let enough = GATHER_ENOUGH.min(limit);
@@ -184,8 +219,8 @@ impl KafkaReader {
         self.drain(limit).await
     }
 
-    /// Takes over how the partitions moved. Runs after every look at the client, so that records received before a
-    /// revocation are told from those of a later assignment of the same partition.
+    /// Takes over changes of the assignment. It runs after every poll of the client, so that records received before a
+    /// revocation are distinguished from those of a later assignment of the same partition.
     fn absorb(&mut self, context: &Context) -> bool {
         let mut moved = false;
         while let Some(rebalanced) = context.take_rebalanced() {
@@ -198,7 +233,8 @@ impl KafkaReader {
                 Rebalanced::Revoked(partitions) => {
                     for partition in partitions {
                         self.assigned.remove(partition);
-                        context.lag(&partition.topic, partition.partition, 0);
+                        self.unmarked.offsets.remove(partition);
+                        context.gone(&partition.topic, partition.partition);
                     }
                     self.buffer.retain(|record| {
                         !partitions.iter().any(|gone| {
@@ -212,13 +248,71 @@ impl KafkaReader {
         moved
     }
 
-    /// Sorts an error: most of them the client gets over by itself and has logged already.
+    /// Commits offsets again, with the new mark, if the database has ticked since they were committed.
+    fn remark(&mut self) -> Result<(), LogError> {
+        let recently = |at: Instant| at.elapsed() < REMARK_INTERVAL;
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        if self.unmarked.offsets.is_empty() || self.unmarked.checked_at.is_some_and(recently) {
+            return Ok(());
+        }
+        self.unmarked.checked_at = Some(Instant::now());
+        let tick = database.tick();
+        let due = self
+            .unmarked
+            .offsets
+            .extract_if(.., |_, (_, marked)| *marked < tick);
+        let mut list = TopicPartitionList::new();
+        for (TopicPartition { topic, partition }, (offset, _)) in due {
+            let mut element = list.add_partition(&topic, partition);
+            element
+                .set_offset(Offset::Offset(offset))
+                .map_err(|error| classify(error, &topic))?;
+            element.set_metadata(database.mark(&topic).to_string());
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let consumer = self.consumer()?;
+        // The offsets are stored, too: when the client closes, it commits what is stored, with the mark that is stored.
+        let stored = consumer.store_offsets(&list);
+        if let Err(error) = stored.and_then(|()| consumer.commit(&list, CommitMode::Async)) {
+            info!(
+                error = &error as &dyn std::error::Error,
+                "offsets are not marked with the database's newest tick"
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits for the client's next event as [`step`](Self::step) does. Returns `None` when it is time to look whether
+    /// the database has ticked.
+    async fn step_or_remark(&mut self) -> Result<Option<Step>, LogError> {
+        if self.unmarked.offsets.is_empty() {
+            return self.step().await.map(Some);
+        }
+        match tokio::time::timeout(REMARK_INTERVAL, self.step()).await {
+            Ok(step) => step.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Handles an error. The client recovers from most errors by itself, and has logged them already.
     fn note(&mut self, error: KafkaError) {
         let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
         if fatal || !self.started {
             let topics = self.topics.join(", ");
             let code = error.rdkafka_error_code();
-            // One of several brokers may have a wrong certificate, and another lets the client in.
+            if code == Some(RDKafkaErrorCode::InconsistentGroupProtocol) {
+                // The client tries again by itself, without a report.
+                warn!(
+                    messaging.consumer.group.name = self.group,
+                    "members of the group share its partitions in another way than cooperative-sticky: waiting until they \
+                     are gone"
+                );
+            }
+            // One of several brokers may have a wrong certificate, while another lets the client in.
             let told = is_login(code) || code == Some(RDKafkaErrorCode::AllBrokersDown);
             let sorted = match &self.consumer {
                 Some(consumer) if told => {
@@ -234,11 +328,11 @@ impl KafkaReader {
         warn!(
             error = &error as &dyn std::error::Error,
             messaging.consumer.group.name = self.group,
-            "reading goes on after an error"
+            "reading continues after an error"
         );
     }
 
-    /// Whether a topic is really missing: tells a mistake from metadata that is on its way.
+    /// Returns an error if a topic stays missing, which distinguishes a mistake from metadata that has not spread yet.
     async fn confirm_missing(&mut self) -> Result<(), LogError> {
         let consumer = self.consumer()?;
         let deadline = Instant::now() + TOPIC_GRACE;
@@ -254,6 +348,48 @@ impl KafkaReader {
             }
             sleep(TOPIC_RETRY).await;
         }
+    }
+
+    /// Waits until the group is known to belong to this database, before any record of a new assignment is returned.
+    /// The wait ends early if the partitions are revoked.
+    async fn approve_database(&mut self) -> Result<(), LogError> {
+        let Some(database) = self.database.clone() else {
+            return Ok(());
+        };
+        while !self.revocation_is_due() {
+            match self.claim(&database).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // A rebalance is in progress, or the coordinator moves.
+                Err(LogError::Unavailable(error)) => info!(
+                    error = &*error as &dyn std::error::Error,
+                    messaging.consumer.group.name = self.group,
+                    "the database that the group belongs to cannot be read yet"
+                ),
+                Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_))) => {
+                    return Err(refused);
+                }
+            }
+            self.hold(CLAIM_RETRY).await;
+        }
+        Ok(())
+    }
+
+    async fn claim(&self, database: &Arc<Database>) -> Result<bool, LogError> {
+        let consumer = self.consumer()?;
+        let (group, topics) = (self.group.clone(), self.topics.clone());
+        let (assigned, database) = (self.assigned.clone(), Arc::clone(database));
+        blocking(move || {
+            for topic in &topics {
+                let of_topic = assigned.iter().filter(|place| place.topic == *topic);
+                let here = of_topic.map(|place| place.partition).collect();
+                if !claim(&*consumer, &group, topic, &here, &database.mark(topic))? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
     }
 
     fn pause(&self, consumer: &StreamConsumer<Context>, paused: &mut BTreeSet<TopicPartition>) {
@@ -276,37 +412,38 @@ impl KafkaReader {
             .any(|rebalanced| matches!(rebalanced, Rebalanced::Revoked(_)))
     }
 
-    /// Polls on until `time` is over or partitions are revoked, pausing what is assigned once enough has come in.
+    /// Keeps polling until `time` is over or partitions are revoked. Pauses the assigned partitions once enough records
+    /// have arrived.
     async fn keep_polling(
         &mut self,
         consumer: &StreamConsumer<Context>,
         time: Duration,
         paused: &mut BTreeSet<TopicPartition>,
-    ) -> Held {
+    ) -> PauseEnded {
         let deadline = Instant::now() + time;
         let mut bytes = 0;
         loop {
-            // A partition that is resumed brings nothing for a second: what a short wait lets come in costs less.
+            // A resumed partition returns nothing for a second, so buffering the records of a short wait costs less.
             if self.buffer.len() >= HELD_RECORDS || bytes >= HELD_BYTES {
                 self.pause(consumer, paused);
             }
             if self.revocation_is_due() {
-                return Held::Lost;
+                return PauseEnded::Revoked;
             }
             match tokio::time::timeout_at(deadline, self.step()).await {
-                Err(_) => return Held::Elapsed,
+                Err(_) => return PauseEnded::Elapsed,
                 Ok(Ok(Step::Record)) => {
                     let payload = self.buffer.back().and_then(|last| last.payload.as_ref());
                     bytes += payload.map_or(0, Vec::len);
                     if Instant::now() >= deadline {
-                        return Held::Elapsed;
+                        return PauseEnded::Elapsed;
                     }
                 }
                 Ok(Ok(Step::Rebalanced)) => {}
                 Ok(Ok(Step::Error(error))) => self.note(error),
                 Ok(Err(closed)) => {
                     self.refused.get_or_insert(closed);
-                    return Held::Lost;
+                    return PauseEnded::Revoked;
                 }
             }
         }
@@ -334,7 +471,7 @@ fn consume(client: &mut ClientConfig, group: &str) {
         .set("queued.max.messages.kbytes", FETCH_AHEAD_KIB)
         .set("fetch.queue.backoff.ms", FETCH_AHEAD_PAUSE_MS)
         .set("statistics.interval.ms", STATISTICS_INTERVAL_MS)
-        // A topic that is created later, or has more partitions, is noticed within seconds.
+        // A topic that is created later, or gets more partitions, is noticed within seconds.
         .set("topic.metadata.refresh.interval.ms", "10000");
 }
 
@@ -346,7 +483,7 @@ fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
     list
 }
 
-/// Those of `topics` that no broker knows.
+/// Returns those of `topics` that no broker knows.
 fn missing(consumer: &StreamConsumer<Context>, topics: &[String]) -> Result<Vec<String>, LogError> {
     let mut missing = Vec::new();
     for topic in topics {
@@ -366,24 +503,32 @@ fn missing(consumer: &StreamConsumer<Context>, topics: &[String]) -> Result<Vec<
 
 #[async_trait]
 impl LogReader for KafkaReader {
-    async fn poll(&mut self, limit: usize) -> Result<Polled, LogError> {
+    async fn poll(&mut self, limit: usize) -> Result<PollResult, LogError> {
         let asked = Instant::now();
         loop {
             if let Some(refused) = self.refused.take() {
                 return Err(refused);
             }
+            self.remark()?;
+            if let Some(Rebalanced::Assigned(_)) = self.rebalanced.front() {
+                self.approve_database().await?;
+            }
             match self.rebalanced.pop_front() {
-                Some(Rebalanced::Assigned(partitions)) => return Ok(Polled::Assigned(partitions)),
-                Some(Rebalanced::Revoked(partitions)) => return Ok(Polled::Revoked(partitions)),
+                Some(Rebalanced::Assigned(partitions)) => {
+                    return Ok(PollResult::Assigned(partitions));
+                }
+                Some(Rebalanced::Revoked(partitions)) => {
+                    return Ok(PollResult::Revoked(partitions));
+                }
                 None => {}
             }
             if self.buffer.is_empty() {
-                match self.step().await? {
-                    Step::Record | Step::Rebalanced => {}
-                    Step::Error(error) if !self.started && is_unknown_topic(&error) => {
+                match self.step_or_remark().await? {
+                    None | Some(Step::Record | Step::Rebalanced) => {}
+                    Some(Step::Error(error)) if !self.started && is_unknown_topic(&error) => {
                         self.confirm_missing().await?;
                     }
-                    Step::Error(error) => self.note(error),
+                    Some(Step::Error(error)) => self.note(error),
                 }
                 continue;
             }
@@ -395,8 +540,9 @@ impl LogReader for KafkaReader {
             let count = self.buffer.len().min(limit.max(1));
             let records: Vec<_> = self.buffer.drain(..count).collect();
             self.measure(&records);
+            Clock::of_process().heard(&records);
             self.gather.hand_out(count);
-            return Ok(Polled::Records(records));
+            return Ok(PollResult::Records(records));
         }
     }
 
@@ -413,15 +559,25 @@ impl LogReader for KafkaReader {
                 .iter()
                 .any(|assigned| assigned.partition == partition && assigned.topic == topic);
             if ours {
-                list.add_partition_offset(topic, partition, Offset::Offset(offset))
+                let mut element = list.add_partition(topic, partition);
+                element
+                    .set_offset(Offset::Offset(offset))
                     .map_err(|error| classify(error, topic))?;
+                if let Some(database) = &self.database {
+                    let mark = database.mark(topic);
+                    element.set_metadata(mark.to_string());
+                    let topic = topic.to_owned();
+                    let place = TopicPartition { topic, partition };
+                    database.done(place.clone(), offset);
+                    self.unmarked.offsets.insert(place, (offset, mark.tick));
+                }
             }
         }
         if list.count() == 0 {
             return Ok(());
         }
         if let Err(error) = self.consumer()?.store_offsets(&list) {
-            // Only a partition that is being taken away refuses: its next owner reads the records again.
+            // Only a partition that is being revoked refuses; its next owner reads the records again.
             info!(
                 error = &error as &dyn std::error::Error,
                 "offsets are not stored"
@@ -430,11 +586,11 @@ impl LogReader for KafkaReader {
         Ok(())
     }
 
-    /// Pausing makes the client forget what it fetched ahead and fetch it again later, from behind the last record
-    /// that it handed out; what was handed out meanwhile waits in the buffer.
-    async fn hold(&mut self, time: Duration) -> Held {
+    /// Pausing makes the client drop its fetched records and fetch them again later, after the last record that it
+    /// returned. The records that it returned meanwhile wait in the buffer.
+    async fn hold(&mut self, time: Duration) -> PauseEnded {
         let Ok(consumer) = self.consumer() else {
-            return Held::Lost;
+            return PauseEnded::Revoked;
         };
         let mut paused = BTreeSet::new();
         let held = self.keep_polling(&consumer, time, &mut paused).await;
@@ -479,9 +635,10 @@ impl KafkaReader {
     }
 }
 
-/// Commits what is stored and leaves the group, on a thread that nobody has to wait for: a runtime that ends waits for
-/// its own blocking threads, and a broker that is away would keep the process from stopping.
+/// Commits the stored offsets and leaves the group, on a separate thread. A runtime waits for its blocking threads when
+/// it ends, so an unavailable broker would keep the process from stopping.
 fn close(consumer: Arc<StreamConsumer<Context>>) -> impl Future<Output = ()> {
+    consumer.client().context().is_over();
     let (closed, closing) = oneshot::channel::<()>();
     std::thread::spawn(move || {
         drop(consumer);
@@ -498,7 +655,7 @@ fn is_unknown_topic(error: &KafkaError) -> bool {
 }
 
 impl Drop for KafkaReader {
-    /// Dropping the client waits for the broker, which the runtime's threads must not.
+    /// Dropping the client waits for the broker, which must not block a thread of the runtime.
     fn drop(&mut self) {
         if let Some(consumer) = self.consumer.take() {
             drop(close(consumer));

@@ -1,4 +1,4 @@
-//! Between the client's records and ours.
+//! Converts between the client's records and this project's records, and limits their size.
 
 use rdkafka::{
     bindings,
@@ -7,6 +7,10 @@ use rdkafka::{
 };
 use saga_core::message::{Headers, IncomingRecord};
 use std::{ffi::CStr, ptr, slice};
+
+/// Largest record. It is twice a broker's default of 1 MiB, so that the dead letter of a record of that size still fits
+/// into a topic that allows it. Ordinary records are limited by their topic.
+pub const RECORD_LIMIT_BYTES: usize = 2 * 1024 * 1024;
 
 pub(super) fn incoming(message: &BorrowedMessage<'_>) -> IncomingRecord {
     IncomingRecord {
@@ -20,15 +24,16 @@ pub(super) fn incoming(message: &BorrowedMessage<'_>) -> IncomingRecord {
     }
 }
 
-/// The client library's own iterator panics at a header whose name is not UTF-8: one such record would stop its partition
-/// for ever. Here the bytes that are none become U+FFFD, and the record is judged by the headers that count.
+/// Reads the headers of a message. The client library's own iterator panics at a header whose name is not UTF-8, so
+/// that one such record would stop its partition forever. Here the invalid bytes become U+FFFD, and the record is
+/// judged by its other headers.
 #[expect(
     unsafe_code,
     reason = "only the C library gives a header's name as bytes"
 )]
 fn headers_of(message: &BorrowedMessage<'_>) -> Headers {
     let mut list = ptr::null_mut();
-    // SAFETY: the message is alive as long as it is borrowed, and the library only sets `list`.
+    // SAFETY: the message lives as long as it is borrowed, and the library only sets `list`.
     let found = unsafe { bindings::rd_kafka_message_headers(message.ptr(), &raw mut list) };
     if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Headers::default();
@@ -36,7 +41,8 @@ fn headers_of(message: &BorrowedMessage<'_>) -> Headers {
     let mut headers = Headers::of_message();
     loop {
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: `list` belongs to the message and lives as long; beyond its end the library answers an error.
+        // SAFETY: `list` belongs to the message and lives as long; beyond the end of `list` the library returns an
+        // error.
         let found = unsafe {
             bindings::rd_kafka_header_get_all(
                 list,
@@ -49,12 +55,12 @@ fn headers_of(message: &BorrowedMessage<'_>) -> Headers {
         if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return headers;
         }
-        // SAFETY: a name ends in NUL, and stays where it is as long as the message.
+        // SAFETY: a name ends in NUL, and is valid as long as the message.
         let name = unsafe { CStr::from_ptr(name) };
         let value = if value.is_null() {
             &[]
         } else {
-            // SAFETY: the library says how many bytes stand there.
+            // SAFETY: the library returned the size of the value in bytes.
             unsafe { slice::from_raw_parts(value.cast::<u8>(), size) }
         };
         headers.push(&name.to_string_lossy(), value);

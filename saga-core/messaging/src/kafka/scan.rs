@@ -1,4 +1,4 @@
-//! What stands in a topic, from a given place on, in no group.
+//! Reads a topic from a given offset on, without a consumer group.
 
 use super::{KafkaConfig, QUERY_TIMEOUT, blocking, context::Context, error::classify, record};
 use crate::log::LogError;
@@ -14,43 +14,44 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// librdkafka assigns partitions only to a client with a group's name; nothing is ever joined or committed under it.
+/// Group name: librdkafka assigns partitions only to a client that has one. Nothing is ever joined or committed under
+/// it.
 const GROUP: &str = "saga-scan";
-/// One look takes no longer, whatever the broker does.
+/// Longest time for one read, whatever the broker does.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Records of one look, by what they weigh: a few of the largest, or as many of the usual ones as anybody asks for.
+/// Most bytes in one read: a few of the largest records, or as many of the usual size as a caller asks for.
 const LOOK_LIMIT_BYTES: usize = 16 * 1024 * 1024;
-/// What the client fetches ahead beyond a look is thrown away.
+/// Memory for records fetched ahead, which are thrown away after a read.
 const FETCH_AHEAD_KIB: &str = "4096";
 
 /// The offsets that a partition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The oldest record kept.
+pub struct OffsetRange {
+    /// Offset of the oldest record kept.
     pub start: i64,
-    /// What the next record will get.
+    /// Offset of the next record to be written.
     pub end: i64,
 }
 
-/// What one look brought.
+/// The result of one read.
 #[derive(Clone, Debug)]
-pub struct Looked {
+pub struct Chunk {
     pub records: Vec<IncomingRecord>,
-    pub window: Window,
-    /// Where the next look goes on; at or beyond `window.end` there is nothing more now.
+    pub window: OffsetRange,
+    /// The offset at which the next read continues; at or beyond `window.end` there are no more records now.
     pub next: i64,
 }
 
-/// Reads topics by explicit offsets, a bounded look at a time. Clones share one client, and wait for each other.
+/// Reads topics by explicit offsets, in bounded chunks. Clones share one client, and wait for each other.
 #[derive(Clone)]
-pub struct Scan {
+pub struct TopicReader {
     consumer: Arc<Looking>,
 }
 
-/// `Some` until dropped.
+/// The client, which is `Some` until it is dropped.
 struct Looking(Mutex<Option<BaseConsumer<Context>>>);
 
-impl Scan {
+impl TopicReader {
     pub fn connect(config: &KafkaConfig) -> Result<Self, LogError> {
         let mut client = config.client()?;
         client
@@ -73,20 +74,20 @@ impl Scan {
         })
     }
 
-    /// What every partition of `topic` holds now; empty if there is no such topic.
-    pub async fn windows(&self, topic: &str) -> Result<BTreeMap<i32, Window>, LogError> {
+    /// Returns the offset range of every partition of `topic`; empty if the topic does not exist.
+    pub async fn windows(&self, topic: &str) -> Result<BTreeMap<i32, OffsetRange>, LogError> {
         let topic = topic.to_owned();
         self.with(move |consumer| windows(consumer, &topic)).await
     }
 
-    /// Up to `limit` records from offset `from` on; from the oldest kept if that is gone.
+    /// Reads up to `limit` records from offset `from` on, or from the oldest record kept if that is later.
     pub async fn look(
         &self,
         topic: &str,
         partition: i32,
         from: i64,
         limit: usize,
-    ) -> Result<Looked, LogError> {
+    ) -> Result<Chunk, LogError> {
         let topic = topic.to_owned();
         self.with(move |consumer| look(consumer, &topic, partition, from, limit))
             .await
@@ -111,7 +112,7 @@ impl Scan {
 fn windows(
     consumer: &BaseConsumer<Context>,
     topic: &str,
-) -> Result<BTreeMap<i32, Window>, LogError> {
+) -> Result<BTreeMap<i32, OffsetRange>, LogError> {
     let metadata = consumer
         .fetch_metadata(Some(topic), QUERY_TIMEOUT)
         .map_err(|error| classify(error, topic))?;
@@ -127,11 +128,11 @@ fn window(
     consumer: &BaseConsumer<Context>,
     topic: &str,
     partition: i32,
-) -> Result<Window, LogError> {
+) -> Result<OffsetRange, LogError> {
     let (start, end) = consumer
         .fetch_watermarks(topic, partition, QUERY_TIMEOUT)
         .map_err(|error| classify(error, topic))?;
-    Ok(Window { start, end })
+    Ok(OffsetRange { start, end })
 }
 
 fn look(
@@ -140,10 +141,10 @@ fn look(
     partition: i32,
     from: i64,
     limit: usize,
-) -> Result<Looked, LogError> {
+) -> Result<Chunk, LogError> {
     let window = window(consumer, topic, partition)?;
     let from = from.max(window.start);
-    let mut looked = Looked {
+    let mut looked = Chunk {
         records: Vec::new(),
         window,
         next: from,
@@ -163,10 +164,11 @@ fn look(
     Ok(looked)
 }
 
-/// Until the end that the window showed, or a bound. Offsets without a record (a transaction's markers) are passed over.
+/// Reads up to the end of the offset range, or to a limit. Offsets without a record (a transaction's markers) are
+/// skipped.
 fn gather(
     consumer: &BaseConsumer<Context>,
-    looked: &mut Looked,
+    looked: &mut Chunk,
     limit: usize,
 ) -> Result<(), KafkaError> {
     let deadline = Instant::now() + LOOK_TIMEOUT;
@@ -201,9 +203,12 @@ fn weight_of(record: &IncomingRecord) -> usize {
 }
 
 impl Drop for Looking {
-    /// Dropping the client waits for its threads, which the runtime's must not.
+    /// Dropping the client waits for its threads, which must not block a thread of the runtime.
     fn drop(&mut self) {
         let consumer = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(client) = &consumer {
+            client.client().context().is_over();
+        }
         std::thread::spawn(move || drop(consumer));
     }
 }

@@ -1,4 +1,4 @@
-//! What is appended to a topic from now on, for pages that show it live.
+//! Reads the records that are appended to a topic from now on, for pages that show them live.
 
 use super::{
     KafkaConfig, QUERY_TIMEOUT, blocking, context::Context, error::Refusal, error::classify, record,
@@ -18,19 +18,21 @@ use std::{
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::debug;
 
-/// Records that wait for a slow page; the broker keeps the others.
+/// Records that wait for a slow page; later records stay at the broker.
 const WAITING_RECORDS: usize = 256;
-/// librdkafka assigns partitions only to a client with a group's name; nothing is ever joined or committed under it.
+/// Group name: librdkafka assigns partitions only to a client that has one. Nothing is ever joined or committed under
+/// it.
 const GROUP: &str = "saga-tail";
 
-/// All partitions of a topic from their ends on, in no group. Partitions that are added later are not seen.
+/// Reads all partitions of a topic from their ends on, without a consumer group. Partitions that are added later are
+/// not read.
 pub struct Tail {
     records: mpsc::Receiver<IncomingRecord>,
     reading: JoinHandle<()>,
 }
 
 impl Tail {
-    /// What is acknowledged after this returned is seen.
+    /// Opens the tail. Records that are acknowledged after this has returned are read.
     pub async fn open(config: &KafkaConfig, topic: &str) -> Result<Self, LogError> {
         let mut client = config.client()?;
         client
@@ -81,7 +83,7 @@ fn assign_ends(consumer: &StreamConsumer<Context>, topic: &str) -> Result<(), Lo
     consumer.assign(&ends).map_err(refused)
 }
 
-/// Ends when the page is gone.
+/// Reads until the page is closed.
 async fn read(consumer: Arc<StreamConsumer<Context>>, sender: mpsc::Sender<IncomingRecord>) {
     let consumer = Closing(Some(consumer));
     while let Some(client) = &consumer.0 {
@@ -93,18 +95,21 @@ async fn read(consumer: Arc<StreamConsumer<Context>>, sender: mpsc::Sender<Incom
             }
             Err(error) => debug!(
                 error = &error as &dyn std::error::Error,
-                "the tail goes on after an error"
+                "the tail continues after an error"
             ),
         }
     }
 }
 
-/// Closes the client where it may block.
+/// Closes the client on a thread where it may block.
 struct Closing(Option<Arc<StreamConsumer<Context>>>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
         let consumer = self.0.take();
+        if let Some(client) = &consumer {
+            client.client().context().is_over();
+        }
         std::thread::spawn(move || drop(consumer));
     }
 }

@@ -1,12 +1,16 @@
-//! The producer.
+//! Writes records with an idempotent producer.
 
 use super::{
-    KafkaConfig, QUERY_TIMEOUT, blocking,
-    context::{Admission, Context},
-    delivery::{Batch, Ticket},
+    KafkaConfig, QUERY_TIMEOUT,
+    admission::Admission,
+    alone::Alone,
+    blocking,
+    context::Context,
+    delivery::{Batch, DeliveryResults, Ticket},
     error::{Refusal, classify},
     producer::WatchedProducer,
-    record,
+    reader::STATISTICS_INTERVAL_MS,
+    record::{self, RECORD_LIMIT_BYTES},
 };
 use crate::{
     crash_point::CrashPoint,
@@ -19,6 +23,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer},
 };
 use saga_core::message::OutgoingRecord;
+use saga_postgres::clock::{Clock, Source};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
@@ -27,32 +32,31 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-/// Largest record. Twice a broker's default of 1 MiB, so that the dead letter of a record of that size still fits into a
-/// topic that allows it; the topic's own limit is what bounds ordinary records.
-pub const RECORD_LIMIT_BYTES: usize = 2 * 1024 * 1024;
-/// A record without an acknowledgment for this long counts as not sent: longer than a broker's restart, shorter than a
-/// consumer may go without polling.
+/// A record without an acknowledgment for this long counts as not sent. It is longer than a broker's restart, and
+/// shorter than a consumer may go without polling.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Records waiting for the network, all topics together: some hundred batches; more is backpressure.
+/// Records that wait for the network, for all topics together: some hundred batches; more is backpressure.
 const QUEUE_RECORDS: &str = "50000";
 const QUEUE_KIB: &str = "131072";
-/// Between two tries to enqueue into a full queue: about one round trip.
+/// Time between two attempts to enqueue into a full queue: about one round trip.
 const QUEUE_RETRY: Duration = Duration::from_millis(5);
 /// A topic that the broker does not know after this long is refused.
 const TOPIC_GRACE_MS: &str = "10000";
-/// Partition counts only ever grow, and seldom: a count that seems too small is asked for again this often.
+/// Time between two queries of a partition count that seems too small: counts only ever grow, and seldom.
 const COUNT_REFRESH: Duration = Duration::from_secs(10);
-/// What is still under way at the end of a process gets this long.
+/// Longest time for the records that are in flight when a process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Appends records: idempotent, acknowledged by all in-sync replicas. Clones share one client.
+/// Writes records: idempotent, and acknowledged by all in-sync replicas. Clones share one client.
 #[derive(Clone)]
 pub struct KafkaWriter {
     producer: Arc<WatchedProducer>,
+    alone: Alone,
     admission: Admission,
     counts: Arc<Mutex<BTreeMap<String, Count>>>,
-    /// Partitions that were asked for and do not exist, to say so once.
+    /// Partitions that records named and that do not exist, so that each is logged once.
     strays: Arc<Mutex<BTreeSet<(String, i32)>>>,
+    clock: &'static Clock,
 }
 
 #[derive(Clone, Copy)]
@@ -63,11 +67,16 @@ struct Count {
 
 impl KafkaWriter {
     pub fn connect(config: &KafkaConfig) -> Result<Self, LogError> {
+        Self::connect_with(config, Clock::of_process())
+    }
+
+    /// Connects like [`connect`](Self::connect), with record times from `clock`.
+    pub fn connect_with(config: &KafkaConfig, clock: &'static Clock) -> Result<Self, LogError> {
         let mut client = config.client()?;
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // Batches are made by the application, which knows when one is complete.
+            // The application makes batches itself, and knows when a batch is complete.
             .set("linger.ms", "0")
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", RECORD_LIMIT_BYTES.to_string())
@@ -77,7 +86,9 @@ impl KafkaWriter {
             )
             .set("queue.buffering.max.messages", QUEUE_RECORDS)
             .set("queue.buffering.max.kbytes", QUEUE_KIB)
-            .set("topic.metadata.propagation.max.ms", TOPIC_GRACE_MS);
+            .set("topic.metadata.propagation.max.ms", TOPIC_GRACE_MS)
+            // The statistics report the broker's throttling.
+            .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
         config.tune(&mut client);
         let context = Context::default();
         let admission = context.admission().clone();
@@ -85,13 +96,15 @@ impl KafkaWriter {
             .map_err(|error| classify(error, "the brokers"))?;
         Ok(Self {
             producer: Arc::new(producer),
+            alone: Alone::new(client),
             admission,
             counts: Arc::default(),
             strays: Arc::default(),
+            clock,
         })
     }
 
-    /// How many partitions `topic` has; asked once.
+    /// Returns the number of partitions of `topic`; it is queried once.
     pub async fn partition_count(&self, topic: &str) -> Result<i32, LogError> {
         match self.cached_count(topic) {
             Some(count) => Ok(count.partitions),
@@ -99,7 +112,7 @@ impl KafkaWriter {
         }
     }
 
-    /// Asks the broker again.
+    /// Queries the number of partitions again.
     pub async fn refresh_partition_count(&self, topic: &str) -> Result<i32, LogError> {
         let (producer, name) = (self.producer.clone(), topic.to_owned());
         let partitions = blocking(move || {
@@ -133,24 +146,26 @@ impl KafkaWriter {
             .copied()
     }
 
-    /// A cheap question to the cluster, for readiness.
+    /// Sends a cheap query to the cluster, for readiness.
     pub async fn health(&self) -> Result<(), LogError> {
         let (producer, admission) = (self.producer.clone(), self.admission.clone());
         blocking(move || super::admin::ask(producer.client(), &admission)).await
     }
 
-    /// Waits until everything enqueued is acknowledged or given up.
+    /// Waits until every enqueued record is acknowledged or given up.
     pub async fn flush(&self) -> Result<(), LogError> {
-        let producer = self.producer.clone();
+        let producers = [Some(self.producer.clone()), self.alone.started()];
         blocking(move || {
-            producer
-                .flush(FLUSH_TIMEOUT)
-                .map_err(|error| classify(error, "the brokers"))
+            producers.iter().flatten().try_for_each(|producer| {
+                producer
+                    .flush(FLUSH_TIMEOUT)
+                    .map_err(|error| classify(error, "the brokers"))
+            })
         })
         .await
     }
 
-    /// The partition to ask for: the record's own if it exists, else its key chooses.
+    /// Returns the record's own partition if it exists, else `None`: then the key chooses the partition.
     async fn explicit_partition(&self, record: &OutgoingRecord) -> Result<Option<i32>, LogError> {
         let Some(partition) = record.partition else {
             return Ok(None);
@@ -176,27 +191,84 @@ impl KafkaWriter {
                 messaging.destination.name = topic,
                 messaging.destination.partition.id = partition,
                 messaging.kafka.partitions = count,
-                "there is no such partition, such records go by their key"
+                "the partition does not exist, such records are sent by their key"
             );
         }
         Ok(None)
     }
 
+    /// Sends the records at these places, and waits for all of them. A place that is not reported as delivered has
+    /// failed.
+    async fn send(
+        &self,
+        records: &[OutgoingRecord],
+        places: &[usize],
+        source: Source,
+    ) -> Result<DeliveryResults, LogError> {
+        let batch = Batch::of(records.len());
+        let mut failed = None;
+        for place in places {
+            let ticket = Box::new(batch.ticket(*place));
+            if let Err(error) = self.enqueue(&records[*place], source, ticket).await {
+                failed = Some(error);
+                break;
+            }
+        }
+        CrashPoint::LogBeforeAck.pass();
+        let results = batch.all().await;
+        failed.map_or(Ok(results), Err)
+    }
+
+    /// Sends all records. The broker refuses a batch that is larger than its topic allows, although each of its records
+    /// may fit: then the records are sent one by one.
+    async fn send_all(
+        &self,
+        records: &[OutgoingRecord],
+        source: Source,
+    ) -> Result<DeliveryResults, LogError> {
+        let mut alone = self.alone.topics();
+        let all: Vec<usize> = (0..records.len()).collect();
+        let mut results = self.send(records, &all, source).await?;
+        while let Some(topic) = refused_as_too_large(&results, records)
+            && !alone.contains(topic)
+        {
+            self.alone.learn(topic);
+            alone = self.alone.topics();
+            let left: Vec<usize> = all
+                .iter()
+                .copied()
+                .filter(|place| results.delivered[*place].offset < 0)
+                .collect();
+            let again = self.send(records, &left, source).await?;
+            for place in left {
+                results.delivered[place] = again.delivered[place];
+            }
+            results.failed = again.failed;
+        }
+        Ok(results)
+    }
+
     async fn enqueue(
         &self,
         outgoing: &OutgoingRecord,
+        source: Source,
         ticket: Box<Ticket>,
     ) -> Result<(), LogError> {
+        let producer = match self.alone.producer(&outgoing.topic) {
+            Some(alone) => alone.map_err(|error| self.refusal(error, outgoing, source))?,
+            None => Arc::clone(&self.producer),
+        };
         let mut record =
             BaseRecord::<[u8], [u8], Box<Ticket>>::with_opaque_to(&outgoing.topic, ticket)
                 .headers(record::headers(&outgoing.headers));
         record.partition = self.explicit_partition(outgoing).await?;
-        // An empty key or value stands for none: neither is valid here, and dead letters of tombstones stay tombstones.
+        record.timestamp = Some(self.clock.time_of(source).timestamp_millis());
+        // An empty key or value is sent as none. Neither is valid here, and dead letters of tombstones stay tombstones.
         record.key = (!outgoing.key.is_empty()).then_some(&*outgoing.key);
         record.payload = (!outgoing.payload.is_empty()).then_some(&*outgoing.payload);
         let deadline = Instant::now() + DELIVERY_TIMEOUT;
         loop {
-            match self.producer.send(record) {
+            match producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
                     if Instant::now() < deadline =>
@@ -204,12 +276,12 @@ impl KafkaWriter {
                     record = back;
                     sleep(QUEUE_RETRY).await;
                 }
-                Err((error, _)) => return Err(self.refusal(error, outgoing)),
+                Err((error, _)) => return Err(self.refusal(error, outgoing, source)),
             }
         }
     }
 
-    fn refusal(&self, error: KafkaError, record: &OutgoingRecord) -> LogError {
+    fn refusal(&self, error: KafkaError, record: &OutgoingRecord, source: Source) -> LogError {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
             return Refusal::TooLarge {
                 topic: record.topic.clone(),
@@ -218,8 +290,18 @@ impl KafkaWriter {
             }
             .into();
         }
+        // For a batch of several records, the client library only reports that they are invalid. These records have
+        // keys, and are compressed or not like all others, so it is their time that the brokers refuse.
+        if let Some(
+            RDKafkaErrorCode::InvalidTimestamp
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::InvalidDifferentRecord,
+        ) = error.rdkafka_error_code()
+        {
+            return Refusal::Time(self.clock.refused(source, &record.topic)).into();
+        }
         match (classify(error, &record.topic), self.admission.denied()) {
-            // A login that worked at the start is put right while the service waits.
+            // The login worked at the start, so it may be corrected while the service waits.
             (LogError::Unavailable(_), Some(reason)) => {
                 LogError::Unavailable(Box::new(Refusal::NotAdmitted(reason)))
             }
@@ -228,31 +310,39 @@ impl KafkaWriter {
     }
 }
 
+/// Returns the topic for which the broker refused a batch.
+fn refused_as_too_large<'a>(
+    results: &DeliveryResults,
+    records: &'a [OutgoingRecord],
+) -> Option<&'a str> {
+    let (place, error) = results.failed.as_ref()?;
+    let too_large = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+    too_large.then(|| records[*place].topic.as_str())
+}
+
 #[async_trait]
 impl LogWriter for KafkaWriter {
     async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
         let begun = Instant::now();
         CrashPoint::LogBeforeProduce.pass();
-        let batch = Batch::of(records.len());
-        let mut failed = None;
-        for (place, record) in records.iter().enumerate() {
-            if let Err(error) = self.enqueue(record, Box::new(batch.ticket(place))).await {
-                failed = Some(error);
-                break;
-            }
-        }
-        CrashPoint::LogBeforeAck.pass();
-        let told = batch.all().await;
-        if let (None, Some((place, error))) = (&failed, told.failed) {
-            failed = Some(self.refusal(error, &records[place]));
-        }
+        let source = self.clock.source();
+        let results =
+            self.send_all(records, source)
+                .await
+                .and_then(|results| match results.failed {
+                    Some((place, error)) => Err(self.refusal(error, &records[place], source)),
+                    None => Ok(results),
+                });
         histogram!("saga_publish_seconds").record(begun.elapsed().as_secs_f64());
-        match failed {
-            None => {
+        match results {
+            Ok(results) => {
+                if !records.is_empty() {
+                    self.clock.taken();
+                }
                 counter!("saga_records_produced_total").increment(records.len() as u64);
-                Ok(told.delivered)
+                Ok(results.delivered)
             }
-            Some(error) => {
+            Err(error) => {
                 counter!("saga_publish_failures_total").increment(1);
                 Err(error)
             }

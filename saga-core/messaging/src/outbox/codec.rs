@@ -1,4 +1,5 @@
-//! Records as text in the outbox's row, readable for whoever looks into it: bytes that are UTF-8 stand there as text.
+//! Encodes records as text in an outbox row. Bytes that are valid UTF-8 are stored as text, so that a person can read
+//! the row.
 
 use saga_core::message::OutgoingRecord;
 use serde::{Deserialize, Serialize};
@@ -56,7 +57,7 @@ pub(super) fn encode(records: &[OutgoingRecord]) -> Vec<u8> {
             payload: Bytes::of(&record.payload),
         })
         .collect();
-    // Strings, numbers and lists only: there is nothing that could fail.
+    // The rows contain only strings, numbers and lists, so serialization cannot fail.
     serde_json::to_vec(&rows).unwrap_or_default()
 }
 
@@ -84,7 +85,7 @@ mod tests {
     use saga_core::message::Headers;
 
     #[test]
-    fn records_survive_whatever_their_bytes_are() {
+    fn records_with_arbitrary_bytes_survive() {
         let records = vec![
             OutgoingRecord {
                 topic: "saga.inputs".to_owned(),

@@ -1,4 +1,4 @@
-//! Sends what was staged.
+//! Sends staged records.
 
 use super::{Outbox, OutboxError, Shared, StagedBatch, codec, storage::OutboxStore};
 use crate::{
@@ -21,23 +21,23 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// Staged batches that wait for the log. More than fill the time of a broker's restart; what does not fit is left to
-/// the sweep.
+/// Staged batches that wait for the log: more than arrive during a broker's restart. A batch that does not fit is left
+/// to the sweep.
 const WAITING_BATCHES: usize = 1_024;
-/// Records that are sent together, so that one outage's backlog does not become one request.
+/// Most records that are sent together, so that the backlog of an outage does not become one request.
 const PUBLISH_LIMIT: usize = 1_000;
-/// First and longest wait between two tries while the log is away.
+/// First and longest wait between two attempts while the log is unavailable.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
-/// Rows that one sweep claims.
+/// Most rows that one sweep claims.
 const SWEEP_LIMIT: usize = 100;
 
 #[derive(Clone, Copy, Debug)]
 pub struct RelaySettings {
-    /// A row is somebody's for this long. Longer than a delivery may take, or a slow broker has everything sent twice;
-    /// shorter than a customer waits for an order that a crash left behind.
+    /// How long a row's lease lasts. It is longer than a delivery may take, because otherwise a slow broker would get
+    /// everything twice; and shorter than a customer waits for an order that a crash left behind.
     pub lease: Duration,
-    /// Between two sweeps.
+    /// Time between two sweeps.
     pub sweep: Duration,
 }
 
@@ -56,7 +56,7 @@ struct Committed {
     records: Vec<OutgoingRecord>,
 }
 
-/// The publishing end. Clones share everything.
+/// The end of the outbox that publishes records. Clones share everything.
 #[derive(Clone)]
 pub struct Relay {
     shared: Arc<Shared>,
@@ -64,8 +64,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Makes both ends and what runs between them: spawn the future; it ends after `shutdown` when what was handed over
-    /// before is sent or the log is away.
+    /// Returns both ends of the outbox, and the future that runs between them, to be spawned. After `shutdown`, the
+    /// future ends when the batches handed over before are sent, or when the log is unavailable.
     pub fn new<S: OutboxStore, W: LogWriter>(
         store: S,
         writer: W,
@@ -89,7 +89,7 @@ impl Relay {
         (outbox, relay, sender.run(waiting))
     }
 
-    /// The transaction of this batch is committed: send its records. Never waits.
+    /// Sends the records of a batch whose transaction is committed. Never waits.
     pub fn publish_soon(&self, mut staged: StagedBatch) {
         staged.settled.commit();
         let records = std::mem::take(&mut staged.records);
@@ -100,14 +100,14 @@ impl Relay {
             records,
         };
         if self.queue.try_send(batch).is_err() {
-            // Its row stands there; the sweep counts it once its claim is over.
+            // The batch's row is stored, and the sweep counts it once its lease is over.
             self.shared.unsent.fetch_sub(count, Ordering::Relaxed);
             counter!("saga_outbox_left_to_sweep_total").increment(1);
         }
         self.shared.report();
     }
 
-    /// See [`Outbox::backlog`].
+    /// Returns the backlog; see [`Outbox::backlog`].
     pub fn backlog(&self) -> u64 {
         self.shared.backlog()
     }
@@ -129,8 +129,8 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => break,
-                // First, so that a constant stream of batches cannot keep it from what a crash left behind; and the time
-                // runs from its end, so that it cannot hold up the batches.
+                // The sweep is polled first, so that a constant stream of batches cannot keep it from the rows that a
+                // crash left. Its timer restarts when it ends, so that it cannot delay the batches.
                 _ = sweep.tick() => {
                     self.sweep().await;
                     sweep.reset();
@@ -153,9 +153,11 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         }
     }
 
-    /// Sends batches, in order, until the log has them. While the process stops there is one try: the rows stand there.
+    /// Sends batches in order until the log has acknowledged them. While the process stops there is one attempt,
+    /// because the rows are stored.
     async fn send(&self, batches: Vec<Committed>) {
         let ids: Vec<i64> = batches.iter().map(|batch| batch.id).collect();
+        let counts: Vec<usize> = batches.iter().map(|batch| batch.records.len()).collect();
         let records: Vec<_> = batches
             .into_iter()
             .flat_map(|batch| batch.records)
@@ -174,6 +176,12 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
                     self.outbox.shared.acked().extend(ids);
                     break;
                 }
+                // One of the batches has a record that is too large: the others must not wait until a person has
+                // removed it.
+                Err(LogError::TooLarge(_)) if ids.len() > 1 => {
+                    self.send_each(&ids, &counts, &records).await;
+                    break;
+                }
                 Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_))) => {
                     refuse(&refused, &ids);
                     break;
@@ -185,7 +193,8 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
                     "the outbox waits for the log"
                 ),
             }
-            // Once the claim is over a sweep, here or elsewhere, sends them; doing both would be twice the load.
+            // Once the lease is over, a sweep in this or another process sends the batches; sending them here as well
+            // would double the load.
             if self.shutdown.is_cancelled() || claimed.elapsed() > self.settings.lease {
                 break;
             }
@@ -197,6 +206,23 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
             .unsent
             .fetch_sub(records.len() as u64, Ordering::Relaxed);
         shared.report();
+    }
+
+    /// Sends batches one by one. The records of the batches follow each other in `records`; `counts` has the size of
+    /// each batch.
+    async fn send_each(&self, ids: &[i64], counts: &[usize], records: &[OutgoingRecord]) {
+        let mut rest = records;
+        for (id, count) in ids.iter().zip(counts) {
+            let (own, behind) = rest.split_at(*count);
+            rest = behind;
+            if let Err(error) = self.resend(*id, own).await {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "batches are left to the sweep"
+                );
+                return;
+            }
+        }
     }
 
     async fn sweep(&self) {
@@ -251,7 +277,7 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         }
     }
 
-    /// Removes rows that no next batch has removed.
+    /// Removes sent rows that no later batch has removed.
     async fn settle(&self) -> Result<(), OutboxError> {
         while !self.outbox.shared.acked().is_empty() {
             let mut settled = self.outbox.acked_rows();
@@ -264,7 +290,8 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
     }
 }
 
-/// A row that is refused stays, so that nothing is lost, and is tried again by the sweep; somebody must look.
+/// Logs refused rows. They stay in the outbox, so that nothing is lost, and the sweep retries them; a person has to
+/// look.
 fn refuse(refused: &LogError, ids: &[i64]) {
     counter!("saga_outbox_refused_total").increment(ids.len() as u64);
     error!(
@@ -274,7 +301,7 @@ fn refuse(refused: &LogError, ids: &[i64]) {
     );
 }
 
-/// Adds what waits behind `first`.
+/// Adds the batches that wait behind `first`.
 fn gather(first: Committed, queue: &mut mpsc::Receiver<Committed>) -> Vec<Committed> {
     let mut count = first.records.len();
     let mut batches = vec![first];

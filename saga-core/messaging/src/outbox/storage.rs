@@ -1,17 +1,17 @@
-//! What the outbox needs of its table. Postgres is one implementation, the simulator's is the other.
+//! The interface between the outbox and its table. It is implemented for Postgres and by the simulator.
 //!
-//! Rows are `(id, records as bytes, claimed until)`. An id is never used twice. The bytes come back as they went in; the
-//! outbox reads them, the store does not.
+//! A row is `(id, records as bytes, claimed until)`. An id is never used twice. The bytes are returned unchanged; the
+//! outbox interprets them, the store does not.
 
-use crate::rule::BatchError;
+use crate::consumer::BatchError;
 use async_trait::async_trait;
 use std::time::Duration;
 
-/// In the caller's transaction: what it writes stands or falls with that.
+/// The part that runs in the caller's transaction, and is committed or rolled back with it.
 #[async_trait]
 pub trait OutboxTx: Send {
-    /// A new row of `count` records, claimed for `lease` from now on, in place of the rows `settled`. Its id. Of those,
-    /// some may be gone already: no error.
+    /// Inserts a row of `count` records with a lease of `lease` from now on, removes the rows `settled`, and returns
+    /// the new row's id. Rows of `settled` that are gone already are no error.
     async fn replace(
         &mut self,
         settled: &[i64],
@@ -21,17 +21,17 @@ pub trait OutboxTx: Send {
     ) -> Result<i64, BatchError>;
 }
 
-/// In transactions of its own.
+/// The part that runs in transactions of its own.
 #[async_trait]
 pub trait OutboxStore: Send + Sync + 'static {
-    /// Rows that are gone already are no error.
+    /// Removes rows. Rows that are gone already are no error.
     async fn remove(&self, ids: &[i64]) -> Result<(), BatchError>;
 
-    /// Claims at most `limit` of the oldest rows whose claim is over for `lease`, in the order of their ids, skipping
-    /// those that a transaction holds.
+    /// Claims for `lease` at most `limit` of the oldest rows whose lease is over, and returns them in the order of
+    /// their ids. Rows that a transaction has locked are skipped.
     async fn claim(&self, limit: usize, lease: Duration)
     -> Result<Vec<(i64, Vec<u8>)>, BatchError>;
 
-    /// Records in rows whose claim is over.
+    /// Returns the number of records in rows whose lease is over.
     async fn abandoned(&self) -> Result<u64, BatchError>;
 }

@@ -1,8 +1,9 @@
-//! The outbox on Postgres: a connection within a transaction is the stager's end, a pool the relay's.
+//! Implements the outbox's table on Postgres: a connection in a transaction stages, and a pool serves the relay.
 
 use super::storage::{OutboxStore, OutboxTx};
-use crate::rule::BatchError;
+use crate::consumer::BatchError;
 use async_trait::async_trait;
+use saga_postgres::silence::limited;
 use sqlx::{PgConnection, PgPool, postgres::types::PgInterval};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ impl OutboxTx for PgConnection {
 #[async_trait]
 impl OutboxStore for PgPool {
     async fn remove(&self, ids: &[i64]) -> Result<(), BatchError> {
-        Ok(delete(&mut *self.acquire().await?, ids).await?)
+        limited(async { Ok(delete(&mut *self.acquire().await?, ids).await?) }).await
     }
 
     async fn claim(
@@ -38,12 +39,19 @@ impl OutboxStore for PgPool {
         limit: usize,
         lease: Duration,
     ) -> Result<Vec<(i64, Vec<u8>)>, BatchError> {
-        Ok(claim(&mut *self.acquire().await?, limit as i64, lease).await?)
+        limited(async {
+            let mut connection = self.acquire().await?;
+            Ok(claim(&mut connection, limit as i64, lease).await?)
+        })
+        .await
     }
 
     async fn abandoned(&self) -> Result<u64, BatchError> {
-        let count = abandoned(&mut *self.acquire().await?).await?;
-        Ok(count.unsigned_abs())
+        limited(async {
+            let count = abandoned(&mut *self.acquire().await?).await?;
+            Ok(count.unsigned_abs())
+        })
+        .await
     }
 }
 
@@ -54,7 +62,7 @@ async fn replace(
     records: &[u8],
     lease: Duration,
 ) -> Result<i64, sqlx::Error> {
-    // clock_timestamp, not now(): the claim runs from here, however long the transaction was under way before.
+    // The lease must begin now, however old the transaction is, so this is clock_timestamp and not now().
     sqlx::query_scalar(
         "WITH gone AS (DELETE FROM outbox WHERE id = ANY($4))
          INSERT INTO outbox (claimed_until, record_count, records)
@@ -77,7 +85,7 @@ async fn delete(connection: &mut PgConnection, ids: &[i64]) -> Result<(), sqlx::
     Ok(())
 }
 
-/// Records in rows whose claim is over.
+/// Returns the number of records in rows whose lease is over.
 async fn abandoned(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT COALESCE(SUM(record_count), 0)::bigint FROM outbox
@@ -87,13 +95,13 @@ async fn abandoned(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     .await
 }
 
-/// Claims the oldest rows whose claim is over, in the order of their ids.
+/// Claims the oldest rows whose lease is over, and returns them in the order of their ids.
 async fn claim(
     connection: &mut PgConnection,
     limit: i64,
     lease: Duration,
 ) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
-    // SKIP LOCKED: what another instance is taking now is its own.
+    // SKIP LOCKED leaves out the rows that another instance is claiming now.
     let mut rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
         "UPDATE outbox SET claimed_until = clock_timestamp() + $2
          WHERE id IN (SELECT id FROM outbox

@@ -1,4 +1,4 @@
-//! The relay over a table and a log in memory.
+//! Tests the relay over a table and a log in memory.
 
 use super::{
     storage::{OutboxStore, OutboxTx},
@@ -14,9 +14,11 @@ use std::{
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long the log takes for one publish.
+/// Time that the log takes for one publish.
 const PUBLISH_TIME: Duration = Duration::from_millis(10);
-/// Far above the four sweeps that are waited for.
+/// Largest record, in bytes.
+const LIMIT: usize = 10;
+/// Longest wait of a test: far above the time of the four sweeps that it waits for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
@@ -71,6 +73,9 @@ impl OutboxStore for Memory {
 impl LogWriter for Memory {
     async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
         sleep(PUBLISH_TIME).await;
+        if records.iter().any(|record| record.payload.len() > LIMIT) {
+            return Err(LogError::TooLarge("too large".into()));
+        }
         let at = Delivered {
             partition: 0,
             offset: 0,
@@ -89,7 +94,7 @@ fn record() -> OutgoingRecord {
     }
 }
 
-/// What a crash left behind must not wait for a quiet hour.
+/// Rows that a crash left behind must not wait until the load is low.
 #[tokio::test]
 async fn a_constant_stream_of_batches_does_not_keep_the_sweep_from_its_work() {
     let memory = Memory::default();
@@ -106,7 +111,7 @@ async fn a_constant_stream_of_batches_does_not_keep_the_sweep_from_its_work() {
             let mut tx = memory.clone();
             let staged = outbox.stage(&mut tx, &[record()]).await.unwrap();
             relay.publish_soon(staged);
-            // There is always one more than the relay has taken.
+            // The queue always has one batch more than the relay has taken.
             sleep(PUBLISH_TIME / 10).await;
         }
     };
@@ -114,4 +119,27 @@ async fn a_constant_stream_of_batches_does_not_keep_the_sweep_from_its_work() {
     stop.cancel();
     running.await.unwrap();
     assert!(memory.0.rows.lock().unwrap().is_empty(), "sent rows stay");
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_fit_keeps_only_its_own_batch() {
+    let memory = Memory::default();
+    let stop = CancellationToken::new();
+    let settings = RelaySettings::default();
+    let (outbox, relay, running) =
+        Relay::new(memory.clone(), memory.clone(), settings, stop.clone());
+    // All three batches are queued when the relay starts.
+    for length in [1, LIMIT + 1, 2] {
+        let large = OutgoingRecord {
+            payload: vec![b'x'; length],
+            ..record()
+        };
+        let mut tx = memory.clone();
+        let staged = outbox.stage(&mut tx, &[large]).await.unwrap();
+        relay.publish_soon(staged);
+    }
+    stop.cancel();
+    timeout(PATIENCE, running).await.expect("it ends");
+    let left: Vec<i64> = memory.0.rows.lock().unwrap().keys().copied().collect();
+    assert_eq!(left, [1], "the one that does not fit stays");
 }

@@ -1,6 +1,6 @@
-//! A row that no partition takes: said loudly, until the partition is there.
+//! Raises an alarm for a row that has no partition, until the partition exists.
 
-use crate::rule::BatchError;
+use crate::consumer::BatchError;
 use metrics::{counter, gauge};
 use std::{
     future::{Ready, ready},
@@ -9,17 +9,17 @@ use std::{
 use tokio::sync::Notify;
 use tracing::{error, info};
 
-/// SQLSTATE `check_violation`, which says the same of a partition that is not there, only without a name.
+/// SQLSTATE `check_violation`. It is also the code for a missing partition, but then no constraint is named.
 const CHECK_VIOLATION: &str = "23514";
 
-/// Whether an insert found no partition for its row.
+/// Returns `true` if an insert found no partition for its row.
 pub fn is_missing_partition(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|database| {
         database.code().as_deref() == Some(CHECK_VIOLATION) && database.constraint().is_none()
     })
 }
 
-/// Shared by whoever writes (raises it), upkeep (is woken by it, and clears it) and `/health` (shows it).
+/// The alarm of a table. Writers raise it, upkeep is woken by it and clears it, and `/health` shows it.
 #[derive(Clone, Debug)]
 pub struct PartitionAlarm {
     table: &'static str,
@@ -28,7 +28,7 @@ pub struct PartitionAlarm {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What was said of the missing partition.
+    /// The error text about the missing partition.
     missing: Mutex<Option<String>>,
     raised: Notify,
 }
@@ -42,7 +42,7 @@ impl PartitionAlarm {
         }
     }
 
-    /// Raises the alarm if that is why a transaction failed.
+    /// Raises the alarm if a missing partition is the reason for the error.
     pub fn look_at(&self, error: &BatchError) {
         let (BatchError::Retry(source) | BatchError::Data(source)) = error;
         if let Some(error) = source.downcast_ref::<sqlx::Error>() {
@@ -50,7 +50,7 @@ impl PartitionAlarm {
         }
     }
 
-    /// As [`look_at`](Self::look_at).
+    /// Raises the alarm like [`look_at`](Self::look_at).
     pub fn look_at_sql(&self, error: &sqlx::Error) {
         if is_missing_partition(error) {
             self.raise(&error.to_string());
@@ -65,13 +65,13 @@ impl PartitionAlarm {
             error!(
                 table = self.table,
                 error = why,
-                "a partition is missing: what needs it waits, and nothing is lost"
+                "a partition is missing: rows that need it wait, and nothing is lost"
             );
         }
         self.state.raised.notify_one();
     }
 
-    /// All partitions stand.
+    /// Clears the alarm when all partitions exist.
     pub fn clear(&self) {
         gauge!("saga_partition_missing", "table" => self.table).set(0.0);
         if self.missing().take().is_some() {
@@ -79,12 +79,12 @@ impl PartitionAlarm {
         }
     }
 
-    /// Returns when the alarm was raised since the last call.
+    /// Returns when the alarm has been raised since the last call.
     pub async fn raised(&self) {
         self.state.raised.notified().await;
     }
 
-    /// For `/health`.
+    /// Returns an error for `/health` while the alarm is raised.
     pub fn health(&self) -> Result<(), String> {
         match &*self.missing() {
             None => Ok(()),
@@ -92,7 +92,7 @@ impl PartitionAlarm {
         }
     }
 
-    /// As a check that `/health` runs.
+    /// Returns the alarm as a check that `/health` runs.
     pub fn health_check(self) -> impl Fn() -> Ready<Result<(), String>> + Send + Sync + 'static {
         move || ready(self.health())
     }
@@ -110,13 +110,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_alarm_stands_until_it_is_cleared() {
+    async fn the_alarm_remains_until_it_is_cleared() {
         let alarm = PartitionAlarm::new("inbox");
         assert_eq!(alarm.health(), Ok(()));
         alarm.look_at(&BatchError::Retry(Box::new(sqlx::Error::PoolTimedOut)));
         assert_eq!(alarm.health(), Ok(()));
         alarm.raise("no partition of relation \"inbox\" found for row");
-        // Whoever waits for it is woken, also if it was raised before.
+        // A waiting task is woken even if the alarm was raised before.
         alarm.clone().raised().await;
         let told = alarm.health().unwrap_err();
         assert!(

@@ -1,4 +1,5 @@
-//! Tables that are partitioned by range of a saga's id: made ahead of time, dropped whole once they lie below a floor.
+//! Tables that are partitioned by ranges of saga ids. Partitions are created ahead of time, and dropped whole once they
+//! lie below a floor.
 //!
 //! ```text
 //!   … ][ inbox_20261119 ][ inbox_20261120 ][ inbox_20261121 ][ … ][ inbox_20261128 ]
@@ -6,14 +7,14 @@
 //! ```
 //!
 //! Ids are UUIDv7, so a range of ids is a range of time. There is no DEFAULT partition: it would have to be scanned
-//! whenever another is added, and a row in it would block the partition that it belongs into. Where a partition is
-//! missing an insert fails with SQLSTATE 23514 and no constraint's name: nothing is wrong with the row, so it is tried
-//! again, and [`PartitionAlarm`] has the partition made meanwhile.
+//! whenever another partition is added, and a row in it would block the partition that it belongs to. If a partition is
+//! missing, an insert fails with SQLSTATE 23514 and without a constraint's name. The row itself is valid, so the insert
+//! is retried, and [`PartitionAlarm`] has the partition created meanwhile.
 //!
-//! Retention must not let a saga run that it has forgotten. A floor is therefore stored *before* anything below it is
-//! dropped, and nothing is dropped while a transaction lives that may have read an older one
-//! ([`PartitionedTable::drop_below`] after [`Settled::is_settled`]). Raising and dropping are steps of different rounds of
-//! upkeep, so nobody waits for anybody.
+//! Retention must not let a forgotten saga run again. A floor is therefore stored *before* anything below it is
+//! dropped, and nothing is dropped while a transaction lives that may have read an older floor
+//! ([`PartitionedTable::drop_below`] after [`Settled::is_settled`]). Raising and dropping are steps of different rounds
+//! of upkeep, so neither waits for the other.
 
 mod alarm;
 mod settled;
@@ -31,9 +32,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-/// How long the traffic of a table may stand behind a drop, which waits for whoever uses the table: usually the batches
-/// under way. Doubled with each try, for a machine so busy that they take longer; what is left after the last one is for
-/// the next round.
+/// How long a table's traffic may wait behind a drop, which itself waits for the transactions that use the table:
+/// usually batches in flight. The time is doubled with each attempt, for a machine so busy that batches take longer.
+/// Partitions that are left after the last attempt are dropped in the next round.
 const DROP_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 const DROP_TRIES: u32 = 4;
 const DROP_PAUSE: Duration = Duration::from_millis(500);
@@ -42,36 +43,37 @@ const DROP_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug)]
 pub struct PartitionedTable {
     pub name: &'static str,
-    /// Of partitions to be made; those that stand keep theirs.
+    /// Width of new partitions, in milliseconds; existing partitions keep theirs.
     pub width_ms: i64,
-    /// Key of the advisory lock under which partitions are made and dropped.
+    /// Key of the advisory lock under which partitions are created and dropped.
     pub lock: i64,
 }
 
-/// Up to where partitions stand without a gap from `from_ms` on; that itself if it has none.
+/// Returns up to where partitions exist without a gap from `from_ms` on; `from_ms` itself if there are none.
 pub fn reach_of(stand: &[Partition], from_ms: i64) -> i64 {
     let spans: Vec<Span> = stand.iter().map(|partition| partition.span).collect();
     span::reach(&spans, from_ms)
 }
 
-/// What became of the partitions below a floor.
+/// The result of dropping the partitions below a floor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     pub partitions: Vec<String>,
-    /// Still there: somebody reads the table for longer than its traffic should wait.
+    /// Number of partitions that still exist, because a transaction uses the table for longer than its traffic should
+    /// wait.
     pub left: usize,
-    /// The longest that the table was locked, the waiting for the lock included.
+    /// Longest time for which the table was locked, including the wait for the lock.
     pub longest_lock: Duration,
 }
 
 impl PartitionedTable {
-    /// The partitions that stand, in the order of their ranges.
+    /// Returns the existing partitions in the order of their ranges.
     pub async fn partitions(&self, pool: &PgPool) -> Result<Vec<Partition>, sqlx::Error> {
         let mut connection = pool.acquire().await?;
         store::list(&mut connection, self.name).await
     }
 
-    /// Makes what is missing in `wanted`, gaps included, and says how many partitions that were. Safe while other
+    /// Creates the missing partitions in `wanted`, including gaps, and returns their number. This is safe while other
     /// processes do the same, and beside transactions that use the table.
     pub async fn make(&self, pool: &PgPool, wanted: Span) -> Result<usize, sqlx::Error> {
         let missing = |stand: &[Partition]| {
@@ -93,7 +95,7 @@ impl PartitionedTable {
         Ok(spans.len())
     }
 
-    /// Drops every partition that lies wholly below `floor_ms`, each in a transaction of its own. The floor must be
+    /// Drops every partition that lies wholly below `floor_ms`, each in a separate transaction. The floor must be
     /// settled, see [`Settled`].
     pub async fn drop_below(&self, pool: &PgPool, floor_ms: i64) -> Result<Dropped, sqlx::Error> {
         let below: Vec<Partition> = self
@@ -133,7 +135,7 @@ impl PartitionedTable {
         Ok(dropped)
     }
 
-    /// `false`: somebody uses the table for longer than others should wait behind us.
+    /// Drops a partition. Returns `false` if a transaction uses the table for longer than other traffic should wait.
     async fn drop_one(
         &self,
         pool: &PgPool,
@@ -141,7 +143,7 @@ impl PartitionedTable {
         patience: Duration,
     ) -> Result<bool, sqlx::Error> {
         let mut tx = pool.begin().await?;
-        match store::drop(&mut tx, self, partition, patience).await {
+        match store::drop(&mut tx, self.name, self.lock, partition, patience).await {
             Ok(()) => {
                 tx.commit().await?;
                 Ok(true)

@@ -1,31 +1,33 @@
-//! Whether everybody goes by a value that was stored.
+//! Determines when all transactions use a stored value.
 
 use super::store;
 use saga_core::ids::Timestamp;
 use sqlx::PgConnection;
 
-/// A value that was seen committed, and when. It is settled once no transaction lives that began before: every later one
-/// reads it. Kept in memory between two rounds of upkeep; a process that restarts only takes a round more.
+/// A value that was seen committed, and the time. It is settled once no transaction lives that began before that time:
+/// every later transaction reads the value. It is kept in memory between two rounds of upkeep; after a restart it takes
+/// one round more.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settled {
     seen: Option<(i64, Timestamp)>,
 }
 
 impl Settled {
-    /// `value` was read outside of the transaction that wrote it, or is about to be compared by who has committed it.
+    /// Notes a committed value: one that was read outside of the transaction that wrote it, or one that the caller has
+    /// just committed.
     pub async fn note(
         &mut self,
         connection: &mut PgConnection,
         value: i64,
     ) -> Result<(), sqlx::Error> {
-        // Since when it has been there is what counts: noting it again must not begin the wait anew.
+        // The time when the value was first seen counts: noting it again must not restart the wait.
         if self.seen.is_none_or(|(seen, _)| seen < value) {
             self.seen = Some((value, store::clock(connection).await?));
         }
         Ok(())
     }
 
-    /// The value noted last, if nobody can still go by an older one.
+    /// Returns the last noted value if no transaction can still use an older one.
     pub async fn is_settled(
         &self,
         connection: &mut PgConnection,

@@ -1,17 +1,17 @@
-//! Which ranges are missing. Pure: the table is read before, and changed after.
+//! Calculates which ranges are missing. Pure: the table is read before, and changed after.
 
 use uuid::Uuid;
 
-/// A range of time, and so of ids: from the first millisecond to the one that is no longer in it.
+/// A range of time, and so of ids: from its first millisecond up to, and without, `to_ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// `None`: since the beginning of time.
+    /// The first millisecond; `None` is the beginning of time.
     pub from_ms: Option<i64>,
     pub to_ms: i64,
 }
 
 impl Span {
-    /// From one instant up to and with another, in whole widths.
+    /// Returns the span from one instant up to and including another, in whole widths.
     pub fn covering(from_ms: i64, last_ms: i64, width_ms: i64) -> Self {
         Self {
             from_ms: Some(aligned(from_ms, width_ms)),
@@ -24,18 +24,18 @@ impl Span {
     }
 }
 
-/// The least UUIDv7 of an instant: its milliseconds in the first six bytes, zeros behind.
+/// Returns the smallest UUIDv7 of an instant: its milliseconds in the first six bytes, followed by zeros.
 pub fn least_id(at_ms: i64) -> Uuid {
     Uuid::from_u128(u128::from(at_ms.max(0).cast_unsigned()) << 80)
 }
 
-/// The beginning of the width that an instant lies in.
+/// Returns the beginning of the width that contains an instant.
 fn aligned(at_ms: i64, width_ms: i64) -> i64 {
     at_ms.max(0) / width_ms * width_ms
 }
 
-/// What has to be made so that `wanted` is covered without a gap, cut where widths begin. What lies before the first
-/// whole width of an open beginning is one piece.
+/// Returns the ranges to create so that `wanted` is covered without a gap, cut at the boundaries of widths. With an
+/// open beginning, everything up to the first whole width is one range.
 pub(super) fn missing(stand: &[Span], wanted: Span, width_ms: i64) -> Vec<Span> {
     let mut stand = stand.to_vec();
     stand.sort_by_key(|span| span.starts_at());
@@ -55,7 +55,7 @@ pub(super) fn missing(stand: &[Span], wanted: Span, width_ms: i64) -> Vec<Span> 
     pieces
 }
 
-/// Up to where the spans reach without a gap.
+/// Returns up to where the spans reach without a gap.
 pub(super) fn reach(stand: &[Span], from_ms: i64) -> i64 {
     let mut stand = stand.to_vec();
     stand.sort_by_key(|span| span.starts_at());
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_made_in_whole_widths() {
+    fn missing_partitions_are_created_in_whole_widths() {
         check(&[], (10, 40), &[(10, 20), (20, 30), (30, 40)]);
         check(&[(10, 20)], (10, 40), &[(20, 30), (30, 40)]);
         check(&[(10, 20), (20, 40)], (10, 40), &[]);
@@ -121,7 +121,7 @@ mod tests {
         check(&[(10, 20), (30, 40)], (10, 50), &[(20, 30), (40, 50)]);
         check(&[(30, 40)], (10, 40), &[(10, 20), (20, 30)]);
         check(&[(30, 40), (10, 20)], (10, 40), &[(20, 30)]);
-        // Partitions of other widths stand as they are.
+        // Partitions of other widths are kept unchanged.
         check(
             &[(10, 14), (33, 37)],
             (10, 40),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_is_left_alone() {
+    fn partitions_outside_the_range_are_ignored() {
         check(&[(0, 10), (50, 60)], (10, 20), &[(10, 20)]);
         check(&[(-1, 10)], (10, 20), &[(10, 20)]);
     }

@@ -1,6 +1,6 @@
-//! The statements.
+//! The statements on partitioned tables.
 
-use super::{PartitionedTable, Span, least_id};
+use super::{Span, least_id};
 use chrono::{DateTime, Utc};
 use saga_core::ids::Timestamp;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -8,21 +8,21 @@ use std::time::Duration;
 use uuid::Uuid;
 
 const DAY_MS: i64 = 24 * 3_600 * 1_000;
-/// A partition is attached behind whoever else changes the table; that is never long.
+/// Longest wait for a lock to attach a partition, behind other changes of the table; those are never long.
 const MAKE_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '5s'";
 /// SQLSTATE `lock_not_available`.
 const LOCK_TIMEOUT: &str = "55P03";
-/// Names that are tried where one is taken by a table that somebody has detached.
+/// Number of names that are tried if a name belongs to a table that was detached.
 const NAMES: u32 = 100;
 
-/// A partition that stands.
+/// An existing partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
     pub name: String,
     pub span: Span,
 }
 
-/// One at a time; released with the transaction.
+/// Takes the advisory lock, which one transaction holds at a time; it is released with the transaction.
 pub(super) async fn lock(tx: &mut PgConnection, key: i64) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(MAKE_LOCK_TIMEOUT).execute(&mut *tx).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -32,7 +32,8 @@ pub(super) async fn lock(tx: &mut PgConnection, key: i64) -> Result<(), sqlx::Er
     Ok(())
 }
 
-/// In the order of their ranges. A bound that no instant has is rounded up: nothing above a floor may be dropped.
+/// Returns the partitions in the order of their ranges. A bound that is not on a millisecond is rounded up: nothing
+/// above a floor may be dropped.
 pub(super) async fn list(
     connection: &mut PgConnection,
     table: &str,
@@ -60,7 +61,7 @@ pub(super) async fn list(
     Ok(partitions.collect())
 }
 
-/// Made apart and then attached: `CREATE … PARTITION OF` would lock out everybody who uses the table.
+/// Creates a table and then attaches it: `CREATE … PARTITION OF` would lock out all users of the partitioned table.
 pub(super) async fn make(
     tx: &mut PgConnection,
     table: &str,
@@ -72,7 +73,7 @@ pub(super) async fn make(
         .from_ms
         .map_or_else(|| "MINVALUE".to_owned(), |ms| format!("'{}'", least_id(ms)));
     let to = least_id(span.to_ms);
-    // Names and bounds are made of instants here, nothing comes from outside.
+    // Names and bounds are calculated from instants, so no outside text gets into the statements.
     for statement in [
         format!("CREATE TABLE {name} (LIKE {table} INCLUDING ALL)"),
         format!("ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ('{to}')"),
@@ -84,7 +85,8 @@ pub(super) async fn make(
     Ok(name)
 }
 
-/// `inbox_20261119`: the day it begins; narrower ones with the time.
+/// Returns the name of a partition, such as `inbox_20261119`, from the day on which it begins; partitions narrower than
+/// a day also have the time.
 fn name_of(table: &str, span: Span, width_ms: i64) -> String {
     let Some(from_ms) = span.from_ms else {
         return format!("{table}_oldest");
@@ -109,26 +111,28 @@ async fn free_name(tx: &mut PgConnection, name: &str) -> Result<String, sqlx::Er
     .await
 }
 
-/// How long a drop that has the table waits for the partition. Whoever uses the table has let go of both by then; who has
-/// the partition alone, as a vacuum, may have it for minutes, and all traffic would wait for it, too.
+/// How long a drop that has locked the table waits for the partition. Transactions that use the table have released
+/// both by then. A process that uses only the partition, such as a vacuum, may hold it for minutes, and all traffic
+/// would wait for that, too.
 const PARTITION_LOCK_MS: u32 = 10;
 
-/// The table's own lock comes first: everybody else takes it before a partition's, so nobody waits in a circle. `ONLY`
-/// it: with the locks of all partitions the table's traffic would stand behind whoever vacuums one of them.
+/// Drops a partition. The table's own lock comes first: all others take it before a partition's lock, so there is no
+/// deadlock. The lock is `ONLY` on the table: with the locks of all partitions, the table's traffic would wait for a
+/// vacuum of any of them.
 pub(super) async fn drop(
     tx: &mut PgConnection,
-    table: &PartitionedTable,
+    table: &str,
+    key: i64,
     partition: &str,
     lock_timeout: Duration,
 ) -> Result<(), sqlx::Error> {
     let timeout_ms = lock_timeout.as_millis();
-    let name = table.name;
-    // One round trip, so that the lock is held no longer than it takes. The name is one that the catalog told.
+    // All statements are sent in one round trip, so that the lock is held as briefly as possible. The name comes from
+    // the catalog.
     let statements = format!(
         "SET LOCAL lock_timeout = '{timeout_ms}ms'; SELECT pg_advisory_xact_lock({key}); \
-         LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; \
+         LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE; \
          SET LOCAL lock_timeout = '{PARTITION_LOCK_MS}ms'; DROP TABLE IF EXISTS \"{quoted}\"",
-        key = table.lock,
         quoted = partition.replace('"', "\"\""),
     );
     sqlx::raw_sql(AssertSqlSafe(statements)).execute(tx).await?;
@@ -142,8 +146,8 @@ pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     code.as_deref() == Some(LOCK_TIMEOUT)
 }
 
-/// Whether one of our transactions that began at `at` or before is still under way. A server that does not track what
-/// its sessions do cannot tell.
+/// Returns `true` if a transaction of this user that began at `at` or before is still open. It is also `true` if the
+/// server does not track its sessions' activities, because then nothing is known.
 pub(super) async fn begun_before(
     connection: &mut PgConnection,
     at: Timestamp,
@@ -170,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_when_a_partition_begins() {
+    fn the_name_of_a_partition_contains_its_beginning() {
         let name = |from_ms, width_ms| {
             let span = Span { from_ms, to_ms: 0 };
             name_of("inbox", span, width_ms)

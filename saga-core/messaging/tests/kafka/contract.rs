@@ -1,9 +1,9 @@
-//! Kafka keeps the promises that the simulated log keeps, and the outbox on Postgres those of the simulated one.
+//! Tests that Kafka keeps the promises of the simulated log, and the outbox on Postgres those of the simulated outbox.
 
 use crate::Bench;
 use async_trait::async_trait;
 use saga_messaging::kafka::{KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions};
-use saga_testkit::{
+use saga_test_support::{
     contract::{log::LogBench, outbox::OutboxBench},
     environment::TestEnv,
     log_contract, outbox_store_contract,
@@ -26,7 +26,7 @@ impl LogBench for Kafka {
         KafkaWriter::connect(&KafkaConfig::plaintext(brokers)).unwrap()
     }
 
-    /// Groups of one name are apart on different topics.
+    /// Joins a group whose name includes the topic, so that groups of the same name on different topics are separate.
     async fn join(&self, group: &str, topic: &str) -> KafkaReader {
         let brokers = TestEnv::shared().await.brokers();
         KafkaReader::subscribe(

@@ -1,12 +1,12 @@
-//! Nothing is skipped, whatever happens to a group's members.
+//! Tests that no record is skipped, whatever happens to a group's members.
 
 use crate::{Bench, SOON, join, next_records, numbers, take, text, texts};
 use metrics::{Key, KeyName, Metadata, SharedString, Unit};
 use saga_messaging::{
     kafka::{GroupOffsets, KafkaReader, ReaderOptions},
-    log::{Held, LogReader, Polled},
+    log::{LogReader, PauseEnded, PollResult},
 };
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -16,14 +16,14 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn what_was_not_done_is_delivered_again() {
+async fn unfinished_records_are_redelivered() {
     let bench = Bench::new("redelivery", 1).await;
     bench.publish(0..20, 1).await;
 
     let mut first = bench.reader();
     let records = take(&mut first, 15).await;
     first.done(&records[..10]).unwrap();
-    // As good as killed: nothing tells the reader that the rest is done.
+    // The drop is like a kill: the reader does not learn that the remaining records are done.
     drop(first);
 
     let mut second = bench.reader();
@@ -43,7 +43,7 @@ async fn a_groups_committed_offsets_are_seen_from_outside() {
     let bench = Bench::new("offsets", 2).await;
     bench.publish(0..10, 2).await;
     let offsets = GroupOffsets::connect(&bench.config, &bench.group).unwrap();
-    // A broker whose group coordinator is just coming up says so: nothing is known then.
+    // While a broker's group coordinator is starting, it returns an error: the offsets are unknown.
     let none = until("the coordinator answers", SOON, async || {
         offsets.committed(&bench.topic).await
     })
@@ -58,7 +58,7 @@ async fn a_groups_committed_offsets_are_seen_from_outside() {
         .filter(|record| record.offset < 2)
         .collect();
     reader.done(&two_of_each).unwrap();
-    // By itself, while the reader goes on.
+    // The client commits by itself while the reader continues.
     until("the offsets are committed", SOON, async || {
         let committed = offsets.committed(&bench.topic).await;
         committed.is_ok_and(|offsets| offsets == BTreeMap::from([(0, 2), (1, 2)]))
@@ -71,7 +71,7 @@ async fn a_groups_committed_offsets_are_seen_from_outside() {
 #[tokio::test]
 async fn holding_loses_nothing_and_repeats_nothing() {
     let bench = Bench::new("hold", 2).await;
-    // More than may come in before partitions are paused.
+    // These are more records than are buffered before partitions are paused.
     bench.publish(0..3_000, 2).await;
     let mut reader = bench.reader();
     let mut read = Vec::new();
@@ -89,7 +89,7 @@ async fn holding_loses_nothing_and_repeats_nothing() {
         }
         if read.len() % 2 == 0 {
             let held = reader.hold(Duration::from_millis(60)).await;
-            assert_eq!(held, Held::Elapsed);
+            assert_eq!(held, PauseEnded::Elapsed);
         }
         reader.done(&records).unwrap();
     }
@@ -109,15 +109,18 @@ async fn a_member_that_holds_stays_in_its_group() {
     bench.publish(0..2, 1).await;
     let mut reader = bench.reader();
     let first = take(&mut reader, 1).await;
-    // Longer than the session timeout.
-    assert_eq!(reader.hold(Duration::from_secs(8)).await, Held::Elapsed);
+    // The pause is longer than the session timeout.
+    assert_eq!(
+        reader.hold(Duration::from_secs(8)).await,
+        PauseEnded::Elapsed
+    );
     reader.done(&first).unwrap();
     assert_eq!(texts(&take(&mut reader, 1).await), ["1"]);
     reader.close().await;
 }
 
 #[tokio::test]
-async fn a_hold_ends_when_partitions_are_taken_away() {
+async fn a_pause_ends_when_partitions_are_revoked() {
     let bench = Bench::new("taken", 2).await;
     bench.publish(0..2, 2).await;
     let mut first = bench.reader();
@@ -130,14 +133,14 @@ async fn a_hold_ends_when_partitions_are_taken_away() {
             records
         }
     });
-    assert_eq!(first.hold(SOON).await, Held::Lost);
-    let Polled::Revoked(lost) = timeout(SOON, first.poll(10)).await.unwrap().unwrap() else {
+    assert_eq!(first.hold(SOON).await, PauseEnded::Revoked);
+    let PollResult::Revoked(lost) = timeout(SOON, first.poll(10)).await.unwrap().unwrap() else {
         panic!("the loss is reported first");
     };
     assert_eq!(lost.len(), 1);
-    // Saying that all of it is done must not commit what is somebody else's.
+    // Marking all records as done must not commit those of a partition that belongs to another member.
     first.done(&records).unwrap();
-    // The other partition stays, with nothing new in it; polling on lets the rebalance end.
+    // The other partition stays assigned and has no new records; further polls let the rebalance end.
     let again = tokio::select! {
         polled = first.poll(10) => panic!("{polled:?}"),
         again = joining => again.unwrap(),
@@ -148,7 +151,7 @@ async fn a_hold_ends_when_partitions_are_taken_away() {
 
 type Seen = Arc<Mutex<Vec<(i32, i64, String)>>>;
 
-/// Reads as the rule does until it is told to stop.
+/// Reads like a consumer until `stop`.
 fn member(mut reader: KafkaReader, seen: &Seen, stop: CancellationToken) -> JoinHandle<()> {
     let seen = Arc::clone(seen);
     tokio::spawn(async move {
@@ -157,7 +160,7 @@ fn member(mut reader: KafkaReader, seen: &Seen, stop: CancellationToken) -> Join
                 () = stop.cancelled() => break,
                 polled = reader.poll(25) => polled.unwrap(),
             };
-            if let Polled::Records(records) = polled {
+            if let PollResult::Records(records) = polled {
                 for record in &records {
                     let line = (record.partition, record.offset, text(record));
                     seen.lock().unwrap().push(line);
@@ -170,7 +173,7 @@ fn member(mut reader: KafkaReader, seen: &Seen, stop: CancellationToken) -> Join
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_come_and_go_miss_no_record() {
+async fn members_that_join_and_leave_miss_no_record() {
     let bench = Bench::new("rebalance", 4).await;
     let seen = Seen::default();
     let mut members = Vec::new();
@@ -179,7 +182,7 @@ async fn members_that_come_and_go_miss_no_record() {
         members.push((member(bench.reader(), &seen, stop.clone()), stop));
         bench.publish(wave * 500..(wave + 1) * 500, 4).await;
         if wave == 2 {
-            // The oldest leaves while the others are busy.
+            // The oldest member leaves while the others are busy.
             let (left, stop) = members.remove(0);
             stop.cancel();
             left.await.unwrap();
@@ -201,13 +204,13 @@ async fn members_that_come_and_go_miss_no_record() {
         committed,
         (0..4).map(|partition| (partition, 500)).collect()
     );
-    // Orderly departures repeat nothing.
+    // Members that leave in order cause no redelivery.
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 2_000);
 }
 
 #[tokio::test]
-async fn a_static_member_comes_back_without_a_rebalance() {
+async fn a_static_member_rejoins_without_a_rebalance() {
     let bench = Bench::new("static", 2).await;
     let named = |name: &str| {
         KafkaReader::subscribe(
@@ -216,6 +219,7 @@ async fn a_static_member_comes_back_without_a_rebalance() {
             &[&bench.topic],
             ReaderOptions {
                 group_instance_id: Some(name.to_owned()),
+                ..ReaderOptions::default()
             },
         )
         .unwrap()
@@ -240,7 +244,7 @@ async fn a_wedged_member_commits_nothing_over_its_successor() {
     let bench = Bench::new("wedged", 1).await;
     bench.publish(0..10, 1).await;
     let mut hasty = bench.config.clone();
-    // A little more than the session timeout, which it may not be below.
+    // The interval is a little longer than the session timeout, which is its minimum.
     hasty
         .extra
         .insert("max.poll.interval.ms".to_owned(), "6500".to_owned());
@@ -249,7 +253,7 @@ async fn a_wedged_member_commits_nothing_over_its_successor() {
         KafkaReader::subscribe(&hasty, &bench.group, &[&bench.topic], options).unwrap();
     let all = take(&mut wedged, 10).await;
 
-    // It does not poll while its successor waits for the partition, gets it, and does a part.
+    // The first member does not poll while its successor waits for the partition, gets it, and handles some records.
     let mut successor = bench.reader();
     let again = take(&mut successor, 3).await;
     assert_eq!(texts(&again), numbers(0..3));
@@ -266,7 +270,7 @@ async fn a_wedged_member_commits_nothing_over_its_successor() {
     assert_eq!(committed, BTreeMap::from([(0, 3)]));
 }
 
-/// Keeps the gauges' values.
+/// Stores the values of gauges.
 #[derive(Clone, Default)]
 struct Gauges(Arc<Mutex<BTreeMap<String, f64>>>);
 

@@ -1,31 +1,59 @@
-//! The Kafka log and the outbox against real servers.
+//! Tests the Kafka log and the outbox against real servers.
 
 #![expect(
     clippy::unwrap_used,
     reason = "in a test, what fails is said where it fails"
 )]
 
+mod claim;
+mod clocks;
+mod consumer;
 mod contract;
+mod database;
 mod group;
 mod outage;
 mod outbox;
-mod rule;
+mod silence;
+mod sizes;
+mod standstill;
+mod throttle;
 mod topics;
 mod wire;
 
 use saga_core::message::{Headers, IncomingRecord, OutgoingRecord};
 use saga_messaging::{
     kafka::{KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions},
-    log::{LogReader, LogWriter, Polled},
+    log::{LogReader, LogWriter, PollResult},
 };
-use saga_testkit::environment::TestEnv;
+use saga_service::telemetry::{self, LogConfig, LogFormat};
+use saga_test_support::{environment::TestEnv, logs};
 use std::{ops::Range, time::Duration};
 use tokio::time::timeout;
 
-/// Far longer than anything here takes, so that only what never happens fails.
+/// Longest wait: far longer than anything here takes, so that a test fails only if the event never happens.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A topic of a test's own.
+/// Captures this process's log, and records its metrics.
+fn observe() {
+    logs::capture("warn");
+    telemetry::init(&LogConfig {
+        format: LogFormat::Human,
+        filter: "warn".to_owned(),
+    })
+    .unwrap();
+}
+
+/// Returns the value of a metric's series that has all `labels`.
+fn measured(metric: &str, labels: &[&str]) -> Option<f64> {
+    let text = telemetry::render();
+    let start = format!("{metric}{{");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&start) && labels.iter().all(|label| line.contains(label)))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// A topic for one test.
 struct Bench {
     config: KafkaConfig,
     topic: String,
@@ -70,7 +98,7 @@ impl Bench {
         }
     }
 
-    /// Records whose texts are the numbers, spread over `partitions`.
+    /// Publishes records whose texts are the numbers, spread over `partitions`.
     async fn publish(&self, numbers: Range<i32>, partitions: i32) {
         let records: Vec<_> = numbers
             .map(|number| self.record(Some(number % partitions), &number.to_string()))
@@ -91,17 +119,17 @@ fn numbers(range: Range<i32>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
-/// The next records, whatever rebalances come before.
+/// Returns the next records, and skips rebalances.
 async fn next_records(reader: &mut KafkaReader, limit: usize) -> Vec<IncomingRecord> {
     loop {
         match timeout(SOON, reader.poll(limit)).await.unwrap().unwrap() {
-            Polled::Records(records) => return records,
-            Polled::Assigned(_) | Polled::Revoked(_) => {}
+            PollResult::Records(records) => return records,
+            PollResult::Assigned(_) | PollResult::Revoked(_) => {}
         }
     }
 }
 
-/// Polls until `count` records are there, without saying that they are done.
+/// Polls until there are `count` records, without marking them as done.
 async fn take(reader: &mut KafkaReader, count: usize) -> Vec<IncomingRecord> {
     let mut records = Vec::new();
     while records.len() < count {
@@ -113,7 +141,7 @@ async fn take(reader: &mut KafkaReader, count: usize) -> Vec<IncomingRecord> {
 /// Polls until the first assignment.
 async fn join(reader: &mut KafkaReader) {
     match timeout(SOON, reader.poll(1)).await.unwrap().unwrap() {
-        Polled::Assigned(_) => {}
-        other @ (Polled::Records(_) | Polled::Revoked(_)) => panic!("{other:?}"),
+        PollResult::Assigned(_) => {}
+        other @ (PollResult::Records(_) | PollResult::Revoked(_)) => panic!("{other:?}"),
     }
 }

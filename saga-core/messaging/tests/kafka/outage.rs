@@ -1,8 +1,8 @@
-//! A broker that is killed, or stands still, costs time and nothing else.
+//! Tests that a broker that is killed or stopped costs time and nothing else.
 
 use crate::{Bench, numbers, take, texts};
 use saga_messaging::log::{LogError, LogReader, LogWriter};
-use saga_testkit::environment::{Server, TestEnv};
+use saga_test_support::environment::{Server, TestEnv};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -16,7 +16,7 @@ async fn records_survive_a_broker_that_is_killed() {
 
     env.kill(Server::Kafka).await;
     let publishing = async {
-        // As the rule does: until the log has them.
+        // The task publishes like a consumer: until the log has acknowledged the records.
         let records: Vec<_> = (100..150)
             .map(|number| bench.record(Some(0), &number.to_string()))
             .collect();
@@ -36,13 +36,13 @@ async fn records_survive_a_broker_that_is_killed() {
     while after.last().map(String::as_str) != Some("149") {
         after.extend(texts(&take(&mut reader, 1).await));
     }
-    // Records may come twice, since the reader may have been given its partition again; none may be missing.
+    // Records may be read twice, because the reader may have been assigned its partition again; none may be missing.
     after.sort_by_key(|text| text.parse::<i32>().unwrap());
     after.dedup();
     after.retain(|text| text.parse::<i32>().unwrap() >= 50);
     assert_eq!(after, numbers(50..150));
 
-    // Without a broker the group cannot be left, but the process must stop.
+    // Without a broker the reader cannot leave its group, but the process must stop.
     env.kill(Server::Kafka).await;
     let begun = Instant::now();
     reader.close().await;

@@ -1,4 +1,4 @@
-//! What was staged in a committed transaction is published, and nothing else is.
+//! Tests that the records staged in a committed transaction are published, and no others.
 
 use crate::{Bench, SOON, numbers, take, texts};
 use async_trait::async_trait;
@@ -8,7 +8,7 @@ use saga_messaging::{
     migrations,
     outbox::{Outbox, Relay, RelaySettings, StagedBatch},
 };
-use saga_testkit::environment::{TestEnv, until};
+use saga_test_support::environment::{TestEnv, until};
 use sqlx::PgPool;
 use std::{
     sync::{
@@ -20,17 +20,17 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A log that can be away.
+/// A log that can be made unavailable.
 #[derive(Clone)]
 struct Switch<W> {
     log: W,
-    away: Arc<AtomicBool>,
+    unavailable: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl<W: LogWriter> LogWriter for Switch<W> {
     async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
-        if self.away.load(Ordering::SeqCst) {
+        if self.unavailable.load(Ordering::SeqCst) {
             return Err(LogError::Unavailable("away".into()));
         }
         self.log.publish(records).await
@@ -42,7 +42,7 @@ struct Shop {
     pool: PgPool,
     outbox: Outbox,
     relay: Relay,
-    away: Arc<AtomicBool>,
+    unavailable: Arc<AtomicBool>,
     stop: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -62,10 +62,10 @@ pub async fn database() -> PgPool {
 impl Shop {
     async fn open(name: &str, settings: RelaySettings) -> Self {
         let bench = Bench::new(name, 1).await;
-        let away = Arc::new(AtomicBool::new(false));
+        let unavailable = Arc::new(AtomicBool::new(false));
         let log = Switch {
             log: bench.writer.clone(),
-            away: Arc::clone(&away),
+            unavailable: Arc::clone(&unavailable),
         };
         let (pool, stop) = (database().await, CancellationToken::new());
         let (outbox, relay, running) = Relay::new(pool.clone(), log, settings, stop.clone());
@@ -74,7 +74,7 @@ impl Shop {
             pool,
             outbox,
             relay,
-            away,
+            unavailable,
             stop,
             running: tokio::spawn(running),
         }
@@ -135,7 +135,7 @@ async fn batches_are_published_in_order_and_their_rows_removed() {
 }
 
 #[tokio::test]
-async fn a_row_goes_with_the_next_batch() {
+async fn a_row_is_deleted_with_the_next_batch() {
     let shop = Shop::open(
         "next",
         RelaySettings {
@@ -151,7 +151,7 @@ async fn a_row_goes_with_the_next_batch() {
     })
     .await;
     assert_eq!(shop.rows().await, 1);
-    // Rolled back: the first row's removal too.
+    // The transaction is rolled back, and so is the removal of the first row.
     let mut transaction = shop.pool.begin().await.unwrap();
     let records = shop.records(1..2);
     drop(
@@ -171,9 +171,9 @@ async fn a_row_goes_with_the_next_batch() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_behind_is_swept() {
+async fn records_left_by_a_crash_are_swept() {
     let shop = Shop::open("crash", QUICK).await;
-    // Committed, and then nobody was there to publish it.
+    // The transactions are committed, and their records are not handed to the relay.
     drop(shop.staged(0..3).await);
     drop(shop.staged(3..5).await);
     assert_eq!(shop.read(5).await, numbers(0..5));
@@ -182,15 +182,15 @@ async fn what_a_crash_left_behind_is_swept() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_away_loses_nothing_and_shows_in_the_backlog() {
+async fn an_unavailable_log_loses_nothing_and_shows_in_the_backlog() {
     let shop = Shop::open("away", RelaySettings::default()).await;
-    shop.away.store(true, Ordering::SeqCst);
+    shop.unavailable.store(true, Ordering::SeqCst);
     for number in 0..10 {
         let staged = shop.staged(number..number + 1).await;
         shop.relay.publish_soon(staged);
     }
     assert_eq!(shop.outbox.backlog(), 10);
-    shop.away.store(false, Ordering::SeqCst);
+    shop.unavailable.store(false, Ordering::SeqCst);
     assert_eq!(shop.read(10).await, numbers(0..10));
     shop.until_empty().await;
     shop.close().await;
@@ -221,7 +221,7 @@ async fn instances_share_the_sweep_and_keep_it_complete() {
 }
 
 #[tokio::test]
-async fn stopping_sends_what_was_handed_over() {
+async fn stopping_sends_the_staged_records() {
     let shop = Shop::open("stop", RelaySettings::default()).await;
     let staged = shop.staged(0..5).await;
     shop.stop.cancel();
@@ -231,7 +231,7 @@ async fn stopping_sends_what_was_handed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrations_are_applied_once_by_whoever_comes() {
+async fn concurrent_migrations_are_applied_once() {
     let url = TestEnv::shared().await.create_database("migrations").await;
     let pool = PgPool::connect(&url).await.unwrap();
     let applied = (0..4).map(|_| {

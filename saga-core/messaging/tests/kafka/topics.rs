@@ -1,6 +1,13 @@
-//! Topics are created and checked; one that is missing is named.
+//! Tests that topics are created and checked, and that a missing topic is named.
 
-use crate::{Bench, SOON};
+use crate::{Bench, SOON, observe};
+use rdkafka::{
+    ClientConfig,
+    admin::{
+        AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    },
+    client::DefaultClientContext,
+};
 use saga_messaging::{
     kafka::{
         KafkaConfig, KafkaReader, KafkaWriter, ReaderOptions, TopicProblem, TopicRequirement,
@@ -8,7 +15,7 @@ use saga_messaging::{
     },
     log::{LogError, LogReader, LogWriter},
 };
-use saga_testkit::environment::TestEnv;
+use saga_test_support::{environment::TestEnv, logs};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -61,6 +68,81 @@ async fn topics_are_created_once_and_approved() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+/// Returns the checks' problems about `retention.bytes`.
+async fn size_problems(config: &KafkaConfig, requirement: TopicRequirement) -> Vec<String> {
+    let Err(TopicCheckError::Problems(problems)) = check_topics(config, &[requirement]).await
+    else {
+        return Vec::new();
+    };
+    let text = problems.iter().map(ToString::to_string);
+    text.filter(|text| text.contains("retention.bytes"))
+        .collect()
+}
+
+/// The servers are the test's own, because the default is one of all topics.
+#[tokio::test]
+async fn a_limit_by_size_is_refused_in_production_whether_it_is_the_topics_or_the_brokers() {
+    observe();
+    let env = TestEnv::exclusive().await;
+    let config = KafkaConfig::plaintext(env.brokers());
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", env.brokers())
+        .create()
+        .unwrap();
+    let topic = |name| NewTopic::new(name, 1, TopicReplication::Fixed(1));
+    let own = topic("own-limit").set("retention.bytes", "1000000");
+    let options = AdminOptions::new();
+    let created = admin
+        .create_topics(&[own, topic("no-limit")], &options)
+        .await;
+    assert!(created.unwrap().iter().all(Result::is_ok));
+    let kept = Duration::from_mins(1);
+    let demanding = |name: &str| TopicRequirement {
+        production: true,
+        ..TopicRequirement::new(name, kept)
+    };
+    let allowing = |name: &str| TopicRequirement {
+        size_limited: true,
+        ..demanding(name)
+    };
+    let refused = size_problems(&config, demanding("own-limit")).await;
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].contains("topic 'own-limit' has retention.bytes = 1000000"));
+    assert!(
+        size_problems(&config, allowing("own-limit"))
+            .await
+            .is_empty()
+    );
+    let warning = |name| logs::line_with(&["WARN", "limited by size", name]);
+    assert!(
+        warning("own-limit").is_some(),
+        "what is allowed is warned of"
+    );
+
+    assert!(
+        size_problems(&config, demanding("no-limit"))
+            .await
+            .is_empty()
+    );
+    assert_eq!(warning("no-limit"), None);
+    let limit =
+        AlterConfig::new(ResourceSpecifier::Broker(1)).set("log.retention.bytes", "2000000");
+    let altered = admin.alter_configs([&limit], &options).await.unwrap();
+    assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+    saga_test_support::environment::until("the default is everybody's", SOON, async || {
+        let refused = size_problems(&config, demanding("no-limit")).await;
+        refused
+            .iter()
+            .any(|text| text.contains("retention.bytes = 2000000"))
+    })
+    .await;
+    // Outside production a limit is only warned of.
+    check_topics(&config, &[TopicRequirement::new("no-limit", kept)])
+        .await
+        .unwrap();
+    assert!(warning("no-limit").is_some());
 }
 
 #[tokio::test]
@@ -126,7 +208,7 @@ async fn a_missing_topic_is_named_to_readers_and_writers() {
 
 #[tokio::test]
 async fn a_broker_that_is_not_there_is_not_healthy() {
-    // A port of our own on which nobody listens.
+    // The port was free, so no server listens on it.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

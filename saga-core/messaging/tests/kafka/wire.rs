@@ -1,4 +1,4 @@
-//! What is written is what is read.
+//! Tests that records are read as they were written.
 
 use crate::{Bench, SOON, next_records, numbers, take, text, texts};
 use futures_util::StreamExt;
@@ -10,7 +10,7 @@ use saga_messaging::{
 use tokio::time::timeout;
 
 #[tokio::test]
-async fn records_come_back_as_they_were_written() {
+async fn records_are_read_as_they_were_written() {
     let bench = Bench::new("round_trip", 4).await;
     let full = OutgoingRecord {
         topic: bench.topic.clone(),
@@ -73,7 +73,7 @@ async fn a_partition_that_does_not_exist_falls_back_to_the_key() {
 }
 
 #[tokio::test]
-async fn a_poll_takes_what_has_arrived_up_to_its_limit() {
+async fn a_poll_returns_arrived_records_up_to_its_limit() {
     let bench = Bench::new("drain", 1).await;
     bench.publish(0..1_000, 1).await;
     let mut reader = bench.reader();
@@ -113,7 +113,7 @@ async fn every_codec_is_read() {
 #[tokio::test]
 async fn a_record_above_the_limit_is_refused_and_named() {
     let bench = Bench::new("large", 1).await;
-    // Above the topic's limit, and above the client's.
+    // The first size exceeds the topic's limit, the second the client's.
     for size in [1_500_000, 3_000_000] {
         let mut record = bench.record(None, "large");
         record.payload = vec![b'x'; size];
@@ -131,7 +131,7 @@ async fn a_record_above_the_limit_is_refused_and_named() {
 }
 
 #[tokio::test]
-async fn a_tail_sees_what_comes_after_it_was_opened() {
+async fn a_tail_reads_records_written_after_it_was_opened() {
     let bench = Bench::new("tail", 3).await;
     bench.publish(0..10, 3).await;
     let mut tail = Tail::open(&bench.config, &bench.topic).await.unwrap();

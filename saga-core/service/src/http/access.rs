@@ -1,30 +1,31 @@
-//! Who may change things: a bearer token in front of a service's mutating endpoints.
+//! Access control: a bearer token protects a service's mutating endpoints.
 //!
-//! On loopback only this machine's users can reach a service, and it may be used without a token. On any other address
-//! reading is open, but without a configured token whatever changes something is refused.
+//! On loopback only this machine's users can reach a service, so no token is required. On any other address reads are
+//! open, but without a configured token every change is refused.
 
 use super::problem::Problem;
-use crate::config::Secret;
 use axum::{
     extract::{Request, State},
     http::{Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use saga_core::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use subtle::ConstantTimeEq;
 
 /// The `access` section of a service's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessConfig {
-    /// `Authorization: Bearer <token>` of every request that changes something.
+    /// The token that every request that changes something must carry: `Authorization: Bearer <token>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
 }
 
 impl AccessConfig {
-    /// For [`require_token`], on a service that listens on `listen`.
+    /// Returns the guard for [`require_token`] on a service that listens on `listen`.
     pub fn guard(&self, listen: SocketAddr) -> AccessGuard {
         // An empty token would be no protection at all.
         let token = self
@@ -43,11 +44,12 @@ impl AccessConfig {
 pub enum AccessGuard {
     Open,
     Token(Secret),
-    /// Reachable from elsewhere and no token: nothing may be changed.
+    /// The service is reachable from other machines and has no token, so every change is refused.
     Closed,
 }
 
-/// Middleware: `router.layer(axum::middleware::from_fn_with_state(config.guard(listen), require_token))`.
+/// Middleware that refuses changes without the token. Add it with
+/// `router.layer(axum::middleware::from_fn_with_state(config.guard(listen), require_token))`.
 pub async fn require_token(
     State(guard): State<AccessGuard>,
     request: Request,
@@ -77,7 +79,8 @@ fn check(guard: &AccessGuard, request: &Request) -> Result<(), Problem> {
                     "this request needs the header `authorization: Bearer <token>`",
                 ));
             };
-            if equal(given.as_bytes(), token.expose().as_bytes()) {
+            // In constant time, so that the token cannot be guessed byte by byte.
+            if given.as_bytes().ct_eq(token.expose().as_bytes()).into() {
                 Ok(())
             } else {
                 Err(Problem::unauthorized("the token is not the right one"))
@@ -94,16 +97,6 @@ fn bearer(request: &Request) -> Option<&str> {
         .ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Takes as long for a nearly right token as for a wrong one, so that it cannot be guessed byte by byte.
-fn equal(given: &[u8], expected: &[u8]) -> bool {
-    let same_length = given.len() == expected.len();
-    let mut difference = 0_u8;
-    for (index, byte) in expected.iter().enumerate() {
-        difference |= byte ^ given.get(index).copied().unwrap_or_default();
-    }
-    same_length && std::hint::black_box(difference) == 0
 }
 
 #[cfg(test)]

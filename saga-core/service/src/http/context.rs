@@ -1,4 +1,5 @@
-//! Who asked: the correlation id and the trace that a request brings or gets, and everything that follows carries on.
+//! The request's context: its correlation id and trace. They are taken from the request or made, and passed on to every
+//! message that follows from it.
 
 use axum::{
     extract::FromRequestParts,
@@ -10,19 +11,20 @@ use uuid::Uuid;
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Longer ids are somebody's mistake, and would travel in the headers of every message.
+/// The maximum length of a correlation id. Longer ids are a mistake, and would be copied into the headers of every
+/// message.
 const CORRELATION_ID_LIMIT_BYTES: usize = 128;
 
-/// Extractor: the request's correlation id and trace, for every message that follows from it.
+/// Extractor of the request's correlation id and trace, for every message that follows from the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestContext {
     pub correlation_id: String,
-    /// W3C trace context: the caller's trace with a span of our own, or a new trace.
+    /// The W3C trace context: the caller's trace with a new span, or a new trace.
     pub traceparent: String,
 }
 
 impl RequestContext {
-    /// Unusable headers are treated as if they were not there.
+    /// Reads the context from `headers`. Invalid headers are treated as absent.
     pub fn of(headers: &HeaderMap) -> Self {
         let correlation_id = single(headers, &CORRELATION_ID).and_then(correlation_id);
         let traceparent = single(headers, &TRACEPARENT).and_then(continued);
@@ -38,7 +40,7 @@ impl RequestContext {
     }
 }
 
-/// Two headers of one name contradict each other.
+/// Returns the header's value if the header is there exactly once: two headers of one name contradict each other.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
@@ -54,8 +56,8 @@ fn correlation_id(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-/// `00-<trace>-<parent>-<flags>` with a new span in the parent's place. A later version may append parts, which are
-/// dropped, since we speak version 00.
+/// Returns `00-<trace>-<parent>-<flags>` with a new span instead of the parent. A later version may append parts, which
+/// are dropped, because the answer has version 00. Returns `None` if `text` is not a valid trace context.
 fn continued(text: &str) -> Option<String> {
     let mut parts = text.split('-');
     let version = hex(parts.next()?, 2)?;
@@ -67,7 +69,7 @@ fn continued(text: &str) -> Option<String> {
     if version == "ff" || (version == "00" && !nothing_follows) || zero(trace) || zero(parent) {
         return None;
     }
-    // Of the flags only "sampled" is known to us.
+    // Only the flag "sampled" is defined in version 00.
     Some(format!("00-{trace}-{}-{:02x}", new_span(), flags & 1))
 }
 
@@ -85,7 +87,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        // The shell has put it there; a router that is tested without the shell has none.
+        // The shell has inserted the context. A router that is tested without the shell has none.
         let made = parts.extensions.get::<Self>().cloned();
         Ok(made.unwrap_or_else(|| Self::of(&parts.headers)))
     }

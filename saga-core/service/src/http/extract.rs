@@ -1,4 +1,4 @@
-//! Extractors whose refusals are problem details that name the field.
+//! Extractors that refuse a request with problem details that name the field.
 
 use super::problem::{FieldError, Problem};
 use axum::{
@@ -10,14 +10,40 @@ use axum::{
     },
     http::{StatusCode, header, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use percent_encoding::percent_decode_str;
+use saga_core::json;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
+use std::borrow::Cow;
 
-/// Deeper nesting is an attack on the stack, not an order.
+/// The maximum nesting of a body. Deeper nesting is an attack on the stack, not an order.
 pub const JSON_DEPTH_LIMIT: usize = 32;
 
-/// A JSON body, read strictly: 415 without a JSON content type; 400 if it is not JSON, not UTF-8 or too deep; 422 with
-/// the field's JSON pointer if a value does not fit or holds a NUL character, which Postgres cannot store.
+/// The bytes of a body that has a JSON content type, for handlers that parse it themselves. Answers 415 if the content
+/// type is missing or different. An empty body needs none.
+#[derive(Clone, Debug)]
+pub struct JsonBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        // If a missing content type were accepted, any website could make a visitor's browser send a body here without
+        // a preflight.
+        let is_json = check_content_type(&request);
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| unreadable(&rejection))?;
+        if !body.is_empty() {
+            is_json?;
+        }
+        Ok(Self(body))
+    }
+}
+
+/// A JSON object as a body, read strictly. Answers 415 without a JSON content type, and 400 if the body is not JSON,
+/// not UTF-8 or too deep. Answers 422 if the body is not an object, or if a value does not fit, is an integer of more
+/// than 64 bits, or holds a NUL character, which Postgres cannot store; the answer has the field's JSON pointer.
 #[derive(Clone, Copy, Debug)]
 pub struct ValidJson<T>(pub T);
 
@@ -26,14 +52,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ValidJson<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         check_content_type(&request)?;
-        let body = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| unreadable(&rejection))?;
+        let JsonBody(body) = JsonBody::from_request(request, state).await?;
         parse_json(&body).map(Self)
     }
 }
 
-/// What [`ValidJson`] does to a body, for handlers that need its bytes too.
+/// Parses and checks a body like [`ValidJson`], for handlers that have a [`JsonBody`].
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let text = std::str::from_utf8(body).map_err(|error| {
         Problem::bad_request(format!(
@@ -47,6 +71,7 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         )));
     }
     refuse_nul(text)?;
+    refuse_non_object(text)?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer(error.path());
@@ -55,10 +80,16 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     deserializer
         .end()
         .map_err(|error| json_problem(&error, String::new()))?;
-    Ok(value)
+    match json::out_of_range(body) {
+        None => Ok(value),
+        Some(found) => {
+            let why = found.why();
+            Err(Problem::invalid(vec![FieldError::new(found.pointer, why)]))
+        }
+    }
 }
 
-/// A path's parameters.
+/// The parameters of a path.
 #[derive(Clone, Copy, Debug)]
 pub struct ValidPath<T>(pub T);
 
@@ -79,7 +110,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for ValidPa
     }
 }
 
-/// A query's parameters; refuses what `T` refuses, so give `T` `deny_unknown_fields`.
+/// The parameters of a query. Give `T` `deny_unknown_fields`, so that unknown parameters are refused.
 #[derive(Clone, Copy, Debug)]
 pub struct ValidQuery<T>(pub T);
 
@@ -172,7 +203,7 @@ fn unreadable(rejection: &BytesRejection) -> Problem {
     }
 }
 
-/// How deep brackets are nested outside of strings; of a text that is not JSON, whatever comes out.
+/// Returns the maximum nesting of brackets outside of strings. The result is meaningless for a text that is not JSON.
 fn depth(body: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in body {
@@ -192,12 +223,13 @@ fn depth(body: &[u8]) -> usize {
     deepest
 }
 
-/// In JSON a NUL can only be written as an escape, so that most bodies need no second look.
+/// Refuses a body that holds a NUL character. JSON can write NUL only as the escape `\u0000`, so most bodies need no
+/// parse here.
 fn refuse_nul(text: &str) -> Result<(), Problem> {
     if !text.contains("\\u0000") {
         return Ok(());
     }
-    // What is not JSON at all is refused with a better message later.
+    // A body that is not JSON is refused later, with a better message.
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     match find_nul(&value) {
         Some(pointer) => Err(Problem::invalid(vec![FieldError::new(
@@ -208,12 +240,25 @@ fn refuse_nul(text: &str) -> Result<(), Problem> {
     }
 }
 
+/// Refuses a body that is not an object: serde would read a list as the members of a struct, in their order.
+fn refuse_non_object(text: &str) -> Result<(), Problem> {
+    let Some(instead) = json::instead_of_object(text.as_bytes()) else {
+        return Ok(());
+    };
+    serde_json::from_str::<IgnoredAny>(text)
+        .map_err(|error| json_problem(&error, String::new()))?;
+    Err(Problem::invalid(vec![FieldError::new(
+        "",
+        format!("an object was expected, and this is {instead}"),
+    )]))
+}
+
 fn find_nul(value: &Value) -> Option<String> {
     let below = |key: &str, value: &Value| {
         if key.contains('\0') {
             return Some(String::new());
         }
-        find_nul(value).map(|rest| format!("/{}{rest}", escape(key)))
+        find_nul(value).map(|rest| json::pointer_part(key) + &rest)
     };
     match value {
         Value::String(text) => text.contains('\0').then(String::new),
@@ -226,16 +271,11 @@ fn find_nul(value: &Value) -> Option<String> {
     }
 }
 
-/// A key as part of a JSON pointer (RFC 6901).
-fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
-}
-
 fn pointer(path: &serde_path_to_error::Path) -> String {
     use serde_path_to_error::Segment;
     let parts = path.iter().filter_map(|segment| match segment {
         Segment::Seq { index } => Some(format!("/{index}")),
-        Segment::Map { key } => Some(format!("/{}", escape(key))),
+        Segment::Map { key } => Some(json::pointer_part(key)),
         Segment::Enum { .. } | Segment::Unknown => None,
     });
     parts.collect()
@@ -254,8 +294,8 @@ fn json_problem(error: &serde_json::Error, pointer: String) -> Problem {
                 None => text,
             };
             let field = match named_field(&message) {
-                Some(name) if !pointer.ends_with(&format!("/{}", escape(&name))) => {
-                    format!("{pointer}/{}", escape(&name))
+                Some(name) if !pointer.ends_with(&json::pointer_part(&name)) => {
+                    pointer + &json::pointer_part(&name)
                 }
                 Some(_) | None => pointer,
             };
@@ -264,7 +304,8 @@ fn json_problem(error: &serde_json::Error, pointer: String) -> Problem {
     }
 }
 
-/// The field in serde's "missing field `x`" and its like, where the path ends above it.
+/// Returns the field that serde names in "missing field `x`" and similar messages, where the error's path ends at the
+/// parent.
 fn named_field(message: &str) -> Option<String> {
     let rest = ["missing field `", "unknown field `", "duplicate field `"]
         .iter()
@@ -272,20 +313,9 @@ fn named_field(message: &str) -> Option<String> {
     rest.split('`').next().map(str::to_owned)
 }
 
-/// Percent-decoded; `None` if that is not UTF-8.
-fn decoded(text: &str) -> Option<String> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut index = 0;
-    while let Some(byte) = bytes.get(index) {
-        let escaped = (*byte == b'%')
-            .then(|| text.get(index + 1..index + 3))
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        decoded.push(escaped.unwrap_or(*byte));
-        index += if escaped.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8(decoded).ok()
+/// Percent-decodes `text`. Returns `None` if the result is not UTF-8.
+fn decoded(text: &str) -> Option<Cow<'_, str>> {
+    percent_decode_str(text).decode_utf8().ok()
 }
 
 #[cfg(test)]

@@ -1,19 +1,21 @@
 //! The HTTP shell that every service has: problem details, correlation ids, limits, health, metrics, API docs.
 
 pub mod access;
+mod browser;
 mod context;
+mod docs;
 mod extract;
 mod paging;
 pub mod problem;
 mod shell;
 mod system;
 
-use crate::{health::HealthRegistry, lifecycle::Shutdown};
+use crate::{config::ConfigError, health::HealthRegistry, lifecycle::Shutdown};
 use anyhow::Context;
 use axum::{
     Router,
     extract::DefaultBodyLimit,
-    http::{HeaderName, HeaderValue, Method, header},
+    http::{HeaderName, HeaderValue, Method, Uri, header},
     middleware::{from_fn, from_fn_with_state, map_response},
     response::Response,
     routing::{MethodRouter, any},
@@ -23,12 +25,15 @@ use serde::{Deserialize, Serialize};
 use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
+};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use access::{AccessConfig, AccessGuard, require_token};
 pub use context::{CORRELATION_ID, RequestContext, TRACEPARENT};
-pub use extract::{JSON_DEPTH_LIMIT, ValidJson, ValidPath, ValidQuery, parse_json};
+pub use extract::{JSON_DEPTH_LIMIT, JsonBody, ValidJson, ValidPath, ValidQuery, parse_json};
 pub use paging::page_limit;
 pub use problem::{FieldError, Problem};
 
@@ -36,20 +41,55 @@ pub use problem::{FieldError, Problem};
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
-    /// Largest request body, bytes.
+    /// The names, besides loopback's, under which clients may address the service. On loopback these names must be
+    /// listed; on other addresses an empty list allows every name.
+    pub allowed_hosts: Vec<String>,
+    /// The maximum size of a request's body, bytes.
     pub body_limit_bytes: usize,
     pub request_timeout_ms: u64,
-    /// Browser origins that may call this service, such as the orchestrator's page.
+    /// The browser origins that may call this service, such as the origin of the orchestrator's page.
     pub cors_origins: Vec<String>,
 }
 
-/// How long browsers may remember that an origin is allowed.
+impl HttpConfig {
+    /// Refuses names and origins that no request can have.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let is_name = |host: &String| {
+            let of_names = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            !host.is_empty() && host.chars().all(of_names)
+        };
+        if let Some(wrong) = self.allowed_hosts.iter().find(|host| !is_name(host)) {
+            return Err(ConfigError(format!(
+                "http.allowed_hosts: {wrong:?} is no host name; it has no scheme and no port, such as saga.example.com"
+            )));
+        }
+        let is_origin = |origin: &String| {
+            let parsed: Result<Uri, _> = origin.parse();
+            let parts = parsed.map(Uri::into_parts);
+            parts.is_ok_and(|parts| match (parts.scheme, parts.authority) {
+                (Some(scheme), Some(authority)) => *origin == format!("{scheme}://{authority}"),
+                (_, _) => false,
+            })
+        };
+        let wrong = |origin: &&String| *origin != "*" && !is_origin(origin);
+        match self.cors_origins.iter().find(wrong) {
+            Some(wrong) => Err(ConfigError(format!(
+                "http.cors_origins: {wrong:?} is no origin; it is a scheme, a host and perhaps a port, without a path, such \
+                 as https://saga.example.com, or \"*\""
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The time for which browsers may cache that an origin is allowed.
 const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 
-/// Serves `api` (its OpenAPI already merged) with `/health*`, `/metrics`, `/api/docs` and `/api/openapi.json` around it:
-/// `x-correlation-id` accepted or made and echoed, `traceparent` continued (see [`RequestContext`]), body limit,
-/// panics and unknown routes and wrong methods as problem details, access log. Returns when the soft stop has been
-/// asked for and every request in hand is answered, or at the hard stop.
+/// Serves `api`, whose OpenAPI document is already merged, together with `/health*`, `/metrics`, `/api/docs` and
+/// `/api/openapi.json`. Accepts or makes `x-correlation-id` and echoes it, continues `traceparent` (see
+/// [`RequestContext`]), limits the body, answers panics, unknown routes and wrong methods with problem details, and
+/// writes an access log. Returns when the soft stop has been requested and every request in flight is answered, or at
+/// the hard stop.
 pub async fn serve(
     config: &HttpConfig,
     listener: TcpListener,
@@ -67,8 +107,8 @@ pub async fn serve(
     answer(listener, app, stop, shutdown.hard).await
 }
 
-/// Serves health and metrics, and says of everything else that the service is starting, until `stop`. Each answer
-/// closes its connection, so that no client is still connected here when the service itself answers.
+/// Serves health and metrics, and answers everything else with 503 "the service is starting", until `stop`. Each answer
+/// closes its connection, so that no client is still connected here when the service itself starts to answer.
 pub(crate) async fn serve_start(
     config: &HttpConfig,
     listener: TcpListener,
@@ -94,14 +134,14 @@ pub(crate) async fn serve_start(
     answer(listener, app, stop, shutdown.hard).await
 }
 
-/// Until `stop`, and until every request in hand is answered.
+/// Serves `app` until `stop` and until every request in flight is answered, or until `hard`.
 async fn answer(
     listener: TcpListener,
     app: Router,
     stop: CancellationToken,
     hard: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Small answers would otherwise wait for the client's delayed acknowledgement.
+    // Without TCP_NODELAY, small answers would wait for the client's delayed acknowledgement.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
@@ -116,7 +156,7 @@ async fn answer(
     }
 }
 
-/// The whole application, for [`serve`] and for tests that need no socket.
+/// Builds the whole application, for [`serve`] and for tests that need no socket.
 pub fn router(
     config: &HttpConfig,
     api: OpenApiRouter,
@@ -143,30 +183,28 @@ fn assemble(
     let (routes, mut openapi) = api.merge(system::router(system)).split_for_parts();
     title.clone_into(&mut openapi.info.title);
     env!("CARGO_PKG_VERSION").clone_into(&mut openapi.info.version);
-    // The page would send the document to swagger.io for validation wherever it is not opened on localhost.
-    let offline = utoipa_swagger_ui::Config::default().validator_url("none");
-    let docs = utoipa_swagger_ui::SwaggerUi::new("/api/docs")
-        .url("/api/openapi.json", openapi)
-        .config(offline);
     let limits = shell::Limits {
         body_bytes: config.body_limit_bytes,
         request: Duration::from_millis(config.request_timeout_ms),
         shutdown: shutdown.clone(),
     };
-    // The last layer added is the first that a request meets.
+    // A request passes the last layer added first.
     let mut app = routes
-        .merge(docs)
+        .merge(docs::router(openapi))
         .fallback_service(otherwise)
-        // The shell's own limit has read the body before axum's could.
+        // The shell's own limit reads the body before axum's limit could.
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn(shell::catch_panics))
-        .layer(from_fn_with_state(shutdown.clone(), shell::end_streams))
+        .layer(CatchPanicLayer::custom(shell::panicked))
+        .layer(from_fn_with_state(shutdown.clone(), shell::streams))
         .layer(from_fn_with_state(limits, shell::limit))
         .layer(from_fn(shell::as_problems));
     if let Some(cors) = cors(&config.cors_origins)? {
         app = app.layer(cors);
     }
-    Ok(app.layer(from_fn(shell::observe)))
+    let gate = browser::Gate::new(config);
+    Ok(app
+        .layer(from_fn_with_state(gate, browser::admit))
+        .layer(from_fn(shell::observe)))
 }
 
 fn cors(origins: &[String]) -> anyhow::Result<Option<CorsLayer>> {
@@ -178,7 +216,7 @@ fn cors(origins: &[String]) -> anyhow::Result<Option<CorsLayer>> {
     } else {
         let values: Result<Vec<HeaderValue>, _> =
             origins.iter().map(|origin| origin.parse()).collect();
-        AllowOrigin::list(values.context("http.cors_origins holds what is no origin")?)
+        AllowOrigin::list(values.context("http.cors_origins has an invalid origin")?)
     };
     let idempotency_key = HeaderName::from_static("idempotency-key");
     let prefer = HeaderName::from_static("prefer");
@@ -196,4 +234,34 @@ fn cors(origins: &[String]) -> anyhow::Result<Option<CorsLayer>> {
         .expose_headers([CORRELATION_ID, header::LOCATION, header::RETRY_AFTER])
         .max_age(CORS_MAX_AGE);
     Ok(Some(layer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HttpConfig;
+
+    #[test]
+    fn names_and_origins_that_no_request_could_have_are_refused() {
+        let check = |hosts: &[&str], origins: &[&str]| {
+            let texts = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+            let config = HttpConfig {
+                listen: ([127, 0, 0, 1], 3001).into(),
+                allowed_hosts: texts(hosts),
+                body_limit_bytes: 1,
+                request_timeout_ms: 1,
+                cors_origins: texts(origins),
+            };
+            config.check().map_err(|error| error.0)
+        };
+        let origins = ["*", "http://localhost:3001", "https://saga.example"];
+        assert_eq!(check(&["saga.example", "orchestrator"], &origins), Ok(()));
+        for wrong in ["", "saga.example:443", "https://saga.example", "a b", "*"] {
+            let refused = check(&["saga.example", wrong], &[]).expect_err(wrong);
+            assert!(refused.starts_with("http.allowed_hosts: "), "{refused}");
+        }
+        for wrong in ["", "localhost:3001", "http://localhost:3001/", "null"] {
+            let refused = check(&[], &["*", wrong]).expect_err(wrong);
+            assert!(refused.starts_with("http.cors_origins: "), "{refused}");
+        }
+    }
 }

@@ -1,8 +1,8 @@
-//! Listings come page by page.
+//! Checks the page size of listings.
 
 use super::{FieldError, Problem};
 
-/// How many entries a page has: what the caller asks for, from 1 to `max`, or `default`.
+/// Returns the number of entries of a page: the requested number, which must be from 1 to `max`, or `default`.
 pub fn page_limit(asked: Option<u32>, default: u32, max: u32) -> Result<u32, Problem> {
     match asked {
         None => Ok(default),

@@ -1,4 +1,4 @@
-//! RFC 9457 problem details, the one shape of every HTTP error.
+//! RFC 9457 problem details, the format of every HTTP error.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -23,7 +23,7 @@ impl FieldError {
     }
 }
 
-/// `application/problem+json`. Kept small, since it is the error of many a result.
+/// A problem, sent as `application/problem+json`. The type is kept small because it is the error type of many results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Problem {
     /// `about:blank` or a stable slug such as `/problems/invalid-request`.
@@ -34,24 +34,24 @@ pub struct Problem {
     pub detail: String,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub errors: Box<[FieldError]>,
-    /// Of a refusal: what the thing's state allows instead.
+    /// The actions that the resource's state allows, if the request was refused because of that state.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub legal: Box<[String]>,
-    /// Sent as the `Retry-After` header too.
+    /// The seconds after which to retry. Also sent as the `Retry-After` header.
     #[serde(rename = "retryAfterSeconds", skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
 }
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// Longer messages come from somebody's huge input and help nobody.
+/// The maximum length of a message. Longer messages quote huge input and help nobody.
 const DETAIL_LIMIT_CHARS: usize = 500;
 
-/// A database or a broker that restarts is back about as fast.
-const AWAY_RETRY_SECONDS: u64 = 1;
+/// The usual time in which a database or a broker restarts.
+const UNAVAILABLE_RETRY_SECONDS: u64 = 1;
 
 impl Problem {
-    /// A problem whose type says no more than its status.
+    /// Builds a problem without a type of its own.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind: "about:blank".to_owned(),
@@ -64,7 +64,7 @@ impl Problem {
         }
     }
 
-    /// Gives it a type of its own: `with_type("idempotency-key-reused")` is `/problems/idempotency-key-reused`.
+    /// Sets the problem's type: `with_type("idempotency-key-reused")` gives `/problems/idempotency-key-reused`.
     #[must_use]
     pub fn with_type(mut self, slug: &str) -> Self {
         self.kind = format!("/problems/{slug}");
@@ -108,7 +108,7 @@ impl Problem {
             .with_errors(vec![error])
     }
 
-    /// 401: no token, or not the right one.
+    /// 401: the token is missing or wrong.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, detail).with_type("unauthorized")
     }
@@ -118,12 +118,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, detail).with_type("forbidden")
     }
 
-    /// 404: there is no such thing.
+    /// 404: the resource does not exist.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail).with_type("not-found")
     }
 
-    /// 409: the thing's state does not allow it.
+    /// 409: the resource's state does not allow the request.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail).with_type("conflict")
     }
@@ -160,7 +160,7 @@ impl Problem {
         Self::unprocessable(detail).with_errors(errors)
     }
 
-    /// 500: what went wrong is in the log, not in the answer.
+    /// 500: an internal error. Its cause is logged and not sent to the client.
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -177,10 +177,10 @@ impl Problem {
         problem
     }
 
-    /// 503: the database or the broker is away. What is wrong with it is for the log, not for the caller.
-    pub fn away(what: &str, source: &(dyn std::error::Error + 'static)) -> Self {
+    /// 503: the database or the broker is unavailable. `source` is logged and not sent to the client.
+    pub fn dependency_unavailable(what: &str, source: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = source, "{what}");
-        Self::unavailable(format!("{what}; try again"), AWAY_RETRY_SECONDS)
+        Self::unavailable(format!("{what}; try again"), UNAVAILABLE_RETRY_SECONDS)
     }
 }
 

@@ -1,7 +1,7 @@
-//! What happens to every request on its way in and out.
+//! The middleware that every request passes, in this order:
 //!
 //! ```text
-//!  observe ▶ CORS ▶ problems ▶ limits (body, time, hard stop) ▶ panics ▶ the service's own routes
+//!  observe ▶ foreign pages ▶ CORS ▶ problems ▶ limits (body, time, hard stop) ▶ panics ▶ the service's own routes
 //! ```
 
 use super::{
@@ -12,26 +12,28 @@ use crate::lifecycle::Shutdown;
 use axum::{
     body::{Body, Bytes},
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::{
-    panic::AssertUnwindSafe,
+    any::Any,
     time::{Duration, Instant},
 };
+use tokio::time::timeout;
 use tracing::Instrument;
 use uuid::Uuid;
 
-/// How much of a body that is too large is read and thrown away, so that the client gets to see the answer instead of
-/// a broken connection.
+/// The number of bytes that are read and discarded of a body that is too large, so that the client receives the answer
+/// instead of a broken connection.
 const DISCARD_LIMIT_BYTES: usize = 64 * 1024 * 1024;
-/// How long that may take.
+/// The time limit for discarding such a body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
-/// Plain-text errors of libraries are short; more would be no message.
+/// The maximum size of a library's plain-text error. Such errors are short; a longer text is not a message.
 const TEXT_LIMIT_BYTES: usize = 4096;
-/// When a request that took too long, or came too early, may be tried again.
+/// The time after which to retry a request that timed out or came before the service had started.
 const RETRY_AFTER_SECONDS: u64 = 2;
 
 #[derive(Clone)]
@@ -41,11 +43,11 @@ pub(super) struct Limits {
     pub shutdown: Shutdown,
 }
 
-/// Outermost: context, log line, metric.
+/// The outermost middleware: context, log line and metric.
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let context = RequestContext::of(request.headers());
-    // Of the highest level, so that a filter for warnings keeps the id on them.
+    // The span has the highest level, so that a filter for warnings keeps the id on them.
     let span = tracing::error_span!(
         "request",
         correlation.id = context.correlation_id,
@@ -73,7 +75,8 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// What a path is about, as the field of every line of its request. Only an id becomes one: a path is the client's text.
+/// Returns the resource that a path names, as a field for every log line of its request. Only a valid UUID is used,
+/// because a path is text from the client.
 fn subject(route: &str, path: &str) -> Option<(&'static str, Uuid)> {
     let mut pairs = route.split('/').zip(path.split('/')).skip(1);
     let (collection, _) = pairs.next()?;
@@ -86,7 +89,8 @@ fn subject(route: &str, path: &str) -> Option<(&'static str, Uuid)> {
     Some((field, value.parse().ok()?))
 }
 
-/// The route's pattern and not the path: ids would make a metric of their own each.
+/// Records the request's duration. The label is the route's pattern and not the path, because each id would create a
+/// new time series.
 fn record(method: &Method, route: Option<&str>, status: StatusCode, elapsed: Duration) {
     let labels = [
         ("service", crate::telemetry::service_name().to_owned()),
@@ -97,7 +101,7 @@ fn record(method: &Method, route: Option<&str>, status: StatusCode, elapsed: Dur
     metrics::histogram!("http_request_duration_seconds", &labels).record(elapsed.as_secs_f64());
 }
 
-/// Methods are the client's text; only known ones may become a label.
+/// Returns the method as a label. Methods are text from the client, so unknown methods become `other`.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -114,7 +118,7 @@ fn known_method(method: &Method) -> &'static str {
 fn log(method: &Method, path: &str, status: StatusCode, elapsed: Duration) {
     let duration_ms = (elapsed.as_secs_f64() * 10_000.0).round() / 10.0;
     let status = status.as_u16();
-    // Probes ask every few seconds and would bury everything else.
+    // Probes run every few seconds and would bury all other lines.
     if path.starts_with("/health") || path == "/metrics" {
         tracing::debug!(%method, path, status, duration_ms, "request");
     } else {
@@ -122,7 +126,7 @@ fn log(method: &Method, path: &str, status: StatusCode, elapsed: Duration) {
     }
 }
 
-/// Turns whatever error is not yet a problem into one, keeping headers such as `Allow`.
+/// Turns every error response that is plain text into a problem, keeping headers such as `Allow`.
 pub(super) async fn as_problems(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -171,7 +175,7 @@ fn problem_of(status: StatusCode, method: &Method, path: &str, text: String) -> 
     }
 }
 
-/// The body's size, the time to answer, and the hard stop.
+/// Limits the body's size and the time to answer, and breaks off at the hard stop.
 pub(super) async fn limit(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let work = async {
         match buffered(request, limits.body_bytes).await {
@@ -180,9 +184,9 @@ pub(super) async fn limit(State(limits): State<Limits>, request: Request, next: 
         }
     };
     tokio::select! {
-        result = tokio::time::timeout(limits.request, work) => result.unwrap_or_else(|_| {
+        result = timeout(limits.request, work) => result.unwrap_or_else(|_| {
             tracing::warn!(limit_ms = limits.request.as_millis() as u64, "a request took too long");
-            Problem::unavailable("this took too long; whether it was done is not known", RETRY_AFTER_SECONDS)
+            Problem::unavailable("the request took too long; its outcome is unknown", RETRY_AFTER_SECONDS)
                 .with_type("timeout")
                 .into_response()
         }),
@@ -192,65 +196,54 @@ pub(super) async fn limit(State(limits): State<Limits>, request: Request, next: 
     }
 }
 
-/// Reads the body before anything else looks at the request: handlers then never see half of one.
+/// Reads the whole body first, so that handlers never see half of one.
 async fn buffered(request: Request, limit_bytes: usize) -> Result<Request, Problem> {
-    let (parts, body) = request.into_parts();
-    let mut stream = body.into_data_stream();
-    let mut chunks: Vec<Bytes> = Vec::new();
-    let mut length = 0;
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk
-            .map_err(|_| Problem::bad_request("the request's body could not be read to its end"))?;
-        length += chunk.len();
-        if length > limit_bytes {
-            chunks.clear();
-            discard(stream).await;
-            return Err(Problem::too_large(limit_bytes));
-        }
-        chunks.push(chunk);
-    }
-    let body = match <[Bytes; 1]>::try_from(chunks) {
-        Ok([whole]) => Body::from(whole),
-        Err(chunks) => Body::from(chunks.concat()),
-    };
-    Ok(Request::from_parts(parts, body))
-}
-
-async fn discard(mut stream: axum::body::BodyDataStream) {
-    let reading = async {
-        let mut length = 0;
-        while let Some(Ok(chunk)) = stream.next().await {
-            length += chunk.len();
-            if length > DISCARD_LIMIT_BYTES {
-                break;
+    let (parts, mut body) = request.into_parts();
+    match Limited::new(&mut body, limit_bytes).collect().await {
+        Ok(whole) => Ok(Request::from_parts(parts, Body::from(whole.to_bytes()))),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let discarding = discard(body);
+            if timeout(DISCARD_TIMEOUT, discarding).await.is_err() {
+                tracing::debug!("a body that is too large was not read to its end");
             }
+            Err(Problem::too_large(limit_bytes))
         }
-    };
-    if tokio::time::timeout(DISCARD_TIMEOUT, reading)
-        .await
-        .is_err()
-    {
-        tracing::debug!("a body that is too large was not read to its end");
+        Err(_) => Err(Problem::bad_request(
+            "the request's body could not be read to its end",
+        )),
     }
 }
 
-/// A panic costs its own request and nothing else.
-pub(super) async fn catch_panics(request: Request, next: Next) -> Response {
-    if let Ok(response) = AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        return response;
+async fn discard(mut body: Body) {
+    let mut length = 0;
+    while let Some(Ok(frame)) = body.frame().await
+        && length <= DISCARD_LIMIT_BYTES
+    {
+        length += frame.data_ref().map_or(0, Bytes::len);
     }
-    // The panic hook has logged what and where.
+}
+
+/// Answers a panic with 500, so that a panic ends only its own request.
+pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
+    // The panic hook has logged the message and the place.
     tracing::error!("a request handler panicked");
     Problem::internal().into_response()
 }
 
-/// Ends event streams at the soft stop: they would otherwise hold the drain until its deadline.
-pub(super) async fn end_streams(
+/// A comment line, which clients of event streams ignore.
+const FIRST_BYTES: &[u8] = b":\n\n";
+/// The header that turns off response buffering in nginx and compatible proxies.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Makes event streams pass through proxies without delay, and ends them at the soft stop. Proxies would buffer small
+/// events, or compress them, and forward nothing before the first byte. At the stop, open streams would otherwise delay
+/// the drain until its deadline.
+pub(super) async fn streams(
     State(shutdown): State<Shutdown>,
     request: Request,
     next: Next,
 ) -> Response {
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     let is_stream = response
         .headers()
         .get(header::CONTENT_TYPE)
@@ -259,20 +252,26 @@ pub(super) async fn end_streams(
     if !is_stream {
         return response;
     }
+    let headers = response.headers_mut();
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    let caching = HeaderValue::from_static("no-cache, no-transform");
+    headers.insert(header::CACHE_CONTROL, caching);
     response.map(|body| {
+        let first = stream::once(async { Ok(Bytes::from_static(FIRST_BYTES)) });
         Body::from_stream(
-            body.into_data_stream()
+            first
+                .chain(body.into_data_stream())
                 .take_until(shutdown.soft.cancelled_owned()),
         )
     })
 }
 
-/// Answers paths that no route has; [`as_problems`] makes it a problem.
+/// Answers paths without a route; [`as_problems`] turns the answer into a problem.
 pub(super) async fn nothing_here() -> StatusCode {
     StatusCode::NOT_FOUND
 }
 
-/// Answers paths that no route has as long as the service waits for its servers.
+/// Answers paths without a route while the service waits for its servers.
 pub(super) async fn starting() -> Problem {
     Problem::unavailable(
         "the service is starting; /health/ready says what it waits for",
@@ -285,7 +284,7 @@ mod tests {
     use super::subject;
 
     #[test]
-    fn the_id_in_a_path_is_what_its_lines_are_about() {
+    fn log_lines_carry_the_id_of_their_path() {
         const ID: &str = "01890000-0000-7000-8000-000000000001";
         let check = |route: &str, path: String, field: Option<&str>| {
             let found = subject(route, &path);

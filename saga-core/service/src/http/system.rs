@@ -62,7 +62,7 @@ struct Health {
     dependencies: Vec<Dependency>,
 }
 
-/// Each dependency with its state.
+/// Returns each dependency with its state.
 #[utoipa::path(
     get,
     path = "/health",
@@ -89,14 +89,14 @@ async fn health(State(system): State<System>) -> impl IntoResponse {
     )
 }
 
-/// Whether the process answers at all.
+/// Says whether the process answers at all.
 #[utoipa::path(get, path = "/health/live", tag = "system",
     responses((status = 200, description = "It does", body = ServiceStatus)))]
 async fn live() -> impl IntoResponse {
     Json(ServiceStatus::from(ServiceState::Live))
 }
 
-/// Whether requests should be sent here.
+/// Says whether requests should be sent to this process.
 #[utoipa::path(
     get,
     path = "/health/ready",
@@ -120,10 +120,11 @@ async fn ready(State(system): State<System>) -> impl IntoResponse {
     (code, Json(status))
 }
 
-/// Metrics in Prometheus' text format.
+/// Returns the metrics in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "system",
     responses((status = 200, description = "Prometheus text format", body = String, content_type = "text/plain")))]
-async fn metrics() -> impl IntoResponse {
+async fn metrics(State(system): State<System>) -> impl IntoResponse {
+    system.health.measure();
     (
         [(
             header::CONTENT_TYPE,

@@ -1,4 +1,4 @@
-//! What a service answers before it serves.
+//! Answers HTTP requests while a service is starting.
 
 use crate::{
     health::HealthRegistry,
@@ -10,19 +10,19 @@ use std::{os::fd::AsFd, time::Duration};
 use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long a client that has sent half a request may hold up the start, or its stop. Its connection stays, and nobody
-/// waits for it any more.
+/// The time for which a client that has sent half a request may delay the start, or its stop. After that the connection
+/// stays open, but nothing waits for it.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Answers {
-    /// Dropped with a start that failed, too.
+    /// Dropped, too, if the start fails.
     stop: DropGuard,
     task: JoinHandle<()>,
 }
 
 impl Answers {
-    /// Answers on a duplicate of `listener`: clients that connect while one is closed and the other not yet asked wait in
-    /// the queue that both share.
+    /// Starts answering on a duplicate of `listener`. Both share one accept queue: clients that connect after one
+    /// listener is closed and before the other accepts wait in that queue.
     pub fn begin(
         config: &HttpConfig,
         name: &'static str,
@@ -40,7 +40,7 @@ impl Answers {
                 ended = answering => if let Err(error) = ended {
                     tracing::warn!(
                         error = &*error as &dyn std::error::Error,
-                        "nothing is answered until the service has started"
+                        "HTTP requests are not answered until the service has started"
                     );
                 },
                 () = limit => tracing::debug!("a connection from before the start is still open"),
@@ -50,10 +50,10 @@ impl Answers {
         Ok(Self { stop, task })
     }
 
-    /// Returns when nothing is accepted here any more.
+    /// Returns when this task accepts no more connections.
     pub async fn end(self) {
         drop(self.stop);
-        // A panic in it is caught, and told, where it was spawned.
+        // `Shutdown::spawn` catches and logs a panic of the task.
         self.task.await.ok();
     }
 }
@@ -76,18 +76,19 @@ mod tests {
         time::timeout,
     };
 
-    /// Far above what anything here takes.
+    /// Far above the time that anything here takes.
     const PATIENCE: Duration = Duration::from_secs(20);
-    const ASKED: &[u8] = b"GET /orders HTTP/1.1\r\nhost: x\r\n";
+    const ASKED: &[u8] = b"GET /orders HTTP/1.1\r\nhost: localhost\r\n";
     const REST: &[u8] = b"\r\n";
 
-    /// A start that is asked, and a client of it that has sent half a request.
+    /// Begins a start that answers requests, with a client that has sent half a request.
     async fn begun() -> (Answers, Shutdown, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (shutdown, health) = (Shutdown::new(), HealthRegistry::default());
         let config = HttpConfig {
             listen: address,
+            allowed_hosts: Vec::new(),
             body_limit_bytes: 1_000,
             request_timeout_ms: 1_000,
             cors_origins: Vec::new(),
@@ -95,14 +96,14 @@ mod tests {
         let answers = Answers::begin(&config, "shop", &listener, health, &shutdown);
         let mut half = TcpStream::connect(address).await.expect("connect");
         half.write_all(ASKED).await.expect("half a request");
-        // Connections are taken in their order: with the second one answered, the first is in hand.
+        // Connections are accepted in order: once the second is answered, the first is accepted.
         let mut whole = TcpStream::connect(address).await.expect("connect");
         whole.write_all(ASKED).await.expect("write");
         answered(&mut whole).await;
         (answers.expect("it answers"), shutdown, half)
     }
 
-    /// Sends the rest of the request.
+    /// Sends the rest of the request and checks the answer.
     async fn answered(client: &mut TcpStream) {
         client.write_all(REST).await.expect("write");
         let mut answer = String::new();

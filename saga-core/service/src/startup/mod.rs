@@ -1,22 +1,21 @@
-//! A start waits for its servers: a database or a broker that is away is one that comes, and whoever ends because of it
-//! is only started again.
+//! Startup waits for Postgres and Kafka instead of exiting: a supervisor would only restart the process.
 //!
 //! ```text
 //!  work ─▶ done ─▶ the start goes on
-//!   ▲  └─▶ a server is away ─▶ warn, say so in /health/ready, pause ─┐      any other error ─▶ the start ends with it
+//!   ▲  └─▶ an outage     ─▶ warn, say so in /health/ready, pause ─┐      any other error ─▶ the start ends with it
 //!   └────────────────────────────────────────────────────────────────┘      the soft stop ─▶ it ends, cleanly
 //! ```
 //!
-//! Which errors say that a server is away is the server's own business ([`Server::is_away`]): what waiting cannot heal,
+//! Each server decides which errors say that it is unavailable ([`Server::is_unavailable`]). An error that waiting cannot fix,
 //! such as a wrong password, ends the start at once.
 
 mod answers;
-pub mod participant;
 
 use crate::health::{Awaited, HealthRegistry, Readiness};
 use crate::{http::HttpConfig, lifecycle::Shutdown};
 use answers::Answers;
 use saga_core::retry::RetryPolicy;
+use saga_postgres::{PostgresConfig, silence::limited};
 use std::{
     error::Error,
     time::{Duration, Instant},
@@ -25,8 +24,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Between two tries. Short enough that a server that is back is not kept waiting, and random enough that services that
-/// lost it together do not come back together.
+/// The pause between two tries. It is short, so that a server is used soon after it is back. It is random, so that
+/// services that lost a server at the same time do not reconnect at the same time.
 const PAUSE: RetryPolicy = RetryPolicy {
     attempts: u32::MAX,
     first_delay_ms: 250,
@@ -35,41 +34,51 @@ const PAUSE: RetryPolicy = RetryPolicy {
     jitter: 0.3,
 };
 
-/// From when on a start that is not over answers HTTP. An ordinary one is over before anybody asks, and whoever asks
-/// meanwhile waits for it.
+/// The time after which an unfinished start answers HTTP. A normal start is over before that; a client that connects
+/// meanwhile waits in the accept queue.
 const ANSWER_AFTER: Duration = Duration::from_secs(2);
 
 /// A server that a start needs.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// `postgres`, `kafka`.
+    /// The server's name: `postgres` or `kafka`.
     pub name: &'static str,
-    /// Its address, with secrets masked.
+    /// The server's address, with secrets masked.
     pub place: String,
-    /// Whether this error, one of a chain, says that the server is away.
-    pub is_away: fn(&(dyn Error + 'static)) -> bool,
+    /// Returns true if this error, one of a chain, says that the server is unavailable.
+    pub is_unavailable: fn(&(dyn Error + 'static)) -> bool,
 }
 
 impl Server {
-    /// The brokers of a Kafka cluster. `is_away` is of whoever speaks with them.
-    pub fn kafka(brokers: &str, is_away: fn(&(dyn Error + 'static)) -> bool) -> Self {
+    /// Describes a database.
+    pub fn postgres(config: &PostgresConfig) -> Self {
         Self {
-            name: "kafka",
-            place: brokers.to_owned(),
-            is_away,
+            name: "postgres",
+            place: config.place(),
+            is_unavailable: saga_postgres::is_unavailable,
         }
     }
 
-    /// The one of `servers` that is away.
-    fn away<'a>(servers: &'a [Self], error: &anyhow::Error) -> Option<&'a Self> {
+    /// Describes the brokers of a Kafka cluster. `is_unavailable` comes from the client library that talks to them.
+    pub fn kafka(brokers: &str, is_unavailable: fn(&(dyn Error + 'static)) -> bool) -> Self {
+        Self {
+            name: "kafka",
+            place: brokers.to_owned(),
+            is_unavailable,
+        }
+    }
+
+    /// Returns the first of `servers` that `error` says is unavailable.
+    fn first_unavailable<'a>(servers: &'a [Self], error: &anyhow::Error) -> Option<&'a Self> {
         servers
             .iter()
-            .find(|server| error.chain().any(|cause| (server.is_away)(cause)))
+            .find(|server| error.chain().any(|cause| (server.is_unavailable)(cause)))
     }
 }
 
-/// Tries `work` until it succeeds, and says in `readiness` what it waits for; only its caller knows whether the service
-/// is ready then. An error that none of `servers` is to blame for is returned; `None` if `stop` came first.
+/// Tries `work` until it succeeds, and lists in `readiness` what it waits for. The caller marks the service as ready,
+/// because only the caller knows when it is. Returns an error that none of `servers` explains, and `None` if `stop`
+/// came first.
 pub async fn until<T, W: Future<Output = anyhow::Result<T>>>(
     servers: &[Server],
     readiness: &Readiness,
@@ -83,20 +92,20 @@ pub async fn until<T, W: Future<Output = anyhow::Result<T>>>(
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            result = work() => result,
+            result = limited(work()) => result,
         };
         let error = match result {
             Ok(value) => {
                 readiness.waits_for(Vec::new());
                 if tries > 1 {
                     let waited_ms = began.elapsed().as_millis() as u64;
-                    tracing::info!(tries, waited_ms, "what was waited for is there");
+                    tracing::info!(tries, waited_ms, "the required servers are available");
                 }
                 return Ok(Some(value));
             }
             Err(error) => error,
         };
-        let Some(server) = Server::away(servers, &error) else {
+        let Some(server) = Server::first_unavailable(servers, &error) else {
             return Err(error);
         };
         let pause_ms = PAUSE.delay_ms(tries, seed.wrapping_add(u64::from(tries)));
@@ -113,6 +122,20 @@ pub async fn until<T, W: Future<Output = anyhow::Result<T>>>(
     Ok(None)
 }
 
+/// Tries `work` as [`until`] does, and then sets `readiness` to ready.
+pub async fn until_ready<T, W: Future<Output = anyhow::Result<T>>>(
+    servers: &[Server],
+    readiness: &Readiness,
+    stop: &CancellationToken,
+    work: impl FnMut() -> W,
+) -> anyhow::Result<Option<T>> {
+    let done = until(servers, readiness, stop, work).await?;
+    if done.is_some() {
+        readiness.ready();
+    }
+    Ok(done)
+}
+
 fn warn(server: &Server, error: &anyhow::Error, pause_ms: u64) {
     tracing::warn!(
         place = server.place,
@@ -123,21 +146,21 @@ fn warn(server: &Server, error: &anyhow::Error, pause_ms: u64) {
     );
 }
 
-/// A start whose service does not serve yet. While it lasts for long, `/health/live` answers 200, `/health/ready` 503
-/// with what is waited for, and everything else 503.
+/// The startup of a service that does not serve yet. If it lasts longer than two seconds, `/health/live` answers 200,
+/// `/health/ready` 503 with the missing dependencies, and every other path 503.
 pub struct Startup<'a> {
     http: &'a HttpConfig,
     name: &'static str,
     listener: &'a TcpListener,
     shutdown: &'a Shutdown,
     health: HealthRegistry,
-    /// Never ready: that is for the service itself to say.
+    /// Never set to ready: the service itself reports readiness.
     readiness: Readiness,
     answers: Option<Answers>,
 }
 
 impl<'a> Startup<'a> {
-    /// `listener` is the one on which the service `name` will serve.
+    /// Begins the startup of the service `name`, which will serve on `listener`.
     pub fn new(
         http: &'a HttpConfig,
         name: &'static str,
@@ -157,7 +180,7 @@ impl<'a> Startup<'a> {
         }
     }
 
-    /// [`until`], until the soft stop.
+    /// Runs [`until`] with the soft stop as its `stop`.
     pub async fn until<T, W: Future<Output = anyhow::Result<T>>>(
         &mut self,
         servers: &[Server],
@@ -180,7 +203,7 @@ impl<'a> Startup<'a> {
         waiting.await
     }
 
-    /// The service may serve now: nobody else answers on its listener any more.
+    /// Ends the startup. The service may serve afterwards: nothing else answers on its listener any more.
     pub async fn end(self) {
         if let Some(answers) = self.answers {
             answers.end().await;
@@ -195,14 +218,14 @@ mod tests {
     use std::cell::Cell;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("nobody answers")]
+    #[error("no server answers")]
     struct Away;
 
     fn servers() -> [Server; 2] {
         let postgres = Server {
             name: "postgres",
             place: "postgres://shop:***@127.0.0.1/shop".to_owned(),
-            is_away: |_| false,
+            is_unavailable: |_| false,
         };
         [
             postgres,
@@ -211,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_away_is_tried_again_and_named() {
+    async fn an_unavailable_server_is_retried_and_named() {
         let mut health = HealthRegistry::default();
         let readiness = health.readiness("start");
         let tries = Cell::new(0);
@@ -225,19 +248,19 @@ mod tests {
         };
         let stop = CancellationToken::new();
         let seen = until(&servers(), &readiness, &stop, work).await;
-        let detail = Some("asking for topics: nobody answers".to_owned());
+        let detail = Some("asking for topics: no server answers".to_owned());
         let kafka = Awaited {
             detail,
             ..Awaited::new("kafka")
         };
         assert_eq!(seen.expect("it comes"), Some(vec![kafka]));
         assert_eq!(tries.get(), 3);
-        // What else has to be waited for is not known yet; to be ready is not this one's to say.
+        // The remaining dependencies are not known; the caller reports readiness.
         assert_eq!(health.waiting(), Some(Vec::new()));
     }
 
     #[tokio::test]
-    async fn what_no_server_is_to_blame_for_is_returned_at_once() {
+    async fn an_error_without_an_unavailable_server_is_returned_at_once() {
         let readiness = HealthRegistry::default().readiness("start");
         let tries = Cell::new(0);
         let work = || async {

@@ -1,4 +1,4 @@
-//! How a line looks.
+//! The formats of log lines.
 
 use super::service_name;
 use serde::{Serialize, Serializer};
@@ -17,10 +17,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// The longest name of a service; others are padded to it.
+/// The length of the longest service name; shorter names are padded to this length.
 const NAME_WIDTH: usize = 13;
 
-/// For people: the service, then whatever `inner` makes of it.
+/// The format for people: the service's name, then the line in `inner`'s format.
 pub(super) struct Human<F> {
     inner: F,
 }
@@ -48,7 +48,8 @@ where
     }
 }
 
-/// For machines: one flat object a line, so that `saga.id` is a key whether a span or the event itself has it.
+/// The format for machines: one flat object per line, so that `saga.id` is a top-level key whether a span or the event
+/// itself has it.
 pub(super) struct Json;
 
 impl<S> FormatEvent<S, JsonFields> for Json
@@ -85,7 +86,8 @@ where
     }
 }
 
-/// The pairs of one object, in the order in which people look for them. The innermost value of a name stays.
+/// The pairs of one object, in the order in which people look for them. If a name occurs twice, the innermost value is
+/// kept.
 struct Line(Vec<(String, Value)>);
 
 impl Line {

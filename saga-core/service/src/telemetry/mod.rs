@@ -1,8 +1,8 @@
 //! Logs and metrics.
 //!
-//! Several services can live in one process (the standalone mode), so every line and every HTTP metric carries the
-//! service's name. It comes from the thread: each service has a runtime whose threads are named once, and so also what
-//! libraries spawn is told apart.
+//! Several services can run in one process (the standalone mode), so every line and every HTTP metric carries the
+//! service's name. The name belongs to the thread: each service has a runtime whose threads are named once. Thus lines
+//! of tasks that libraries spawn have a name, too.
 
 mod format;
 mod process;
@@ -31,18 +31,18 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
     pub format: LogFormat,
-    /// As in `RUST_LOG`: `info,sqlx=warn`.
+    /// The filter, in the syntax of `RUST_LOG`: `info,sqlx=warn`.
     pub filter: String,
 }
 
-/// Between two rounds of tidying the recorder's buffers, which would grow without anybody asking for the metrics.
+/// The interval between two cleanups of the recorder's buffers, which would grow if no client reads the metrics.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// Metrics named `*_seconds`: from half a millisecond, the fastest batch, to a minute.
+/// The buckets of metrics named `*_seconds`: from half a millisecond, the fastest batch, to a minute.
 const SECONDS: [f64; 16] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,
 ];
-/// All others are counts or sizes.
+/// The buckets of all other metrics, which are counts or sizes.
 const COUNTS: [f64; 14] = [
     1.0,
     2.0,
@@ -68,12 +68,12 @@ thread_local! {
     static THREAD_NAME: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Names the service of this whole process, unless a thread says otherwise.
+/// Names the service of the whole process. A name set by [`name_thread`] takes precedence.
 pub fn name_process(service: &'static str) {
     PROCESS_NAME.get_or_init(|| service);
 }
 
-/// Names the service that this thread works for; for a runtime's `on_thread_start`.
+/// Names the service that this thread works for. Call it in a runtime's `on_thread_start`.
 pub fn name_thread(service: &'static str) {
     THREAD_NAME.set(Some(service));
 }
@@ -85,10 +85,10 @@ pub(crate) fn service_name() -> &'static str {
         .unwrap_or("-")
 }
 
-/// Installs the subscriber and the metrics recorder; safe to call again in one process (tests, standalone): the first
-/// call decides.
+/// Installs the subscriber and the metrics recorder. It may be called again in one process (tests, standalone): the
+/// first call decides.
 pub fn init(config: &LogConfig) -> anyhow::Result<()> {
-    // Also a filter that will not be used must be right.
+    // A filter must be valid even if it is not used.
     let filter = EnvFilter::try_new(&config.filter)
         .with_context(|| format!("log.filter \"{}\" is not a filter", config.filter))?;
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +96,7 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
         return Ok(());
     }
     let registry = tracing_subscriber::registry().with(filter);
-    // Somebody else's subscriber, such as a test's, stays.
+    // A subscriber that is already installed, such as a test's, stays.
     let result = match config.format {
         LogFormat::Human => {
             let colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -141,7 +141,7 @@ fn install_recorder() -> anyhow::Result<()> {
         .install_recorder()
         .context("another metrics recorder is installed")?;
     let upkeep = handle.clone();
-    // Lives as long as the process; it has nothing to finish.
+    // The thread lives as long as the process and has nothing to finish.
     thread::Builder::new()
         .name("metrics upkeep".to_owned())
         .spawn(move || {
@@ -156,7 +156,7 @@ fn install_recorder() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All metrics in Prometheus' text format; empty before [`init`].
+/// Returns all metrics in Prometheus' text format; empty before [`init`].
 pub fn render() -> String {
     match RECORDER.get() {
         Some(handle) => {

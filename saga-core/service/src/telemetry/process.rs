@@ -1,4 +1,4 @@
-//! What the kernel knows about this process; read when somebody asks for the metrics.
+//! Metrics that the kernel provides about this process. They are read on each request for the metrics.
 
 use std::{fs, sync::OnceLock, time::Instant};
 
@@ -19,7 +19,7 @@ pub(super) fn describe() {
     );
 }
 
-/// Where there is no `/proc`, only the uptime is known.
+/// Sets the metrics. Without `/proc`, only the uptime is known.
 pub(super) fn record() {
     if let Some(started) = STARTED.get() {
         metrics::gauge!("process_uptime_seconds").set(started.elapsed().as_secs_f64());

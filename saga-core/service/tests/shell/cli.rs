@@ -1,4 +1,4 @@
-//! The command line of a service, as a process.
+//! Tests the command line of a service that runs as a process.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// cargo builds the examples beside the tests.
+/// Returns the command of the example. cargo builds examples beside the tests.
 fn hello() -> Command {
     let mut path: PathBuf = std::env::current_exe().expect("own path");
     path.pop();
@@ -82,7 +82,7 @@ fn it_explains_itself_and_its_configuration() {
 }
 
 #[test]
-fn errors_are_one_line_and_usage_errors_are_told_apart() {
+fn errors_are_one_line_and_usage_errors_have_their_own_exit_code() {
     check(&["--nonsense"], &[], 2, &["--nonsense"]);
     check(&["--migrate=never"], &[], 2, &["auto", "check"]);
     check(
@@ -176,14 +176,14 @@ fn a_data_directory_is_joined_and_the_file_wins_over_it() {
 }
 
 impl Drop for Running {
-    /// A test that failed leaves nothing behind.
+    /// Ends the process of a failed test.
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// A running service and where it listens.
+/// A running service and the address that it listens on.
 struct Running {
     child: Child,
     address: String,
@@ -250,7 +250,7 @@ async fn the_first_signal_drains() {
         let running = Running::start(&[("HELLO__DELAY_MS", "500")]);
         let url = format!("http://{}/hello", running.address);
         let answer = tokio::spawn(async move {
-            saga_testkit::http_client()
+            saga_test_support::http_client()
                 .get(url)
                 .send()
                 .await?
@@ -312,7 +312,7 @@ async fn json_lines_carry_the_correlation_id() {
             break address.to_owned();
         }
     };
-    let client = saga_testkit::http_client();
+    let client = saga_test_support::http_client();
     let request = client
         .get(format!("http://{address}/hello"))
         .header("x-correlation-id", "mine");

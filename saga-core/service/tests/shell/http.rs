@@ -1,4 +1,4 @@
-//! A real listener, a real client.
+//! Tests the HTTP shell with a real listener and a real client.
 
 use axum::{
     Json,
@@ -8,6 +8,7 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use reqwest::{Client, Method, RequestBuilder, Response};
+
 use saga_service::{
     health::HealthRegistry,
     http::{HttpConfig, Problem, RequestContext, ValidJson, ValidPath, ValidQuery, serve},
@@ -16,7 +17,12 @@ use saga_service::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -27,7 +33,7 @@ use uuid::Uuid;
 
 const BODY_LIMIT_BYTES: usize = 10_000;
 const ORIGIN: &str = "http://localhost:3001";
-/// Far above what anything here takes.
+/// Far above the time that anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
@@ -86,6 +92,12 @@ async fn events() -> Sse<impl futures_util::Stream<Item = Result<Event, Infallib
     Sse::new(first.chain(stream::pending()))
 }
 
+/// An event stream that never sends an event.
+#[utoipa::path(get, path = "/silence", responses((status = 200)))]
+async fn silence() -> Sse<impl futures_util::Stream<Item = Result<Event, Infallible>>> {
+    Sse::new(stream::pending())
+}
+
 struct Server {
     address: SocketAddr,
     shutdown: Shutdown,
@@ -109,6 +121,7 @@ impl Server {
         let address = listener.local_addr().expect("address");
         let config = HttpConfig {
             listen: address,
+            allowed_hosts: Vec::new(),
             body_limit_bytes: BODY_LIMIT_BYTES,
             request_timeout_ms,
             cors_origins: vec![ORIGIN.to_owned()],
@@ -120,7 +133,8 @@ impl Server {
             .routes(routes!(slow))
             .routes(routes!(stuck))
             .routes(routes!(busy))
-            .routes(routes!(events));
+            .routes(routes!(events))
+            .routes(routes!(silence));
         let shutdown = Shutdown::new();
         let stop = shutdown.clone();
         let serving =
@@ -129,7 +143,7 @@ impl Server {
             address,
             shutdown,
             serving,
-            client: saga_testkit::http_client(),
+            client: saga_test_support::http_client(),
         }
     }
 
@@ -165,7 +179,7 @@ async fn plain() -> Server {
     Server::start(HealthRegistry::default()).await
 }
 
-/// Checks that it is a problem of this status, and gives its members.
+/// Checks that the response is a problem with this status, and returns its members.
 async fn problem(response: Response, status: u16) -> Value {
     let headers = response.headers().clone();
     let found = response.status().as_u16();
@@ -284,7 +298,7 @@ async fn a_panic_and_a_stuck_handler_cost_only_their_request() {
 }
 
 #[tokio::test]
-async fn correlation_and_trace_go_through() {
+async fn correlation_and_trace_are_propagated() {
     let server = plain().await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let response = server
@@ -308,7 +322,7 @@ async fn correlation_and_trace_go_through() {
 }
 
 #[tokio::test]
-async fn health_tells_which_dependency_is_down() {
+async fn health_names_the_dependency_that_is_down() {
     let mut health = HealthRegistry::default();
     health.register("kafka", async || Ok(()));
     let server = Server::start(health.clone()).await;
@@ -352,7 +366,7 @@ async fn health_tells_which_dependency_is_down() {
 }
 
 #[tokio::test]
-async fn ready_means_told_so_and_not_draining() {
+async fn readiness_requires_every_part_to_be_ready_and_no_drain() {
     let mut health = HealthRegistry::default();
     let readiness = health.readiness("kafka");
     let server = Server::start(health).await;
@@ -463,23 +477,105 @@ async fn only_configured_origins_may_call_from_a_browser() {
 }
 
 #[tokio::test]
-async fn the_soft_stop_answers_what_is_in_hand_and_waits_for_nobody_idle() {
+async fn a_page_of_another_origin_reads_and_changes_nothing() {
     let server = plain().await;
-    // One connection that never asks anything, one kept alive, one with an event stream.
+    let ask = async |method: Method, headers: &[(&str, &str)]| {
+        let request = server
+            .request(method, "/orders")
+            .json(&json!({"quantity": 1}));
+        let request = headers.iter().fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        let response = request.send().await.expect("answer");
+        assert!(response.headers().contains_key("x-correlation-id"));
+        let status = response.status().as_u16();
+        let problem: Value = response.json().await.expect("JSON");
+        (
+            status,
+            problem["type"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let own = format!("http://{}", server.address);
+    for headers in [&[][..], &[("origin", own.as_str())], &[("origin", ORIGIN)]] {
+        assert_eq!(ask(Method::POST, headers).await.0, 200, "{headers:?}");
+    }
+    let misdirected = (421, "/problems/misdirected-request".to_owned());
+    let foreign = (403, "/problems/foreign-origin".to_owned());
+    let host = [("host", "evil.example:3001")];
+    assert_eq!(ask(Method::GET, &host).await, misdirected);
+    assert_eq!(ask(Method::POST, &host).await, misdirected);
+    assert_eq!(
+        ask(Method::POST, &[("origin", "http://evil.example")]).await,
+        foreign
+    );
+    assert_eq!(ask(Method::POST, &[("origin", "null")]).await, foreign);
+    assert_eq!(
+        ask(Method::POST, &[("sec-fetch-site", "cross-site")]).await,
+        foreign
+    );
+}
+
+#[tokio::test]
+async fn a_consumer_that_cannot_read_makes_the_service_unhealthy_in_its_own_words() {
+    let mut health = HealthRegistry::default();
+    let blocked = Arc::new(Mutex::new(None));
+    let looked_at = Arc::clone(&blocked);
+    health.watch("saga.inputs", move || {
+        let trouble = looked_at.lock().expect("not poisoned").clone();
+        (Duration::ZERO, trouble)
+    });
+    let server = Server::start(health).await;
+    let why = "3 records of saga.inputs/0 cannot be read: somebody else's transaction is open";
+    for (trouble, status, detail) in [
+        (None, 200, Value::Null),
+        (Some(why.to_owned()), 503, json!(why)),
+        (None, 200, Value::Null),
+    ] {
+        *blocked.lock().expect("not poisoned") = trouble;
+        let response = server.get("/health").await;
+        assert_eq!(response.status(), status);
+        let body: Value = response.json().await.expect("JSON");
+        let found = body["dependencies"].as_array().expect("dependencies");
+        let work = found
+            .iter()
+            .find(|one| one["name"] == "work on saga.inputs");
+        assert_eq!(work.expect("the work")["detail"], detail);
+    }
+}
+
+#[tokio::test]
+async fn an_event_stream_passes_through_proxies_from_its_first_byte() {
+    let server = plain().await;
+    let response = server.get("/silence").await;
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
+    assert_eq!(
+        response.headers()["cache-control"],
+        "no-cache, no-transform"
+    );
+    let first = response.bytes_stream().next().await.expect("a byte");
+    assert_eq!(&first.expect("no error")[..], b":\n\n");
+}
+
+#[tokio::test]
+async fn the_soft_stop_answers_running_requests_and_closes_idle_connections() {
+    let server = plain().await;
+    // One connection that sends nothing, one kept alive, one with an event stream.
     let _silent = TcpStream::connect(server.address).await.expect("connect");
     let mut kept = TcpStream::connect(server.address).await.expect("connect");
-    kept.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+    kept.write_all(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await
         .expect("write");
     let mut buffer = [0; 1024];
     assert!(kept.read(&mut buffer).await.expect("read") > 0);
     let mut events = server.get("/events").await.bytes_stream();
-    let first = events.next().await.expect("an event").expect("no error");
-    assert!(first.starts_with(b"data: first"));
+    let first = events.next().await.expect("a byte").expect("no error");
+    assert_eq!(&first[..], b":\n\n");
+    let event = events.next().await.expect("an event").expect("no error");
+    assert!(event.starts_with(b"data: first"));
     let in_hand = server.request(Method::GET, "/slow").send();
     let stop = async {
-        // The request is on its way once its connection is counted among the open files; a moment is enough here, since
-        // a request that came too late would fail the test and not pass it.
+        // The request is accepted once its connection counts among the open files. A short pause is enough here,
+        // because a request that came too late would fail the test and not pass it.
         tokio::time::sleep(Duration::from_millis(100)).await;
         server.shutdown.soft.cancel();
     };
@@ -500,13 +596,13 @@ async fn the_hard_stop_waits_for_nothing() {
     let server = plain().await;
     let (address, shutdown) = (server.address, server.shutdown.clone());
     let stuck = tokio::spawn(async move {
-        saga_testkit::http_client()
+        saga_test_support::http_client()
             .get(format!("http://{address}/stuck"))
             .send()
             .await
     });
     while !stuck.is_finished() {
-        // Level-triggered: whichever moment the request has reached, the stop must end it.
+        // Level-triggered: the stop must end the request at any point that it has reached.
         tokio::time::sleep(Duration::from_millis(50)).await;
         shutdown.soft.cancel();
         shutdown.hard.cancel();
@@ -519,6 +615,7 @@ async fn a_router_can_be_asked_without_a_socket() {
     use tower::ServiceExt;
     let config = HttpConfig {
         listen: "127.0.0.1:0".parse().expect("address"),
+        allowed_hosts: Vec::new(),
         body_limit_bytes: 10,
         request_timeout_ms: 1000,
         cors_origins: Vec::new(),
@@ -528,6 +625,7 @@ async fn a_router_can_be_asked_without_a_socket() {
     let app =
         saga_service::http::router(&config, api, "Shop", health, &Shutdown::new()).expect("router");
     let request = axum::http::Request::get("/orders/x")
+        .header("host", "localhost")
         .body(Body::empty())
         .expect("request");
     assert_eq!(app.oneshot(request).await.expect("answer").status(), 400);

@@ -1,5 +1,4 @@
-//! The shell as its users meet it: over a socket, from a command line, on a real Postgres.
+//! Tests the shell as its users see it: over a socket and from a command line.
 
 mod cli;
 mod http;
-mod postgres;

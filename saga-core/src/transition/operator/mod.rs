@@ -1,31 +1,30 @@
-//! What a person may ask for. Every action that reaches a live saga is decided, and the decision stands in its log.
+//! Decides operators' actions. Every action that reaches a live saga is decided, and the decision is in the saga's log.
 //!
-//! [`rules`] is the table: from the saga and the action to what it would do, or to why not. The same table says what
-//! is legal now, so an action that [`legal_actions`] names is never refused, and a refusal names those that would not
-//! be. This module carries out what the table says, and decides later what had to wait for an outcome.
+//! [`rules`] is the table: it maps the saga and the action to an effect, or to a refusal. The same table gives the
+//! legal actions. Therefore an action that [`legal_actions`] names is never refused, and a refusal names the actions
+//! that would not be refused. This module carries out the effects, and decides pending actions once an outcome is
+//! known.
 //!
-//! A step that may have run is neither completed nor skipped before its participant was asked (*resolve*): if it was
-//! done its own result stands, and if it was not, the barrier's refusal makes sure that it never will be, so that what
-//! an operator did by hand is not done a second time.
+//! A step that may have run is neither completed nor skipped before its participant was asked (*resolve*). If the step
+//! was done, its own result stays. If it was not done, the barrier's refusal makes sure that it never will be, so that
+//! work that an operator did by hand is not done a second time. If the participant does not answer, the saga parks, and
+//! then a person may decide without the participant, with a warning in the audit.
 
 mod rules;
 
+pub(super) use rules::CANCELLED;
 pub use rules::{LegalAction, legal_actions};
 
 use super::draft::Draft;
 use crate::{
+    definition::StepKind,
     instance::{
         ActionVerdict, Cause, Corrected, LifecycleKind, PendingAction, SagaStatus, Settlement,
         Settling, StepState,
     },
     message::{ActionKind, Direction, OperatorAction},
 };
-use rules::{Effect, Refusal, UsedUp, judge};
-
-/// The cause's code of a saga that somebody no longer wanted.
-const CANCELLED: &str = "cancelled";
-/// The cause's code of a saga that an operator turned round.
-const OPERATOR: &str = "operator";
+use rules::{Effect, OPERATOR, Refusal, UsedUp, judge};
 
 pub(super) fn apply(draft: &mut Draft<'_>, action: &OperatorAction) {
     let judged = if action.reason.trim().is_empty() {
@@ -54,67 +53,72 @@ pub(super) fn refused(code: &str, message: &str, legal: &[LegalAction]) -> Actio
 
 fn carry_out(draft: &mut Draft<'_>, action: &OperatorAction, effect: Effect) {
     match effect {
-        Effect::Nothing => draft.decide(action, ActionVerdict::Accepted),
-        Effect::TurnBack => {
-            draft.decide(action, ActionVerdict::Accepted);
+        Effect::Nothing => draft.decide(action, ActionVerdict::ACCEPTED),
+        Effect::StartCompensation => {
+            draft.decide(action, ActionVerdict::ACCEPTED);
             draft.begin_compensation(cause_of(action));
         }
         Effect::AskPivot(pivot) => {
             draft.decide(action, ActionVerdict::Pending);
-            draft.saga.pending_turns.push(pending(action));
+            draft.saga.pending_reversals.push(pending(action));
+            // The new action replaces an earlier complete or skip of the pivot that had no answer.
+            draft.saga.steps[pivot].settling = None;
             draft.start_resolve(pivot, cause_of(action));
         }
         Effect::AwaitPivot => {
             draft.decide(action, ActionVerdict::Pending);
-            draft.saga.pending_turns.push(pending(action));
+            // A saga that was recovered for this action has no other cause.
+            if draft.saga.recovered && draft.saga.pending_reversals.is_empty() {
+                draft.saga.resolve_cause = Some(cause_of(action));
+            }
+            draft.saga.pending_reversals.push(pending(action));
         }
         Effect::TryAgain(used_up) => {
-            draft.decide(action, ActionVerdict::Accepted);
+            draft.decide(action, ActionVerdict::ACCEPTED);
             for command in &used_up {
                 try_again(draft, command, action.kind.given());
             }
         }
         Effect::SkipAhead(index) => {
-            draft.decide(action, ActionVerdict::Accepted);
+            draft.decide(action, ActionVerdict::ACCEPTED);
             draft.settle(index, Settlement::Skipped);
         }
         Effect::ResolveFirst(index) => {
             draft.decide(action, ActionVerdict::Pending);
             resolve_first(draft, index, action);
         }
+        Effect::ByHand(index) => {
+            let warning = Some(warning(draft, index, &action.kind));
+            draft.decide(action, ActionVerdict::Accepted { warning });
+            by_hand(draft, index, action);
+        }
         Effect::SkipCompensation(index) => {
-            draft.decide(action, ActionVerdict::Accepted);
+            draft.decide(action, ActionVerdict::ACCEPTED);
             skip_compensation(draft, index, &action.reason);
         }
         Effect::Abandon => {
-            draft.decide(action, ActionVerdict::Accepted);
+            draft.decide(action, ActionVerdict::ACCEPTED);
             abandon(draft, &action.reason);
         }
     }
 }
 
 fn cause_of(action: &OperatorAction) -> Cause {
-    let code = match action.kind {
-        ActionKind::Cancel => CANCELLED,
-        ActionKind::Compensate
-        | ActionKind::Retry { .. }
-        | ActionKind::Complete { .. }
-        | ActionKind::Skip { .. }
-        | ActionKind::Abandon => OPERATOR,
+    let code = if action.kind == ActionKind::Cancel {
+        CANCELLED
+    } else {
+        OPERATOR
     };
     Cause::of_saga(code, &action.reason)
 }
 
 fn settlement(kind: &ActionKind) -> Settlement {
-    match kind {
-        ActionKind::Complete { result, .. } => Settlement::Completed {
+    if let ActionKind::Complete { result, .. } = kind {
+        Settlement::Completed {
             result: result.clone(),
-        },
-        ActionKind::Skip { .. }
-        | ActionKind::Retry { .. }
-        | ActionKind::Cancel
-        | ActionKind::Compensate
-        | ActionKind::Abandon => Settlement::Skipped,
+        }
+    } else {
+        Settlement::Skipped
     }
 }
 
@@ -127,7 +131,7 @@ fn pending(action: &OperatorAction) -> PendingAction {
     }
 }
 
-/// A new attempt, from which the policy counts anew.
+/// Sends a new attempt, and restarts the retry policy's count at it.
 fn try_again(draft: &mut Draft<'_>, used_up: &UsedUp, payload: Option<&serde_json::Value>) {
     let UsedUp {
         index,
@@ -135,15 +139,13 @@ fn try_again(draft: &mut Draft<'_>, used_up: &UsedUp, payload: Option<&serde_jso
         attempt,
     } = *used_up;
     draft.unpark_now(index);
-    let step = &mut draft.saga.steps[index];
-    step.counted_from = attempt + 1;
     if let Some(payload) = payload {
-        step.corrected = Some(Corrected {
+        draft.saga.steps[index].corrected = Some(Corrected {
             direction,
             payload: payload.clone(),
         });
     }
-    draft.send(index, direction, attempt + 1);
+    draft.send_anew(index, direction, attempt);
 }
 
 fn resolve_first(draft: &mut Draft<'_>, index: usize, action: &OperatorAction) {
@@ -153,10 +155,43 @@ fn resolve_first(draft: &mut Draft<'_>, index: usize, action: &OperatorAction) {
         cause: cause_of(action),
     });
     draft.saga.steps[index].settling = Some(Settling {
-        asked: pending(action),
+        asked: Some(pending(action)),
         settlement: settlement(&action.kind),
     });
     draft.send_first(index, Direction::Resolve);
+}
+
+/// Returns the risk of deciding about a step without its participant's answer.
+fn warning(draft: &Draft<'_>, index: usize, kind: &ActionKind) -> String {
+    let step = draft.step(index);
+    let (participant, name) = (&step.participant, &step.name);
+    let risk = if matches!(kind, ActionKind::Complete { .. }) {
+        "if it was not done, the saga goes on without it, and it may still be done later"
+    } else {
+        "if it was done, or still will be, it stays done and nothing of the saga undoes it"
+    };
+    format!("{participant} never said whether '{name}' was done: {risk}")
+}
+
+/// Carries out a person's decision about a step whose participant does not answer.
+fn by_hand(draft: &mut Draft<'_>, index: usize, action: &OperatorAction) {
+    draft.unpark_now(index);
+    let verdict = refused(
+        "decided_by_hand",
+        "an operator has decided the step otherwise",
+        &[],
+    );
+    draft.decide_settling(index, &verdict);
+    if let ActionKind::NotDone { step } = &action.kind {
+        let cause = draft.saga.resolve_cause.clone();
+        draft.record(LifecycleKind::StepNotDone { step: step.clone() });
+        draft.set(index, StepState::NotDone);
+        draft.begin_compensation(cause.unwrap_or_else(|| cause_of(action)));
+    } else {
+        draft.settle(index, settlement(&action.kind));
+    }
+    // A late success contradicts the person, and is recorded.
+    draft.saga.steps[index].unanswered = *draft.state(index) != StepState::Succeeded;
 }
 
 fn skip_compensation(draft: &mut Draft<'_>, index: usize, reason: &str) {
@@ -168,10 +203,10 @@ fn skip_compensation(draft: &mut Draft<'_>, index: usize, reason: &str) {
     });
 }
 
-/// The steps stay as they were found: that is what a person has to clear up.
+/// Ends the saga. The steps keep their state, which shows a person what to clean up.
 fn abandon(draft: &mut Draft<'_>, reason: &str) {
     let verdict = refused("abandoned", "the saga was abandoned meanwhile", &[]);
-    draft.decide_pending_turns(&verdict);
+    draft.decide_pending_reversals(&verdict);
     for index in 0..draft.saga.steps.len() {
         draft.decide_settling(index, &verdict);
     }
@@ -205,34 +240,61 @@ impl Draft<'_> {
         });
     }
 
-    /// The pivot's outcome is known, and with it what becomes of the actions that waited for it.
-    pub fn decide_pending_turns(&mut self, verdict: &ActionVerdict) {
-        for asked in std::mem::take(&mut self.saga.pending_turns) {
+    /// Decides the actions that waited for the pivot's outcome, now that it is known.
+    pub fn decide_pending_reversals(&mut self, verdict: &ActionVerdict) {
+        for asked in std::mem::take(&mut self.saga.pending_reversals) {
             self.record_decision(asked, None, verdict.clone());
         }
     }
 
-    /// What becomes of a complete or a skip that waited for the step's outcome. Returns what was to be made of it.
+    /// Decides a complete or skip that waited for the step's outcome. Returns what the operator wanted to make of the
+    /// step.
     pub fn decide_settling(&mut self, index: usize, verdict: &ActionVerdict) -> Option<Settlement> {
         let Settling { asked, settlement } = self.saga.steps[index].settling.take()?;
-        let step = self.step(index).name.clone();
-        self.record_decision(asked, Some(step), verdict.clone());
+        if let Some(asked) = asked {
+            let step = self.step(index).name.clone();
+            self.record_decision(asked, Some(step), verdict.clone());
+        }
         Some(settlement)
     }
 
-    /// The step is known not to be done, now and for ever. True if an operator's wish was waiting for just that.
+    /// Refuses the actions that waited for a step's outcome, because no answer came. This way no action is pending for
+    /// ever. If the outcome comes later after all, it still counts, and so does what the actions asked for.
+    pub fn nobody_says(&mut self, index: usize, code: &str) {
+        let name = &self.step(index).name;
+        let message = format!(
+            "the outcome of '{name}' was asked for in vain and a person has to decide; should it come after all, it counts"
+        );
+        let verdict = refused(code, &message, &legal_actions(self.definition, &self.saga));
+        if self.step(index).kind == StepKind::Pivot {
+            self.decide_pending_reversals(&verdict);
+        }
+        if let Some(Settling { asked, settlement }) = self.saga.steps[index].settling.take() {
+            if let Some(asked) = asked {
+                let step = self.step(index).name.clone();
+                self.record_decision(asked, Some(step), verdict);
+            }
+            self.saga.steps[index].settling = Some(Settling {
+                asked: None,
+                settlement,
+            });
+        }
+    }
+
+    /// Carries out a pending complete or skip of a step that is known not to be done, now and for ever. Returns true if
+    /// one was pending.
     pub fn settle_if_asked(&mut self, index: usize) -> bool {
-        let Some(settlement) = self.decide_settling(index, &ActionVerdict::Accepted) else {
+        let Some(settlement) = self.decide_settling(index, &ActionVerdict::ACCEPTED) else {
             return false;
         };
         self.settle(index, settlement);
         true
     }
 
-    /// The step is done by its participant, whose result stands, whatever an operator wanted to make of it.
+    /// Refuses a pending complete or skip of a step that its participant has done: the participant's result stays.
     pub fn settled_otherwise(&mut self, index: usize) {
         let name = self.step(index).name.clone();
-        let message = format!("'{name}' turned out to be done, and its own result stands");
+        let message = format!("'{name}' turned out to be done, and keeps its own result");
         self.decide_settling(index, &refused("already_done", &message, &[]));
     }
 

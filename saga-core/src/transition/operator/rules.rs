@@ -1,61 +1,67 @@
-//! The table of actions. Two things decide: where the saga is heading, and the state of the step concerned.
+//! The table of actions. The direction of the saga and the state of the step concerned decide.
 //!
 //! | action | on | legal when | does |
 //! |---|---|---|---|
-//! | cancel, compensate | the saga | it goes forward and its pivot is not done | turns it round; with the pivot in flight or unknown its outcome decides |
+//! | cancel, compensate | the saga | it goes forward and its pivot is not done | starts compensating; with the pivot in flight or unknown its outcome decides |
 //! | retry | the saga, or a step | a command is used up | sends its next attempt, perhaps with a corrected payload |
 //! | complete | a step | it is under way, and the saga goes forward | counts it as done, with the operator's result |
+//! | not done | the pivot | its outcome was asked for in vain | counts it as not done, and starts compensating |
 //! | skip | a step, not the pivot | it is under way or not begun, and the saga goes forward | goes on without it |
-//! | skip compensation | a step | its compensation is owed or under way | lets it be; the saga ends abandoned |
-//! | abandon | the saga | it is live | ends it as it stands |
+//! | skip compensation | a step | its compensation is owed or under way | does not wait for it; the saga ends abandoned |
+//! | abandon | the saga | it is live | ends it in its current state |
 //!
-//! A step under way may have run, so it is resolved first; one that has not begun is skipped at once. It cannot be
-//! completed: what comes before it may still fail, and then nothing may be done that no compensation undoes.
+//! A step under way may have run, so it is resolved first. A step that has not begun is skipped at once. It cannot be
+//! completed: a step before it may still fail, and then nothing may be done that no compensation undoes.
+//!
+//! A step's outcome was *asked for in vain* if the saga is parked on it, or if the saga's deadline has passed and the
+//! participant does not consume the resolve. Such a step is decided by hand: complete, skip and not done take effect at
+//! once, with a warning.
 
-use super::{CANCELLED, OPERATOR};
 use crate::{
     definition::{SagaDefinition, StepKind},
-    instance::{Phase, SagaInstance, StepState},
+    instance::{Delivery, Phase, PickUp, SagaInstance, StepState},
     message::{ActionKind, ActionName, Direction},
-    transition::timer::{Turning, turning},
+    transition::timer::{CompensationStart, compensation_start},
 };
 use serde_json::Value;
 use std::fmt;
 
-/// Turns that can wait for one pivot's outcome; more than a row should carry along is asked by a machine.
-const MAX_PENDING_TURNS: usize = 8;
+/// The cause's code of a saga that was cancelled because it is no longer wanted.
+pub const CANCELLED: &str = "cancelled";
+/// The cause's code of a saga that an operator compensates.
+pub const OPERATOR: &str = "operator";
+/// Limits the cancels and compensates that can wait for one pivot's outcome. Only a program asks more often, and a
+/// saga's row should not carry more.
+const MAX_PENDING_REVERSALS: usize = 8;
 
-/// What a legal action does.
+/// The effect of a legal action.
 #[derive(Debug, PartialEq)]
 pub enum Effect {
-    /// It has happened already.
+    /// The effect has happened already.
     Nothing,
-    TurnBack,
+    StartCompensation,
     /// Asks for the pivot's outcome, which decides.
     AskPivot(usize),
-    /// It is being asked for already.
+    /// The pivot's outcome is being asked for already.
     AwaitPivot,
     TryAgain(Vec<UsedUp>),
     /// Skips a step that was never sent.
     SkipAhead(usize),
     /// Completes or skips a step once it is known not to have run.
     ResolveFirst(usize),
+    /// Decides about a step without its participant's answer.
+    ByHand(usize),
     SkipCompensation(usize),
     Abandon,
 }
 
 impl Effect {
-    /// Whether it is decided only when an outcome is known.
+    /// Returns true if the action is decided only once an outcome is known.
     fn is_pending(&self) -> bool {
-        match self {
-            Self::AskPivot(_) | Self::AwaitPivot | Self::ResolveFirst(_) => true,
-            Self::Nothing
-            | Self::TurnBack
-            | Self::TryAgain(_)
-            | Self::SkipAhead(_)
-            | Self::SkipCompensation(_)
-            | Self::Abandon => false,
-        }
+        matches!(
+            self,
+            Self::AskPivot(_) | Self::AwaitPivot | Self::ResolveFirst(_)
+        )
     }
 }
 
@@ -67,7 +73,7 @@ pub struct UsedUp {
     pub attempt: u32,
 }
 
-/// Why an action is not legal.
+/// Says why an action is not legal.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub code: &'static str,
@@ -85,9 +91,9 @@ impl Refusal {
 pub struct LegalAction {
     pub action: ActionName,
     pub step: Option<String>,
-    /// Of a skip: it is the step's compensation that is skipped.
+    /// True for a skip of the step's compensation.
     pub compensation: bool,
-    /// It is decided only once an outcome is known, which is asked for first.
+    /// True if the action is decided only once an outcome is known, which is asked for first.
     pub pending: bool,
 }
 
@@ -104,7 +110,7 @@ impl fmt::Display for LegalAction {
     }
 }
 
-/// Everything that may be asked of a saga as it stands, the mildest first.
+/// Returns every action that is legal for a saga in its current state, the mildest first.
 pub fn legal_actions(definition: &SagaDefinition, saga: &SagaInstance) -> Vec<LegalAction> {
     if saga.status.is_ended() || saga.steps.len() != definition.steps.len() {
         return Vec::new();
@@ -130,7 +136,7 @@ pub fn legal_actions(definition: &SagaDefinition, saga: &SagaInstance) -> Vec<Le
         .collect()
 }
 
-/// An action in all its forms, one for each step if it is about one.
+/// Returns all forms of an action: one for each step, if the action is about a step.
 fn every(definition: &SagaDefinition, action: ActionName) -> Vec<ActionKind> {
     let steps = || definition.steps.iter().map(|step| step.name.clone());
     match action {
@@ -143,6 +149,7 @@ fn every(definition: &SagaDefinition, action: ActionName) -> Vec<ActionKind> {
                 result: Value::Null,
             })
             .collect(),
+        ActionName::NotDone => steps().map(|step| ActionKind::NotDone { step }).collect(),
         ActionName::Skip => [false, true]
             .into_iter()
             .flat_map(|compensation| {
@@ -153,7 +160,7 @@ fn every(definition: &SagaDefinition, action: ActionName) -> Vec<ActionKind> {
     }
 }
 
-/// What an action would do to a live saga, or why it may not.
+/// Returns the effect of an action on a live saga, or why the action is refused.
 pub fn judge(
     definition: &SagaDefinition,
     saga: &SagaInstance,
@@ -172,6 +179,10 @@ pub fn judge(
         ActionKind::Complete { step, .. } => {
             let index = find(definition, step)?;
             complete(definition, saga, index)
+        }
+        ActionKind::NotDone { step } => {
+            let index = find(definition, step)?;
+            not_done(definition, saga, index)
         }
         ActionKind::Skip {
             step,
@@ -199,21 +210,23 @@ fn find(definition: &SagaDefinition, name: &str) -> Result<usize, Refusal> {
     })
 }
 
-/// `code` is the cause's if the action turns the saga round.
+/// Judges a cancel or compensate. `code` is the code of the cause that the action would give the saga.
 fn turn_round(
     definition: &SagaDefinition,
     saga: &SagaInstance,
     code: &str,
 ) -> Result<Effect, Refusal> {
-    match (turning(definition, saga), saga.status.phase()) {
-        (Turning::Back, _) => Ok(Effect::TurnBack),
-        (Turning::Ask(pivot), _) => Ok(Effect::AskPivot(pivot)),
-        (Turning::Asking, _) if saga.pending_turns.len() >= MAX_PENDING_TURNS => {
+    match (compensation_start(definition, saga), saga.status.phase()) {
+        (CompensationStart::Now, _) => Ok(Effect::StartCompensation),
+        (CompensationStart::Ask(pivot) | CompensationStart::AskAgain(pivot), _) => {
+            Ok(Effect::AskPivot(pivot))
+        }
+        (CompensationStart::Asking, _) if saga.pending_reversals.len() >= MAX_PENDING_REVERSALS => {
             let message = "enough actions wait for the pivot's outcome already".to_owned();
             Err(Refusal::new("already_pending", message))
         }
-        (Turning::Asking, _) => Ok(Effect::AwaitPivot),
-        (Turning::No, Phase::Compensating) => match &saga.cause {
+        (CompensationStart::Asking, _) => Ok(Effect::AwaitPivot),
+        (CompensationStart::No, Phase::Compensating) => match &saga.cause {
             Some(cause) if cause.step.is_none() && cause.code == code => Ok(Effect::Nothing),
             cause => {
                 let why = cause.as_ref().map_or("", |cause| cause.code.as_str());
@@ -221,7 +234,7 @@ fn turn_round(
                 Err(Refusal::new("already_compensating", message))
             }
         },
-        (Turning::No, Phase::Running) => {
+        (CompensationStart::No, Phase::Running) => {
             let message = "the saga's pivot is done, so it can only go forward".to_owned();
             Err(Refusal::new("past_pivot", message))
         }
@@ -275,6 +288,31 @@ fn complete(
             Err(Refusal::new("not_begun", message))
         }
         Progress::UnderWay => Ok(Effect::ResolveFirst(index)),
+        Progress::AskedInVain => Ok(Effect::ByHand(index)),
+    }
+}
+
+fn not_done(
+    definition: &SagaDefinition,
+    saga: &SagaInstance,
+    index: usize,
+) -> Result<Effect, Refusal> {
+    let step = &definition.steps[index];
+    let name = &step.name;
+    if step.kind != StepKind::Pivot {
+        let message = format!("'{name}' is not the pivot: skip it, or compensate the saga");
+        return Err(Refusal::new("not_pivot", message));
+    }
+    match progress(definition, saga, index)? {
+        Progress::NotBegun => {
+            let message = format!("'{name}' has not begun: cancel the saga");
+            Err(Refusal::new("not_begun", message))
+        }
+        Progress::UnderWay => {
+            let message = format!("the outcome of '{name}' was not asked for: cancel asks for it");
+            Err(Refusal::new("not_asked", message))
+        }
+        Progress::AskedInVain => Ok(Effect::ByHand(index)),
     }
 }
 
@@ -290,17 +328,20 @@ fn skip(definition: &SagaDefinition, saga: &SagaInstance, index: usize) -> Resul
     match progress(definition, saga, index)? {
         Progress::NotBegun => Ok(Effect::SkipAhead(index)),
         Progress::UnderWay => Ok(Effect::ResolveFirst(index)),
+        Progress::AskedInVain => Ok(Effect::ByHand(index)),
     }
 }
 
-/// How far a step is that can still be completed or skipped.
+/// The progress of a step that can still be completed or skipped.
 enum Progress {
     NotBegun,
-    /// It may have run.
+    /// The step may have run.
     UnderWay,
+    /// The step may have run, and its participant does not answer.
+    AskedInVain,
 }
 
-/// What both ask: whether the step is still open, and whether it may have run.
+/// Returns the progress of a step that is still open. Complete, skip and not done all need it.
 fn progress(
     definition: &SagaDefinition,
     saga: &SagaInstance,
@@ -315,8 +356,13 @@ fn progress(
         Phase::Running => {}
     }
     match &saga.steps[index].state {
+        StepState::Waiting if saga.recovered => {
+            let message = format!("'{name}' may have run before the saga was taken up again");
+            Err(Refusal::new("recovered", message))
+        }
         StepState::Waiting => Ok(Progress::NotBegun),
         StepState::Running(_) => Ok(Progress::UnderWay),
+        StepState::Resolving(delivery) if is_in_vain(saga, delivery) => Ok(Progress::AskedInVain),
         StepState::Resolving(_) => {
             let message = format!("the outcome of '{name}' is being asked for, and will decide");
             Err(Refusal::new("resolving", message))
@@ -338,6 +384,18 @@ fn progress(
     }
 }
 
+/// Returns true if a resolve was in vain: no attempt is left, or the saga's deadline has passed and the participant
+/// does not consume the command, which no attempt ends.
+fn is_in_vain(saga: &SagaInstance, resolve: &Delivery) -> bool {
+    match resolve {
+        Delivery::UsedUp { .. } => true,
+        Delivery::InFlight { pick_up, .. } => {
+            saga.overdue && matches!(pick_up, PickUp::Queued { .. })
+        }
+        Delivery::BackingOff { .. } => false,
+    }
+}
+
 fn skip_compensation(
     definition: &SagaDefinition,
     saga: &SagaInstance,
@@ -351,26 +409,12 @@ fn skip_compensation(
         }
         Phase::Compensating => {}
     }
-    match (&saga.steps[index].state, step.kind) {
-        (StepState::Compensating(_), _)
-        | (StepState::Succeeded | StepState::Unknown, StepKind::Compensatable) => {
-            Ok(Effect::SkipCompensation(index))
-        }
-        (
-            StepState::Waiting
-            | StepState::Running(_)
-            | StepState::Resolving(_)
-            | StepState::Succeeded
-            | StepState::Failed { .. }
-            | StepState::NotDone
-            | StepState::Unknown
-            | StepState::Compensated
-            | StepState::CompensationSkipped { .. }
-            | StepState::Skipped,
-            _,
-        ) => {
-            let message = format!("no compensation of '{}' is owed", step.name);
-            Err(Refusal::new("nothing_owed", message))
-        }
+    let state = &saga.steps[index].state;
+    let is_owed = state.may_be_done() && step.kind == StepKind::Compensatable;
+    if is_owed || matches!(state, StepState::Compensating(_)) {
+        Ok(Effect::SkipCompensation(index))
+    } else {
+        let message = format!("no compensation of '{}' is owed", step.name);
+        Err(Refusal::new("nothing_owed", message))
     }
 }

@@ -1,12 +1,12 @@
-//! Parallel steps, and sagas without a pivot.
+//! Tests parallel steps, and sagas without a pivot.
 
 use saga_core::definition::SagaDefinition;
-use saga_testkit::saga_test::{command, failure, given, shipped, success};
+use saga_testkit::{command, definition, failure, given, success};
 use serde_json::{Value, json};
 
-/// Two rooms side by side, then a taxi; no pivot.
+/// Returns a definition with two parallel bookings, then a taxi, and no pivot.
 fn trip() -> SagaDefinition {
-    shipped(
+    definition(
         "trip.yaml",
         "
 name: trip

@@ -1,12 +1,12 @@
-//! The Node participant as a child process, and a look into its database.
+//! The Node participant as a child process, with queries to its database.
 
 use anyhow::{Context, Result, ensure};
-use saga_e2e::process::Process;
+use saga_harness::process::Process;
 use sqlx::PgPool;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::{Mutex, PoisonError},
 };
 use uuid::Uuid;
@@ -14,10 +14,10 @@ use uuid::Uuid;
 const NEEDED: &str = "tests of the Node participant need Node 18 or newer and npm (Debian: apt-get install nodejs npm)";
 const NODE_MAJOR_MIN: u32 = 18;
 
-/// One installation at a time.
+/// Ensures that only one installation runs at a time.
 static INSTALLING: Mutex<()> = Mutex::new(());
 
-/// `payment-svc/node`.
+/// Returns the path of `payment-svc/node`.
 pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../payment-svc/node")
 }
@@ -28,7 +28,7 @@ pub struct NodeParticipant {
 }
 
 impl NodeParticipant {
-    /// Installs what its lock file pins, if that is not there yet.
+    /// Installs the packages that the lock file pins, unless they are installed already.
     pub fn new(brokers: &str, database: &str) -> Result<Self> {
         install()?;
         let log =
@@ -37,12 +37,12 @@ impl NodeParticipant {
             ("SAGA_E2E_SERVICE", "payment-node"),
             ("KAFKA_BROKERS", brokers),
             ("DATABASE_URL", database),
-            // At this amount the gateway errs once an order and operation.
+            // For this amount, the gateway errs once for each order and operation.
             (
                 "GATEWAY_RULES",
                 r#"[{"amountMinor": 1302, "effect": "error", "times": 1}]"#,
             ),
-            // Forgets what is below the floor almost at once.
+            // Makes the participant forget sagas below the floor almost at once.
             ("UPKEEP_MS", "200"),
         ];
         Ok(Self {
@@ -62,7 +62,7 @@ impl NodeParticipant {
         self.process.spawn()
     }
 
-    /// SIGTERM; returns when it has drained.
+    /// Sends SIGTERM and returns when the participant has drained.
     pub fn stop(&mut self) -> Result<()> {
         self.process.stop()
     }
@@ -71,41 +71,60 @@ impl NodeParticipant {
         self.process.kill()
     }
 
-    /// What it said last.
+    /// Sets an environment variable. Must be called before the participant is started.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        let environment = &mut self.process.environment;
+        environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Returns the exit status if the process has exited by itself.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
+    }
+
+    /// Returns the last lines of the participant's log.
     pub fn tail(&self) -> String {
         self.process.tail()
     }
 
     pub async fn payment_status(&self, order: Uuid) -> Result<String> {
-        let status =
-            sqlx::query_scalar("SELECT status FROM payment_node.payment WHERE order_id = $1")
-                .bind(order)
-                .fetch_optional(&self.pool)
-                .await?;
+        let status = sqlx::query_scalar("SELECT status FROM payment WHERE order_id = $1")
+            .bind(order)
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(status.unwrap_or_else(|| "none".to_owned()))
     }
 
-    /// Whether the barrier knows this saga.
+    /// Returns true if the barrier has a record of this saga.
     pub async fn remembers(&self, saga: Uuid) -> Result<bool> {
-        let known = "SELECT EXISTS (SELECT FROM payment_node.barrier WHERE saga_id = $1)";
+        let known = "SELECT EXISTS (SELECT FROM inbox WHERE saga_id = $1)";
         Ok(sqlx::query_scalar(known)
             .bind(saga)
             .fetch_one(&self.pool)
             .await?)
     }
 
-    /// How often the gateway has taken money.
+    /// Returns how many charges the gateway has approved.
     pub async fn charges(&self) -> Result<i64> {
-        let approved = "SELECT count(*) FROM payment_node.gateway_ledger \
-             WHERE operation = 'charge' AND answer->>'kind' = 'approved'";
+        let approved = "SELECT count(*) FROM gateway_ledger \
+             WHERE operation = 'charge' AND decision = 'approved'";
         Ok(sqlx::query_scalar(approved).fetch_one(&self.pool).await?)
     }
 
-    /// What the gateway has taken and not given back, in minor units.
+    /// Returns the amount that the gateway has charged and not refunded, in minor units.
     pub async fn net_charged(&self) -> Result<i64> {
         let sum = "SELECT coalesce(sum(CASE operation WHEN 'charge' THEN amount_minor ELSE -amount_minor END), 0)::bigint \
-             FROM payment_node.gateway_ledger WHERE answer->>'kind' = 'approved'";
+             FROM gateway_ledger WHERE decision = 'approved'";
         Ok(sqlx::query_scalar(sum).fetch_one(&self.pool).await?)
+    }
+}
+
+/// Kills the process, so that a failed test leaves no member behind in a consumer group that other tests use.
+impl Drop for NodeParticipant {
+    fn drop(&mut self) {
+        drop(self.process.kill());
     }
 }
 

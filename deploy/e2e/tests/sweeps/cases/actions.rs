@@ -1,14 +1,13 @@
-//! Everything that a person can ask for, at each step: with its command in flight, with it parked, with its compensation
-//! in flight or parked, and while the pivot's outcome is asked for.
+//! Cases for every action that a person can ask for, at each step: with the step's command in flight or the step
+//! parked, with its compensation in flight or parked, and while the pivot's outcome is being resolved.
 //!
-//! What must come of it is asked of the decisions themselves, brought into the same situation without any server
-//! (`SagaTest`); what those say in each situation stands in `saga-core/testkit/tests/sentences/operator.txt`, for people
-//! to read.
+//! The expected result comes from the decisions themselves, brought into the same situation without any server
+//! (`SagaTest`). `orchestrator/tests/sentences/operator.txt` lists the results in each situation for people to read.
 
 use super::{actions, pivot};
 use crate::{
     run::may_leave,
-    script::{Act, Case, End, Script, Wish},
+    script::{Act, Case, End, RequestedAction, Script},
     stage::order,
 };
 use saga_core::{
@@ -16,19 +15,19 @@ use saga_core::{
     instance::ActionVerdict,
     message::{ActionKind, Direction, Outcome},
 };
-use saga_testkit::saga_test::{SagaTest, command, failure, given, success};
+use saga_testkit::{SagaTest, command, failure, given, success};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// A saga that stands still.
+/// A saga in a situation in which it makes no progress.
 struct Situation {
     name: String,
     script: Script,
-    /// How it gets there.
+    /// The acts that bring the saga into the situation.
     acts: Vec<Act>,
-    /// The step whose command is held or used up.
+    /// The step whose command is held, or whose attempts are used up.
     at: String,
-    /// How it ends if nobody asks for anything more.
+    /// The saga's end if no further action is asked for.
     end: End,
     parked: usize,
     decided: SagaTest,
@@ -60,19 +59,21 @@ fn situations(definition: &SagaDefinition) -> Vec<Situation> {
 }
 
 impl Situation {
-    /// One saga takes all refusals, since they leave no trace; each wish that is granted has its own.
+    /// Returns the situation's cases. One saga takes all refused actions, since they leave no trace; each granted
+    /// action has its own saga.
     fn cases(&self, definition: &Arc<SagaDefinition>) -> Vec<Case> {
-        let (refused, granted): (Vec<Wish>, Vec<Wish>) = wishes(definition)
-            .into_iter()
-            .map(|kind| self.wish(kind))
-            .partition(|wish| matches!(wish.verdict, ActionVerdict::Refused { .. }));
+        let (refused, granted): (Vec<RequestedAction>, Vec<RequestedAction>) =
+            requested_actions(definition)
+                .into_iter()
+                .map(|kind| self.requested(kind))
+                .partition(|requested| matches!(requested.verdict, ActionVerdict::Refused { .. }));
         let mut cases = vec![self.case(definition, "refusals", refused, self.end, true)];
-        for wish in granted {
-            let (kind, end) = (&wish.kind, self.end_of(&wish.kind));
-            // Nobody waits any more for what is held of the step that this is about.
+        for requested in granted {
+            let (kind, end) = (&requested.kind, self.end_of(&requested.kind));
+            // Otherwise the saga no longer waits for the held command of the step that the situation is about.
             let goes_on = kind.step().is_some_and(|step| step != self.at) || self.is_asked_for();
             let name = serde_json::to_string(kind).unwrap_or_default();
-            cases.push(self.case(definition, &name, vec![wish], end, goes_on));
+            cases.push(self.case(definition, &name, vec![requested], end, goes_on));
         }
         cases
     }
@@ -81,12 +82,12 @@ impl Situation {
         &self,
         definition: &Arc<SagaDefinition>,
         name: &str,
-        wishes: Vec<Wish>,
+        requested_actions: Vec<RequestedAction>,
         end: End,
         lets_go: bool,
     ) -> Case {
         let mut acts = self.acts.clone();
-        acts.push(Act::Ask(wishes));
+        acts.push(Act::Ask(requested_actions));
         acts.extend(lets_go.then_some(Act::LetGo));
         let name = format!("{}; {name}", self.name);
         let mut case = Case::new(definition, &name, self.script.clone(), end).acting(acts);
@@ -94,20 +95,22 @@ impl Situation {
         case
     }
 
-    fn wish(&self, kind: ActionKind) -> Wish {
+    fn requested(&self, kind: ActionKind) -> RequestedAction {
         let decided = self.decided.clone().ask(kind.clone());
         let verdict = decided.verdict().cloned();
-        Wish {
+        RequestedAction {
             kind,
             verdict: verdict.expect("every action of a live saga is decided"),
         }
     }
 
-    /// Of a wish that is granted.
+    /// Returns the saga's end after a granted action.
     fn end_of(&self, kind: &ActionKind) -> End {
         match kind {
             kind if may_leave(kind) => End::Abandoned,
-            ActionKind::Cancel | ActionKind::Compensate => End::Compensated,
+            ActionKind::Cancel | ActionKind::Compensate | ActionKind::NotDone { .. } => {
+                End::Compensated
+            }
             ActionKind::Retry { .. }
             | ActionKind::Complete { .. }
             | ActionKind::Skip { .. }
@@ -120,8 +123,8 @@ impl Situation {
     }
 }
 
-/// Every action in every form.
-fn wishes(definition: &SagaDefinition) -> Vec<ActionKind> {
+/// Returns every action in every form.
+fn requested_actions(definition: &SagaDefinition) -> Vec<ActionKind> {
     let on_step = |step: &Step| {
         let step = step.name.clone();
         [
@@ -133,6 +136,7 @@ fn wishes(definition: &SagaDefinition) -> Vec<ActionKind> {
                 step: step.clone(),
                 result: json!({"by": "hand"}),
             },
+            ActionKind::NotDone { step: step.clone() },
             ActionKind::Skip {
                 step: step.clone(),
                 compensation: false,
@@ -170,7 +174,7 @@ fn in_flight(definition: &SagaDefinition, step: &Step) -> Situation {
     }
 }
 
-/// A retriable step breaks its contract.
+/// A retriable step violates its contract with a failure, which parks the saga.
 fn parked(definition: &SagaDefinition, step: &Step) -> Situation {
     Situation {
         name: format!("{} parked", step.name),
@@ -217,7 +221,7 @@ fn compensation_parked(definition: &SagaDefinition, step: &Step) -> Situation {
     }
 }
 
-/// Of the pivot nothing is heard, and somebody has cancelled.
+/// The pivot does not answer, and a person has cancelled the saga, so the pivot's outcome is being resolved.
 fn asked_for(definition: &SagaDefinition) -> Situation {
     let pivot = pivot(definition);
     let sent = |direction| Act::Await {
@@ -225,7 +229,7 @@ fn asked_for(definition: &SagaDefinition) -> Situation {
         done: Vec::new(),
         undone: Vec::new(),
     };
-    let cancel = Wish {
+    let cancel = RequestedAction {
         kind: ActionKind::Cancel,
         verdict: ActionVerdict::Pending,
     };
@@ -246,7 +250,7 @@ fn asked_for(definition: &SagaDefinition) -> Situation {
     }
 }
 
-/// Steps that can be done while `step` is not.
+/// Returns the steps that can be done while `step` is not.
 fn beside<'a>(definition: &'a SagaDefinition, step: &Step) -> impl Iterator<Item = &'a Step> {
     let at = definition.step(&step.name).map(|(at, _)| at);
     actions(definition).filter(move |other| {
@@ -261,7 +265,7 @@ fn done_beside(definition: &SagaDefinition, step: &Step) -> Vec<String> {
         .collect()
 }
 
-/// The step's command is in flight, and everything that does not wait for it is done.
+/// Returns a saga in which the step's command is in flight and every step that does not wait for it is done.
 fn forward_to(definition: &SagaDefinition, step: &Step) -> SagaTest {
     let beside: Vec<&str> = beside(definition, step)
         .map(|other| other.name.as_str())
@@ -280,7 +284,7 @@ fn forward_to(definition: &SagaDefinition, step: &Step) -> SagaTest {
     saga.of(type_of(step.action.as_ref()))
 }
 
-/// The pivot has failed, and the step's compensation is in flight.
+/// Returns a saga in which the pivot has failed and the step's compensation is in flight.
 fn back_to(definition: &SagaDefinition, step: &Step) -> SagaTest {
     let mut saga =
         forward_to(definition, pivot(definition)).reply(failure("refused", "the script says so"));

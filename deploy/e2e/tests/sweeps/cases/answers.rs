@@ -1,4 +1,5 @@
-//! Steps and compensations that fail or err, some times or until their attempts are spent.
+//! Cases in which steps and compensations answer with failures or errors, some times or until their attempts are used
+//! up.
 
 use super::{actions, attempts, end_of_failure};
 use crate::script::{Case, End, Script};
@@ -24,7 +25,8 @@ pub fn cases(definition: &Arc<SagaDefinition>) -> Vec<Case> {
 }
 
 pub fn failing(definition: &Arc<SagaDefinition>, step: &Step) -> Case {
-    // A business answer does not depend on the attempt; a contract that was broken once may be kept the next time.
+    // A business failure does not depend on the attempt. A retriable step that fails violates its contract, and may
+    // succeed the next time.
     let times = match step.kind {
         StepKind::Compensatable | StepKind::Pivot => u32::MAX,
         StepKind::Retriable => 1,
@@ -35,7 +37,7 @@ pub fn failing(definition: &Arc<SagaDefinition>, step: &Step) -> Case {
     Case::new(definition, &name, script, end).parked(parked)
 }
 
-/// It is tried again, and given up only when its attempts are spent.
+/// The step answers with an error `times` times. It is retried, and fails only when its attempts are used up.
 fn erring(definition: &Arc<SagaDefinition>, step: &Step, times: u32) -> Case {
     let script = Script::answering(&step.name, Direction::Forward, Outcome::Error, times);
     let name = format!("{} errs {times} times", step.name);
@@ -47,10 +49,10 @@ fn erring(definition: &Arc<SagaDefinition>, step: &Step, times: u32) -> Case {
     Case::new(definition, &name, script, end).parked(parked)
 }
 
-/// `failed` turns the saga round, and a compensation goes wrong some times before it works.
+/// The step `failed` makes the saga start compensating, and a compensation goes wrong some times before it succeeds.
 fn compensation(definition: &Arc<SagaDefinition>, failed: &Step, step: &Step) -> Vec<Case> {
     let most = attempts(step, Direction::Compensation);
-    // It is only made at all if its step was done.
+    // The compensation is sent only if its step was done.
     let (at, failed_at) = (place(definition, step), place(definition, failed));
     let is_made = definition.steps[failed_at].ancestors.contains(&at);
     let case = |outcome: Outcome, times: u32, parks: usize| {

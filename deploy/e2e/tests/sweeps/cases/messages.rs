@@ -1,7 +1,7 @@
-//! Messages that come twice, late, or not at all.
+//! Cases in which messages are duplicated, delayed or dropped.
 
 use super::{actions, answers::failing, pivot};
-use crate::script::{Act, Case, End, Message, Mishap, Script, Starts, Wish};
+use crate::script::{Act, Case, End, Message, Mishap, RequestedAction, Script, Starts};
 use saga_core::{
     definition::SagaDefinition,
     instance::ActionVerdict,
@@ -9,8 +9,8 @@ use saga_core::{
 };
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Sagas of which every message is disturbed: nothing goes wrong, one step fails, and one whose pivot's outcome is asked
-/// for.
+/// Returns the cases whose every message is then disturbed: one in which nothing goes wrong, one for each failing step,
+/// and one in which the pivot's outcome is resolved.
 pub fn bases(definition: &Arc<SagaDefinition>) -> Vec<Case> {
     let mut bases = vec![
         Case::new(
@@ -25,11 +25,11 @@ pub fn bases(definition: &Arc<SagaDefinition>) -> Vec<Case> {
     bases
 }
 
-/// Cancelled while nothing is heard of the pivot, which in truth never ran.
+/// The saga is cancelled while the pivot, which in fact never ran, does not answer.
 fn resolved(definition: &Arc<SagaDefinition>) -> Case {
     let pivot = &pivot(definition).name;
     let script = Script::default().and_holding(pivot, Direction::Forward);
-    let cancel = Wish {
+    let cancel = RequestedAction {
         kind: ActionKind::Cancel,
         verdict: ActionVerdict::Pending,
     };
@@ -44,7 +44,7 @@ fn resolved(definition: &Arc<SagaDefinition>) -> Case {
     ])
 }
 
-/// A base once for each mishap of each of the messages that it sends when nothing more goes wrong.
+/// Returns the base once for each mishap of each message that the base sends when nothing else goes wrong.
 pub fn disturbed(base: &Case, messages: &BTreeSet<Message>) -> Vec<Case> {
     let mut cases = Vec::new();
     let messages = messages.iter();
@@ -65,8 +65,9 @@ pub fn disturbed(base: &Case, messages: &BTreeSet<Message>) -> Vec<Case> {
     cases
 }
 
-/// Whether every run of the base sends it. On a busy machine an answer may come too late, and the attempt after it is one
-/// that no other run makes; a base's own are the first, and those that a person asks for after what has parked it.
+/// Returns true if every run of the base sends the message. On a busy machine a reply may come too late, and causes an
+/// attempt that other runs do not make. The attempts that every run makes are the first, and those that a person asks
+/// for after the saga was parked.
 fn is_certain(base: &Case, message: &Message) -> bool {
     let part = &message.part;
     let has_parked = base
@@ -87,12 +88,13 @@ fn title(message: &Message) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use saga_core::{definition::StepKind, message::DuePart};
-    use saga_testkit::saga_test::place_order;
+    use crate::definitions::shipped;
+    use saga_core::{definition::StepKind, message::CommandRef};
 
     #[test]
     fn an_attempt_that_only_a_busy_machine_makes_is_not_disturbed() {
-        let definition = Arc::new(place_order());
+        let [place_order, _] = shipped();
+        let definition = Arc::new(place_order);
         let check = |kind: StepKind, at: StepKind, expected: &[u32]| {
             let step = |kind| {
                 actions(&definition)
@@ -101,7 +103,7 @@ mod tests {
             };
             let base = failing(&definition, step(kind));
             let messages = (1..=3).map(|attempt| Message {
-                part: DuePart {
+                part: CommandRef {
                     step: step(at).name.clone(),
                     direction: Direction::Forward,
                     attempt,
@@ -121,7 +123,7 @@ mod tests {
         };
         check(StepKind::Pivot, StepKind::Pivot, &[1]);
         check(StepKind::Pivot, StepKind::Compensatable, &[1]);
-        // It parks once, and a person lets it try again.
+        // The step parks the saga once, and a person lets it try again.
         check(StepKind::Retriable, StepKind::Retriable, &[1, 2]);
         check(StepKind::Retriable, StepKind::Pivot, &[1]);
     }

@@ -1,7 +1,7 @@
-//! What can go wrong with a saga of a definition, one thing after the other, and how it must end.
+//! Lists everything that can go wrong with a saga of a definition, one thing for each case, and how the saga must end.
 //!
-//! The tables are those of the sweeps without servers (`saga-core/testkit/tests/sweeps`), with what only a real system
-//! has besides: messages that go astray around an outcome that is asked for, and starts that come twice.
+//! The tables are those of the sweeps without servers (`orchestrator/tests/sweeps`), extended by what only a real
+//! system has: messages that are lost or delayed while an outcome is resolved, and duplicate starts.
 
 mod actions;
 mod answers;
@@ -17,7 +17,7 @@ use saga_core::{
 };
 use std::sync::Arc;
 
-/// Every case but those that need to know which messages a saga sends; see [`disturbed`].
+/// Returns every case except those that need the messages that a saga sends; see [`disturbed`] for these.
 pub fn all(definition: &Arc<SagaDefinition>) -> Vec<Case> {
     let mut cases = silence::cases(definition);
     cases.extend(answers::cases(definition));
@@ -25,7 +25,7 @@ pub fn all(definition: &Arc<SagaDefinition>) -> Vec<Case> {
     cases
 }
 
-/// Steps that have a command of their own.
+/// Returns the steps that have a command.
 fn actions(definition: &SagaDefinition) -> impl Iterator<Item = &Step> {
     let steps = definition.steps.iter();
     steps.filter(|step| step.action.is_some())
@@ -37,7 +37,7 @@ fn pivot(definition: &SagaDefinition) -> &Step {
         .expect("the shipped definitions have a pivot")]
 }
 
-/// Attempts of a step's retry policy; 0 without such a command.
+/// Returns the number of attempts of the command's retry policy, or 0 if the step has no such command.
 fn attempts(step: &Step, direction: Direction) -> u32 {
     let spec = match direction {
         Direction::Forward | Direction::Resolve => step.action.as_ref(),
@@ -46,7 +46,8 @@ fn attempts(step: &Step, direction: Direction) -> u32 {
     spec.map_or(0, |spec| spec.retry.attempts)
 }
 
-/// A failure turns the saga round, unless it is past its pivot: then a person looks, and it goes forward.
+/// Returns the end of a saga in which a step of this kind fails, and how often the saga is parked. A failure starts
+/// compensation. After the pivot it parks the saga instead, and the saga goes forward after a person's retry.
 fn end_of_failure(kind: StepKind) -> (End, usize) {
     match kind {
         StepKind::Compensatable | StepKind::Pivot => (End::Compensated, 0),

@@ -1,4 +1,5 @@
-//! Steps and compensations of which nothing is heard: their commands, or the replies, come when all is over.
+//! Cases in which steps and compensations do not answer: their commands or replies arrive only after the saga has
+//! ended.
 
 use super::{actions, attempts, pivot};
 use crate::script::{Case, End, Script};
@@ -27,7 +28,7 @@ fn forward(definition: &Arc<SagaDefinition>, step: &Step, times: u32, is_done: b
     let spent = times == attempts(step, Direction::Forward);
     let (end, parked) = match step.kind {
         StepKind::Compensatable if spent => (End::Compensated, 0),
-        // Its outcome is asked for: if it was done, its saved reply says so.
+        // The pivot's outcome is resolved: if the pivot was done, its saved reply says so.
         StepKind::Pivot if spent && !is_done => (End::Compensated, 0),
         StepKind::Retriable if spent => (End::Completed, 1),
         StepKind::Compensatable | StepKind::Pivot | StepKind::Retriable => (End::Completed, 0),
@@ -37,7 +38,7 @@ fn forward(definition: &Arc<SagaDefinition>, step: &Step, times: u32, is_done: b
     Case::new(definition, &name, script, end).parked(parked)
 }
 
-/// The pivot fails, and of a compensation nothing is heard.
+/// The pivot fails, and a compensation does not answer.
 fn backward(definition: &Arc<SagaDefinition>, step: &Step, times: u32, is_done: bool) -> Case {
     let pivot = &pivot(definition).name;
     let script = Script::answering(pivot, Direction::Forward, Outcome::Failure, 1).and_silent(

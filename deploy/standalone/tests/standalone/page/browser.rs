@@ -1,7 +1,7 @@
-//! A real, headless Chromium, driven over WebDriver: HTTP and JSON, and of its commands only the few used here.
+//! A real, headless Chromium, controlled over WebDriver (HTTP and JSON). Implements only the few commands used here.
 
 use anyhow::{Context, Result, bail, ensure};
-use saga_testkit::environment::reaper;
+use saga_test_support::environment::reaper;
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -15,7 +15,7 @@ use std::{
 const DRIVER: &str = "chromedriver";
 const START_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
-/// How WebDriver names an element in JSON.
+/// The key under which WebDriver puts an element's id in JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 pub const ENTER: &str = "\u{E007}";
@@ -28,15 +28,15 @@ pub struct Browser {
     session: String,
 }
 
-/// Whether the tests of the page are left out, which is said aloud: no browser is installed. Never in CI, which
-/// installs one.
+/// Returns true if a test of the page must be skipped because no browser is installed, and prints that. Never returns
+/// true in CI, which installs a browser.
 pub fn is_missing(test: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|at| at.join(DRIVER).exists()));
     if found || std::env::var_os("CI").is_some() {
         return false;
     }
-    // Past the test runner, which would keep what a passing test prints.
+    // Written directly to standard error: the test runner would not show the captured output of a passing test.
     let line = format!(
         "SKIPPED {test}: there is no {DRIVER} (on Debian: apt-get install chromium-driver)\n"
     );
@@ -45,13 +45,13 @@ pub fn is_missing(test: &str) -> bool {
 
 impl Browser {
     pub async fn start(name: &str) -> Result<Self> {
-        let http = saga_testkit::http_client();
+        let http = saga_test_support::http_client();
         let port = saga_servers::free_port();
         let directory =
             std::env::temp_dir().join(format!("saga-browser-{name}-{}", std::process::id()));
         let driver = Command::new(DRIVER)
             .arg(format!("--port={port}"))
-            // The browser is in it too, and ends with it.
+            // The browser belongs to the same process group, and is killed together with the driver.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -98,7 +98,7 @@ impl Browser {
         }}});
         let began = Instant::now();
         loop {
-            // Until the driver listens, it refuses connections; what it answers is final.
+            // Until the driver listens, connections are refused. Any answer is final.
             match self
                 .http
                 .post(format!("{}/session", self.session))
@@ -138,7 +138,7 @@ impl Browser {
         self.ask("/url", &json!({"url": url})).await.map(|_| ())
     }
 
-    /// The value that the script returns.
+    /// Runs a script and returns its value.
     pub async fn script(&self, script: &str) -> Result<Value> {
         self.ask("/execute/sync", &json!({"script": script, "args": []}))
             .await
@@ -157,7 +157,7 @@ impl Browser {
         }
     }
 
-    /// As with a mouse: what is covered or out of reach cannot be clicked.
+    /// Clicks an element as with a mouse: a covered or unreachable element cannot be clicked.
     pub async fn click(&self, selector: &str) -> Result<()> {
         let id = self.element(selector).await?;
         self.ask(&format!("/element/{id}/click"), &json!({}))
@@ -165,7 +165,7 @@ impl Browser {
             .map(|_| ())
     }
 
-    /// As on a keyboard, with the element in focus.
+    /// Types text as on a keyboard, with the element in focus.
     pub async fn keys(&self, selector: &str, text: &str) -> Result<()> {
         let id = self.element(selector).await?;
         self.ask(&format!("/element/{id}/value"), &json!({"text": text}))
@@ -173,7 +173,7 @@ impl Browser {
             .map(|_| ())
     }
 
-    /// A command of the DevTools protocol.
+    /// Runs a command of the DevTools protocol.
     pub async fn devtools(&self, command: &str, parameters: Value) -> Result<Value> {
         self.ask(
             "/goog/cdp/execute",
@@ -182,7 +182,7 @@ impl Browser {
         .await
     }
 
-    /// What the console has said since the last call, from warnings on.
+    /// Returns the console's messages since the last call, from warnings upward.
     pub async fn complaints(&self) -> Result<Vec<String>> {
         let said = self.ask("/se/log", &json!({"type": "browser"})).await?;
         let entries = said.as_array().context("a log")?;
@@ -199,7 +199,7 @@ impl Browser {
         Ok(())
     }
 
-    /// The whole page, as a PNG for a person to look at.
+    /// Saves the whole page as a PNG for a person to look at.
     pub async fn screenshot(&self, path: &Path) -> Result<()> {
         let shot = self
             .devtools(
@@ -216,7 +216,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The whole group, so no browser outlives its driver.
+        // Kills the whole process group, so that no browser outlives its driver.
         let group = format!("-{}", self.driver.id());
         Command::new("kill")
             .args(["-9", "--", &group])
@@ -227,7 +227,7 @@ impl Drop for Browser {
     }
 }
 
-/// Base64, as WebDriver sends pictures.
+/// Decodes Base64, in which WebDriver sends pictures.
 fn decode(text: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut held) = (0_u32, 0);

@@ -1,5 +1,5 @@
-//! The orchestrator's page in a real browser, on the real system. Screenshots are left in `target/tmp/page` to be
-//! looked at.
+//! Tests the orchestrator's page in a real browser, on the real system. Screenshots are left in `target/tmp/page` for
+//! inspection.
 
 mod browser;
 mod view;
@@ -8,12 +8,13 @@ use crate::saga::Saga;
 use anyhow::{Context, Result, ensure};
 use browser::{ENTER, ESCAPE};
 use futures_util::future::try_join_all;
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use serde_json::{Value, json};
 use std::time::Duration;
+use uuid::Uuid;
 use view::Page;
 
-/// Far above what anything here takes on an idle machine.
+/// Far above the time that anything here takes on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 const SHELF: &str = "a0000000-0000-4000-8000-000000000001";
 const SOLD_OUT: &str = "a0000000-0000-4000-8000-000000000000";
@@ -22,7 +23,7 @@ const DEFINITIONS: &str = concat!(
     "/tests/standalone/page/definitions"
 );
 
-/// A button, how its saga ends, and how each step is marked then.
+/// A button's value, the end of its saga, and the states in which the steps are then shown.
 type Kind = (
     &'static str,
     &'static str,
@@ -151,7 +152,7 @@ async fn each_kind_ends_as_it_says(page: &Page) -> Result<()> {
         page.text(".lags").await?.contains("saga.inputs"),
         "lag is shown"
     );
-    // Everything happened, and nothing has moved.
+    // Although much has happened, no section has moved.
     assert_eq!(page.browser.script(places).await?, at_first);
     Ok(())
 }
@@ -187,7 +188,7 @@ async fn a_rollback_is_seen_step_by_step(page: &Page) -> Result<()> {
 }
 
 async fn an_order_of_ones_own_needs_no_mouse(page: &Page) -> Result<()> {
-    // The last order is undone, which the page's next look at the shelf shows.
+    // The last order was compensated, which the page shows at its next refresh of the stock.
     let available = until("nothing is reserved", PATIENCE, || async {
         match page.stock().await.map_err(|error| format!("{error:#}"))?[..] {
             [available, 0, _] => Ok(available),
@@ -212,7 +213,7 @@ async fn an_order_of_ones_own_needs_no_mouse(page: &Page) -> Result<()> {
         }
     })
     .await;
-    // What the service refuses is said in its words.
+    // A refusal by the service is shown in the service's own words.
     page.browser
         .script("document.querySelector('#own [name=price]').step = 'any'")
         .await?;
@@ -263,7 +264,7 @@ async fn the_list_is_filtered(page: &Page) -> Result<()> {
     let rows = "const rows = [...document.querySelectorAll('#sagas tbody tr')];
         return rows.length > 0 && rows.every((row) => row.className === 'completed')";
     page.until("only completed ones are listed", rows).await;
-    // The address keeps the filter, and the server knows it too.
+    // The URL contains the filter, and the server applies the filter too.
     let address = page.browser.script("return location.search").await?;
     assert_eq!(address, json!("?status=completed"));
     let html = page
@@ -329,7 +330,7 @@ async fn nothing_foreign_runs(page: &Page) -> Result<()> {
         document.body.append(script);
         return window.injected ?? false";
     assert_eq!(page.browser.script(inject).await?, json!(false));
-    // The browser complains about just that.
+    // The only complaints are those about the injected script, and the refused order.
     let complaints = page.browser.complaints().await?;
     let is_refusal =
         |said: &String| said.contains("Content Security Policy") || said.contains("422");
@@ -349,7 +350,7 @@ async fn it_looks_like_something(page: &Page) -> Result<()> {
     page.browser.look(1360, 1000, "light").await
 }
 
-/// Each round is some 4,000 events; the first fills what is kept.
+/// Each round produces about 4,000 events. The first round fills the lists that the page keeps.
 async fn a_flood_leaves_it_as_large_as_it_was(page: &Page) -> Result<()> {
     const ORDERS: usize = 300;
     let mut sizes = Vec::new();
@@ -394,7 +395,7 @@ async fn a_flood_leaves_it_as_large_as_it_was(page: &Page) -> Result<()> {
     page.screenshot("after-a-flood").await
 }
 
-/// Nodes and bytes that are left after a garbage collection.
+/// Returns the number of nodes and bytes that remain after a garbage collection.
 async fn size(page: &Page) -> Result<(f64, f64)> {
     page.browser
         .devtools("HeapProfiler.collectGarbage", json!({}))
@@ -417,8 +418,8 @@ async fn size(page: &Page) -> Result<(f64, f64)> {
 }
 
 #[tokio::test]
-async fn what_waits_says_why_and_a_restart_shows_nothing_twice() -> Result<()> {
-    if browser::is_missing("what_waits_says_why_and_a_restart_shows_nothing_twice") {
+async fn a_waiting_saga_shows_its_reason_and_a_restart_repeats_no_event() -> Result<()> {
+    if browser::is_missing("a_waiting_saga_shows_its_reason_and_a_restart_repeats_no_event") {
         return Ok(());
     }
     let mut saga = Saga::new("page-waits").await?;
@@ -434,15 +435,15 @@ async fn what_waits_says_why_and_a_restart_shows_nothing_twice() -> Result<()> {
     saga.set("PAYMENT_SVC__GATEWAY__RULES", rule);
     saga.start(&["--definitions", DEFINITIONS]).await?;
     let mut page = Page::open("waits", saga).await?;
-    let queued = what_is_not_picked_up_says_so(&page).await?;
-    what_needs_a_person_says_so_until_it_is_helped(&page).await?;
-    what_an_operator_gives_up_is_marked(&page).await?;
+    let queued = a_queued_command_is_explained(&page).await?;
+    a_parked_saga_asks_for_an_operator_until_it_is_resolved(&page).await?;
+    an_abandoned_saga_is_marked(&page).await?;
     after_a_restart_it_goes_on(&mut page, &queued).await?;
     page.saga.stop(libc::SIGTERM).await
 }
 
-async fn what_is_not_picked_up_says_so(page: &Page) -> Result<String> {
-    let order = saga_service::clock::new_id();
+async fn a_queued_command_is_explained(page: &Page) -> Result<String> {
+    let order = Uuid::new_v4();
     let items = json!([{"productId": SHELF, "quantity": 1, "unitPriceMinor": 100}]);
     let id = page
         .start_saga(
@@ -466,8 +467,8 @@ async fn what_is_not_picked_up_says_so(page: &Page) -> Result<String> {
     Ok(id)
 }
 
-async fn what_needs_a_person_says_so_until_it_is_helped(page: &Page) -> Result<()> {
-    let order = saga_service::clock::new_id();
+async fn a_parked_saga_asks_for_an_operator_until_it_is_resolved(page: &Page) -> Result<()> {
+    let order = Uuid::new_v4();
     let input = json!({
         "orderId": order, "customerId": order, "amountMinor": 1313, "currency": "EUR",
         "items": [{"productId": SOLD_OUT, "quantity": 1, "unitPriceMinor": 1313}],
@@ -503,9 +504,9 @@ async fn what_needs_a_person_says_so_until_it_is_helped(page: &Page) -> Result<(
     Ok(())
 }
 
-/// Nobody runs the participant, so its compensation is skipped; the rest is undone.
-async fn what_an_operator_gives_up_is_marked(page: &Page) -> Result<()> {
-    let order = saga_service::clock::new_id();
+/// The participant does not run, so its compensation is skipped. The other steps are compensated.
+async fn an_abandoned_saga_is_marked(page: &Page) -> Result<()> {
+    let order = Uuid::new_v4();
     let items = json!([{"productId": SHELF, "quantity": 1, "unitPriceMinor": 100}]);
     let input = json!({"orderId": order, "items": items});
     let id = page.start_saga("ship", "parcel 18", input).await?;

@@ -1,9 +1,9 @@
-//! What a person sees of the page, and does to it.
+//! The content of the page as a person sees it, and a person's actions on it.
 
 use super::{PATIENCE, SHELF, browser::Browser};
 use crate::saga::Saga;
 use anyhow::{Context, Result};
-use saga_testkit::environment::until;
+use saga_test_support::environment::until;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ impl Page {
         Ok(page)
     }
 
-    /// Until a script says `true`.
+    /// Waits until a script returns `true`.
     pub async fn until(&self, what: &str, script: &str) {
         until(what, PATIENCE, || async {
             let said = self
@@ -49,14 +49,14 @@ impl Page {
         .await;
     }
 
-    /// Presses a button; the card of its order, once it shows a status.
+    /// Presses a button. Returns the card of the new order when it shows the status.
     pub async fn order(&self, kind: &str, status: &str) -> Result<Value> {
         let newest = self.newest().await?;
         self.browser.click(&format!("button[value={kind}]")).await?;
         self.newer(&newest, status).await
     }
 
-    /// The newest card's saga.
+    /// Returns the saga id of the newest card.
     pub async fn newest(&self) -> Result<Value> {
         Ok(self
             .cards()
@@ -65,7 +65,7 @@ impl Page {
             .map_or(Value::Null, |card| card["id"].clone()))
     }
 
-    /// A newer card, once it shows a status.
+    /// Returns a card newer than `than` when it shows the status.
     pub async fn newer(&self, than: &Value, status: &str) -> Result<Value> {
         Ok(until(status, PATIENCE, || async {
             let cards = self.cards().await.map_err(|error| format!("{error:#}"))?;
@@ -97,7 +97,7 @@ impl Page {
         .await
     }
 
-    /// Newest first.
+    /// Returns the cards, newest first.
     pub async fn cards(&self) -> Result<Vec<Value>> {
         let cards = "return [...document.querySelectorAll('.card')].map((card) => ({
             id: card.dataset.saga,
@@ -126,7 +126,7 @@ impl Page {
             .to_owned())
     }
 
-    /// Available, reserved and sold of the shelf.
+    /// Returns the available, reserved and sold pieces of the product `SHELF`.
     pub async fn stock(&self) -> Result<Vec<i64>> {
         let text = format!(
             "return [...document.querySelectorAll('[data-product=\"{SHELF}\"] td')].slice(1).map((cell) => Number(cell.textContent))"
@@ -139,7 +139,7 @@ impl Page {
         self.browser.screenshot(&path).await
     }
 
-    /// An operator's action.
+    /// Sends an operator's action to the orchestrator.
     pub async fn ask(&self, id: &str, action: &str, body: Value) -> Result<()> {
         let url = self.saga.orchestrator_url(&format!("/sagas/{id}/{action}"));
         let answer = self.saga.http.post(url).json(&body).send().await?;

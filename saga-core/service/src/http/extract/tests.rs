@@ -10,6 +10,9 @@ struct Order {
     items: Vec<Item>,
     #[serde(default)]
     notes: BTreeMap<String, String>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "only its reading matters")]
+    given: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -38,7 +41,7 @@ fn check(body: &str, status: u16, field: &str, message: &str) {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn the_invalid_part_of_a_body_is_named() {
     check("", 400, "", "not valid JSON");
     check("{", 400, "", "not valid JSON");
     check("order", 400, "", "not valid JSON");
@@ -48,7 +51,9 @@ fn what_is_wrong_is_named() {
         "",
         "not valid JSON",
     );
-    check("[]", 422, "", "invalid");
+    for body in ["[]", r#"["a", []]"#, "null", "42", r#""{}""#] {
+        check(body, 422, "", "an object was expected");
+    }
     check(r#"{"items":[]}"#, 422, "/customerId", "missing field");
     check(
         r#"{"customerId":"a","items":[{"quantity":"two"}]}"#,
@@ -114,6 +119,29 @@ fn a_nul_character_is_refused_with_its_field() {
 }
 
 #[test]
+fn an_integer_that_would_become_another_one_is_refused_with_its_field() {
+    let body =
+        |number: &str| format!(r#"{{"customerId":"a","items":[],"given":{{"a/b":[1,{number}]}}}}"#);
+    for number in [
+        "123456789012345678901234",
+        "-9223372036854775809",
+        "18446744073709551616",
+    ] {
+        check(&body(number), 422, "/given/a~1b/1", number);
+    }
+    for number in [
+        "18446744073709551615",
+        "-9223372036854775808",
+        "123456789012345678901234.0",
+    ] {
+        assert!(
+            parse_json::<Order>(body(number).as_bytes()).is_ok(),
+            "{number}"
+        );
+    }
+}
+
+#[test]
 fn bad_utf8_and_deep_nesting_are_refused() {
     assert!(
         refused(b"{\"customerId\":\"\xff\"}")
@@ -131,13 +159,40 @@ fn bad_utf8_and_deep_nesting_are_refused() {
 }
 
 #[test]
-fn a_long_value_does_not_come_back_whole() {
+fn a_long_value_is_shortened_in_its_problem() {
     let body = format!(
         r#"{{"customerId":"a","items":[{{"quantity":"{}"}}]}}"#,
         "x".repeat(10_000)
     );
     let problem = refused(body.as_bytes());
     assert!(problem.detail.len() < 1000 && problem.errors[0].message.len() < 1000);
+}
+
+#[tokio::test]
+async fn only_a_body_with_a_json_content_type_is_taken() {
+    let taken = async |media_type: Option<&str>, body: &'static str| {
+        let mut request = Request::builder();
+        if let Some(media_type) = media_type {
+            request = request.header(header::CONTENT_TYPE, media_type);
+        }
+        let request = request.body(body.into()).expect("request");
+        JsonBody::from_request(request, &()).await.is_ok()
+    };
+    for (media_type, expected) in [
+        ("application/json", true),
+        ("Application/JSON; charset=utf-8", true),
+        ("text/plain", false),
+        ("application/jsonp", false),
+        ("application/x-www-form-urlencoded", false),
+    ] {
+        assert_eq!(
+            taken(Some(media_type), "{}").await,
+            expected,
+            "{media_type}"
+        );
+    }
+    assert!(!taken(None, "{}").await);
+    assert!(taken(None, "").await);
 }
 
 #[derive(Debug, PartialEq, Deserialize)]

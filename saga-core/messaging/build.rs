@@ -1,5 +1,0 @@
-//! A migration that is added is embedded by the next build.
-
-fn main() {
-    println!("cargo::rerun-if-changed=migrations");
-}
