@@ -92,13 +92,17 @@ fn reply_of(record: &OutgoingRecord) -> Option<Reply> {
 
 #[async_trait]
 impl LogWriter for ReticentWriter {
-    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+    async fn publish_rest(
+        &self,
+        records: &[OutgoingRecord],
+        delivered: &mut [Option<Delivered>],
+    ) -> Result<(), LogError> {
         let said: Vec<OutgoingRecord> = records
             .iter()
             .filter_map(|record| self.said(record))
             .collect();
-        let mut delivered = self.writer.publish(&said).await?;
-        delivered.resize(records.len(), NOWHERE);
-        Ok(delivered)
+        self.writer.publish(&said).await?;
+        delivered.fill(Some(NOWHERE));
+        Ok(())
     }
 }

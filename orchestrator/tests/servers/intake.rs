@@ -18,7 +18,11 @@ struct Nowhere;
 
 #[async_trait]
 impl LogWriter for Nowhere {
-    async fn publish(&self, _records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+    async fn publish_rest(
+        &self,
+        _: &[OutgoingRecord],
+        _: &mut [Option<Delivered>],
+    ) -> Result<(), LogError> {
         Err(LogError::Unavailable("no log in this test".into()))
     }
 }

@@ -131,6 +131,7 @@ pub async fn run<R: LogReader, W: LogWriter, P: Processor>(
         settings,
         shutdown: &shutdown,
         polled: VecDeque::new(),
+        acknowledged: Vec::new(),
     };
     let ended = consumer.consume().await;
     reader.close().await;
@@ -162,6 +163,9 @@ struct Consumer<'a, R, W, P> {
     shutdown: &'a CancellationToken,
     /// Poll results that arrived during the search for a revocation. They are handled before any newer ones.
     polled: VecDeque<PollResult>,
+    /// Outputs that the log acknowledged before an attempt failed. The next attempt yields them again and does not send
+    /// them again: under a quota, or with a broker that has just come back, that would be the next reason to fail.
+    acknowledged: Vec<(OutgoingRecord, Delivered)>,
 }
 
 impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
@@ -224,6 +228,7 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
         &mut self,
         records: Vec<IncomingRecord>,
     ) -> Result<Vec<IncomingRecord>, LogError> {
+        self.acknowledged.clear();
         let mut batch = Bisection::of(records);
         let mut wait = self.settings.first_retry;
         while let Some(part) = batch.next() {
@@ -342,8 +347,19 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
         if outputs.is_empty() {
             return Ok(Ok(()));
         }
-        match self.writer.publish(outputs).await {
-            Ok(delivered) => {
+        let mut delivered: Vec<Option<Delivered>> =
+            outputs.iter().map(|output| self.delivery(output)).collect();
+        let ended = self.writer.publish_rest(outputs, &mut delivered).await;
+        if ended.is_err() {
+            self.acknowledged = outputs
+                .iter()
+                .zip(&delivered)
+                .filter_map(|(output, at)| at.map(|at| (output.clone(), at)))
+                .collect();
+        }
+        match ended {
+            Ok(()) => {
+                let delivered: Vec<Delivered> = delivered.into_iter().flatten().collect();
                 self.processor.published(outputs, &delivered);
                 Ok(Ok(()))
             }
@@ -351,6 +367,13 @@ impl<R: LogReader, W: LogWriter, P: Processor> Consumer<'_, R, W, P> {
             Err(LogError::TooLarge(source)) => Ok(Err(BatchError::Data(source))),
             Err(refused @ LogError::Refused(_)) => Err(refused),
         }
+    }
+
+    fn delivery(&self, output: &OutgoingRecord) -> Option<Delivered> {
+        self.acknowledged
+            .iter()
+            .find(|(acknowledged, _)| acknowledged == output)
+            .map(|(_, at)| *at)
     }
 
     /// Retries until the processor has taken the partitions over, or until they are revoked.

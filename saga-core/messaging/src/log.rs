@@ -74,7 +74,22 @@ pub struct Delivered {
 /// Appends records to the log.
 #[async_trait]
 pub trait LogWriter: Send + Sync {
-    /// Returns once every record is acknowledged by all in-sync replicas, in the order given. After an error some
-    /// records may have been written: they are sent again with the same ids.
-    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError>;
+    /// Appends those records that have no delivery in `delivered`, in the order given, and sets their deliveries.
+    /// Returns once all in-sync replicas have acknowledged them. After an error, the acknowledged records have their
+    /// deliveries, so that another attempt sends only the rest. The rest may have been written, too: a record that is
+    /// sent again has the same id.
+    ///
+    /// `delivered` has as many elements as `records`.
+    async fn publish_rest(
+        &self,
+        records: &[OutgoingRecord],
+        delivered: &mut [Option<Delivered>],
+    ) -> Result<(), LogError>;
+
+    /// Appends all records, and returns their deliveries.
+    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+        let mut delivered = vec![None; records.len()];
+        self.publish_rest(records, &mut delivered).await?;
+        Ok(delivered.into_iter().flatten().collect())
+    }
 }

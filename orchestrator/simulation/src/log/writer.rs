@@ -21,7 +21,8 @@ enum Fate {
     Written,
     /// The records are written, but the producer gets no acknowledgment.
     Unacknowledged,
-    /// A part of each partition's records is written, and another part may be written later.
+    /// A part of each partition's records is written, of which the producer may know, and another part may be written
+    /// later.
     Torn,
 }
 
@@ -101,14 +102,18 @@ impl SimWriter {
         });
     }
 
-    /// Appends a part of each partition's records, and the rest later or never.
-    fn tear(&self, parts: BTreeMap<(String, i32), Vec<OutgoingRecord>>) {
+    /// Appends a part of each partition's records, and the rest later or never. Returns the deliveries that the producer
+    /// gets to know, in the order of the records.
+    fn tear(&self, records: &[OutgoingRecord]) -> Vec<Option<Delivered>> {
         let world = &self.process.world;
         let name = self.process.name();
-        for ((_, partition), records) in parts {
-            let stands = world.dice().below(records.len() as u64 + 1, "torn", name) as usize;
-            for record in &records[..stands] {
-                self.append(record, partition);
+        let mut delivered = vec![None; records.len()];
+        for ((_, partition), places) in self.parts(records) {
+            let stands = world.dice().below(places.len() as u64 + 1, "torn", name) as usize;
+            let known = world.dice().below(stands as u64 + 1, "known", name) as usize;
+            for (n, place) in places[..stands].iter().enumerate() {
+                let at = self.append(&records[*place], partition);
+                delivered[*place] = (n < known).then_some(at);
             }
             if world.dice().percent(50, "late", name) {
                 let at = Append {
@@ -116,19 +121,26 @@ impl SimWriter {
                     timestamp_ms: self.process.now().timestamp_millis(),
                     injected: false,
                 };
-                self.later(records[stands..].to_vec(), at, 5_000);
+                let rest = places[stands..].iter();
+                self.later(
+                    rest.map(|place| records[*place].clone()).collect(),
+                    at,
+                    5_000,
+                );
             }
         }
+        delivered
     }
 
-    fn parts(&self, records: &[OutgoingRecord]) -> BTreeMap<(String, i32), Vec<OutgoingRecord>> {
-        let mut parts: BTreeMap<(String, i32), Vec<OutgoingRecord>> = BTreeMap::new();
-        for record in records {
+    /// Returns the places of the records by topic and partition.
+    fn parts(&self, records: &[OutgoingRecord]) -> BTreeMap<(String, i32), Vec<usize>> {
+        let mut parts: BTreeMap<(String, i32), Vec<usize>> = BTreeMap::new();
+        for (place, record) in records.iter().enumerate() {
             let partition = self.partition(record);
             parts
                 .entry((record.topic.clone(), partition))
                 .or_default()
-                .push(record.clone());
+                .push(place);
         }
         parts
     }
@@ -139,7 +151,7 @@ impl SimWriter {
     }
 
     /// Appends all records, in the given order within each partition.
-    async fn write(&self, records: &[OutgoingRecord]) -> Vec<Delivered> {
+    async fn write(&self, records: &[OutgoingRecord]) -> Vec<Option<Delivered>> {
         let apart = self.process.strikes(Site::ProduceApart);
         let partitions: Vec<i32> = records
             .iter()
@@ -170,13 +182,36 @@ impl SimWriter {
                 }
             }
         }
-        delivered.into_iter().flatten().collect()
+        delivered
     }
 }
 
 #[async_trait]
 impl LogWriter for SimWriter {
-    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+    async fn publish_rest(
+        &self,
+        records: &[OutgoingRecord],
+        delivered: &mut [Option<Delivered>],
+    ) -> Result<(), LogError> {
+        let (places, rest): (Vec<usize>, Vec<OutgoingRecord>) = (records.iter().enumerate())
+            .filter(|(place, _)| delivered[*place].is_none())
+            .map(|(place, record)| (place, record.clone()))
+            .unzip();
+        let (acknowledged, ended) = self.produce(&rest).await;
+        for (place, at) in places.into_iter().zip(acknowledged) {
+            delivered[place] = at;
+        }
+        ended
+    }
+}
+
+impl SimWriter {
+    /// Returns the known deliveries, which may be fewer than the records, and how the call ended.
+    async fn produce(
+        &self,
+        records: &[OutgoingRecord],
+    ) -> (Vec<Option<Delivered>>, Result<(), LogError>) {
+        let failed = |why| (Vec::new(), Err(self.unavailable(why)));
         for record in records {
             self.check_size(record);
         }
@@ -192,31 +227,34 @@ impl LogWriter for SimWriter {
         if process.world.broker.is_unavailable() {
             sleep(PATIENCE).await;
             process.latency().await;
-            return Err(self.unavailable("the broker is away"));
+            return failed("the broker is away");
         }
         if process.strikes(Site::ProduceRefused) {
-            return Err(self.unavailable("nothing was written"));
+            return failed("nothing was written");
         }
         if process.strikes(Site::CrashInProduce) {
-            self.tear(self.parts(records));
+            self.tear(records);
             process.kill();
             std::future::pending::<()>().await;
         }
         let delivered = match self.fate() {
             Fate::Torn => {
-                self.tear(self.parts(records));
+                let known = self.tear(records);
                 process.latency().await;
-                return Err(self.unavailable("part of it may have been written"));
+                return (
+                    known,
+                    Err(self.unavailable("part of it may have been written")),
+                );
             }
             Fate::Unacknowledged => {
                 self.write(records).await;
                 process.latency().await;
-                return Err(self.unavailable("the acknowledgment was lost"));
+                return failed("the acknowledgment was lost");
             }
             Fate::Written => self.write(records).await,
         };
         process.gate(Site::CrashAfterProduce).await;
         process.latency().await;
-        Ok(delivered)
+        (delivered, Ok(()))
     }
 }

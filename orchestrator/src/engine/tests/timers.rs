@@ -655,8 +655,12 @@ impl TimerStore for Quiet {
 
 #[async_trait]
 impl LogWriter for Quiet {
-    async fn publish(&self, _: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
-        Ok(Vec::new())
+    async fn publish_rest(
+        &self,
+        _: &[OutgoingRecord],
+        _: &mut [Option<Delivered>],
+    ) -> Result<(), LogError> {
+        Ok(())
     }
 }
 
@@ -909,9 +913,13 @@ struct Away {
 
 #[async_trait]
 impl LogWriter for Away {
-    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+    async fn publish_rest(
+        &self,
+        records: &[OutgoingRecord],
+        _: &mut [Option<Delivered>],
+    ) -> Result<(), LogError> {
         self.produced.lock().unwrap().extend_from_slice(records);
-        Ok(Vec::new())
+        Ok(())
     }
 }
 
@@ -1021,9 +1029,13 @@ const COMMITTED_AFTER: Duration = Duration::from_millis(250);
 
 #[async_trait]
 impl LogWriter for Silent {
-    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+    async fn publish_rest(
+        &self,
+        records: &[OutgoingRecord],
+        _: &mut [Option<Delivered>],
+    ) -> Result<(), LogError> {
         self.due.lock().unwrap().extend_from_slice(records);
-        Ok(Vec::new())
+        Ok(())
     }
 }
 

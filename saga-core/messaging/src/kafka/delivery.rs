@@ -27,8 +27,9 @@ pub(super) struct Batch {
 
 #[derive(Debug, Default)]
 pub(super) struct DeliveryResults {
-    /// Deliveries by the record's place in the batch. They are complete only when all reports have arrived.
-    pub delivered: Vec<Delivered>,
+    /// Deliveries by the record's place in the batch. They are complete only when all reports have arrived. A record
+    /// that failed or was not sent has none.
+    pub delivered: Vec<Option<Delivered>>,
     /// The first failed record, and its error.
     pub failed: Option<(usize, KafkaError)>,
 }
@@ -44,14 +45,10 @@ pub(super) struct Ticket {
 impl Batch {
     /// Returns a batch of which no record has been sent yet.
     pub(super) fn of(records: usize) -> Arc<Self> {
-        let nowhere = Delivered {
-            partition: -1,
-            offset: -1,
-        };
         Arc::new(Self {
             left: AtomicUsize::new(0),
             results: Mutex::new(DeliveryResults {
-                delivered: vec![nowhere; records],
+                delivered: vec![None; records],
                 failed: None,
             }),
             all_reported: Notify::new(),
@@ -91,7 +88,7 @@ impl Ticket {
         match outcome {
             Ok(at) => {
                 if let Some(place) = results.delivered.get_mut(self.place) {
-                    *place = at;
+                    *place = Some(at);
                 }
             }
             Err(error) => {
@@ -154,7 +151,7 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(tickets);
         let results = waiting.await.unwrap();
-        assert_eq!(results.delivered, [at(7), at(8)]);
+        assert_eq!(results.delivered, [Some(at(7)), Some(at(8))]);
         assert!(results.failed.is_none());
     }
 
@@ -163,8 +160,9 @@ mod tests {
         let batch = Batch::of(2);
         batch.ticket(0).report(Ok(at(7)));
         drop(batch.ticket(1));
-        let (place, _) = batch.all().await.failed.unwrap();
-        assert_eq!(place, 1);
+        let results = batch.all().await;
+        assert_eq!(results.delivered, [Some(at(7)), None]);
+        assert_eq!(results.failed.map(|(place, _)| place), Some(1));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use super::{
     alone::Alone,
     blocking,
     context::Context,
-    delivery::{Batch, DeliveryResults, Ticket},
+    delivery::{Batch, Ticket},
     error::{Refusal, classify},
     producer::WatchedProducer,
     reader::STATISTICS_INTERVAL_MS,
@@ -57,6 +57,14 @@ pub struct KafkaWriter {
     /// Partitions that records named and that do not exist, so that each is logged once.
     strays: Arc<Mutex<BTreeSet<(String, i32)>>>,
     clock: &'static Clock,
+}
+
+/// The first record of a batch that was not sent.
+struct Unsent {
+    place: usize,
+    /// The broker refused the batch that the record was sent in; the record may fit alone.
+    batch_too_large: bool,
+    error: LogError,
 }
 
 #[derive(Clone, Copy)]
@@ -197,55 +205,62 @@ impl KafkaWriter {
         Ok(None)
     }
 
-    /// Sends the records at these places, and waits for all of them. A place that is not reported as delivered has
-    /// failed.
+    /// Sends the records that have no delivery, waits for all of them, and sets their deliveries.
     async fn send(
         &self,
         records: &[OutgoingRecord],
-        places: &[usize],
+        delivered: &mut [Option<Delivered>],
         source: Source,
-    ) -> Result<DeliveryResults, LogError> {
+    ) -> Result<(), Unsent> {
         let batch = Batch::of(records.len());
-        let mut failed = None;
-        for place in places {
-            let ticket = Box::new(batch.ticket(*place));
-            if let Err(error) = self.enqueue(&records[*place], source, ticket).await {
-                failed = Some(error);
+        let mut unsent = None;
+        for (place, record) in records.iter().enumerate() {
+            if delivered[place].is_some() {
+                continue;
+            }
+            let ticket = Box::new(batch.ticket(place));
+            if let Err(error) = self.enqueue(record, source, ticket).await {
+                unsent = Some(Unsent {
+                    place,
+                    batch_too_large: false,
+                    error,
+                });
                 break;
             }
         }
         CrashPoint::LogBeforeAck.pass();
         let results = batch.all().await;
-        failed.map_or(Ok(results), Err)
+        for (known, reported) in delivered.iter_mut().zip(results.delivered) {
+            *known = known.or(reported);
+        }
+        let reported = results.failed.map(|(place, error)| Unsent {
+            place,
+            batch_too_large: error.rdkafka_error_code()
+                == Some(RDKafkaErrorCode::MessageSizeTooLarge),
+            error: self.refusal(error, &records[place], source),
+        });
+        unsent.or(reported).map_or(Ok(()), Err)
     }
 
-    /// Sends all records. The broker refuses a batch that is larger than its topic allows, although each of its records
-    /// may fit: then the records are sent one by one.
+    /// Sends the records that have no delivery. The broker refuses a batch that is larger than its topic allows,
+    /// although each of its records may fit: then the records are sent one by one.
     async fn send_all(
         &self,
         records: &[OutgoingRecord],
+        delivered: &mut [Option<Delivered>],
         source: Source,
-    ) -> Result<DeliveryResults, LogError> {
-        let mut alone = self.alone.topics();
-        let all: Vec<usize> = (0..records.len()).collect();
-        let mut results = self.send(records, &all, source).await?;
-        while let Some(topic) = refused_as_too_large(&results, records)
-            && !alone.contains(topic)
-        {
-            self.alone.learn(topic);
-            alone = self.alone.topics();
-            let left: Vec<usize> = all
-                .iter()
-                .copied()
-                .filter(|place| results.delivered[*place].offset < 0)
-                .collect();
-            let again = self.send(records, &left, source).await?;
-            for place in left {
-                results.delivered[place] = again.delivered[place];
+    ) -> Result<(), LogError> {
+        loop {
+            let alone = self.alone.topics();
+            let Err(unsent) = self.send(records, delivered, source).await else {
+                return Ok(());
+            };
+            let topic = &records[unsent.place].topic;
+            if !unsent.batch_too_large || alone.contains(topic) {
+                return Err(unsent.error);
             }
-            results.failed = again.failed;
+            self.alone.learn(topic);
         }
-        Ok(results)
     }
 
     async fn enqueue(
@@ -310,42 +325,30 @@ impl KafkaWriter {
     }
 }
 
-/// Returns the topic for which the broker refused a batch.
-fn refused_as_too_large<'a>(
-    results: &DeliveryResults,
-    records: &'a [OutgoingRecord],
-) -> Option<&'a str> {
-    let (place, error) = results.failed.as_ref()?;
-    let too_large = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
-    too_large.then(|| records[*place].topic.as_str())
-}
-
 #[async_trait]
 impl LogWriter for KafkaWriter {
-    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+    async fn publish_rest(
+        &self,
+        records: &[OutgoingRecord],
+        delivered: &mut [Option<Delivered>],
+    ) -> Result<(), LogError> {
         let begun = Instant::now();
+        let before = deliveries(delivered);
         CrashPoint::LogBeforeProduce.pass();
         let source = self.clock.source();
-        let results =
-            self.send_all(records, source)
-                .await
-                .and_then(|results| match results.failed {
-                    Some((place, error)) => Err(self.refusal(error, &records[place], source)),
-                    None => Ok(results),
-                });
+        let ended = self.send_all(records, delivered, source).await;
         histogram!("saga_publish_seconds").record(begun.elapsed().as_secs_f64());
-        match results {
-            Ok(results) => {
-                if !records.is_empty() {
-                    self.clock.taken();
-                }
-                counter!("saga_records_produced_total").increment(records.len() as u64);
-                Ok(results.delivered)
-            }
-            Err(error) => {
-                counter!("saga_publish_failures_total").increment(1);
-                Err(error)
-            }
+        let produced = deliveries(delivered) - before;
+        counter!("saga_records_produced_total").increment(produced as u64);
+        match &ended {
+            Ok(()) if produced > 0 => self.clock.taken(),
+            Ok(()) => {}
+            Err(_) => counter!("saga_publish_failures_total").increment(1),
         }
+        ended
     }
+}
+
+fn deliveries(delivered: &[Option<Delivered>]) -> usize {
+    delivered.iter().flatten().count()
 }

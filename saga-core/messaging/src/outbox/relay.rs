@@ -168,10 +168,11 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
             self.settle().await.ok();
         }
         let mut wait = FIRST_RETRY;
+        let mut delivered = vec![None; records.len()];
         loop {
             CrashPoint::OutboxBeforePublish.pass();
-            match self.writer.publish(&records).await {
-                Ok(_) => {
+            match self.writer.publish_rest(&records, &mut delivered).await {
+                Ok(()) => {
                     CrashPoint::OutboxAfterPublish.pass();
                     self.outbox.shared.acked().extend(ids);
                     break;

@@ -29,11 +29,15 @@ struct Switch<W> {
 
 #[async_trait]
 impl<W: LogWriter> LogWriter for Switch<W> {
-    async fn publish(&self, records: &[OutgoingRecord]) -> Result<Vec<Delivered>, LogError> {
+    async fn publish_rest(
+        &self,
+        records: &[OutgoingRecord],
+        delivered: &mut [Option<Delivered>],
+    ) -> Result<(), LogError> {
         if self.unavailable.load(Ordering::SeqCst) {
             return Err(LogError::Unavailable("away".into()));
         }
-        self.log.publish(records).await
+        self.log.publish_rest(records, delivered).await
     }
 }
 

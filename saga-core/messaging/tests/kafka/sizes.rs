@@ -74,12 +74,24 @@ async fn a_record_that_does_not_fit_is_refused_alone_and_the_setting_named() {
     let (bench, _) = bench().await;
     let mut records: Vec<_> = (0..50).map(|number| kilobyte(&bench, number)).collect();
     records[7].payload = vec![b'x'; 2 * LIMIT_BYTES];
-    let refused = bench.writer.publish(&records).await.unwrap_err();
-    let LogError::TooLarge(why) = refused else {
-        panic!("{refused:?}");
+    let mut delivered = vec![None; records.len()];
+    let sent = bench.writer.publish_rest(&records, &mut delivered).await;
+    let LogError::TooLarge(why) = sent.unwrap_err() else {
+        panic!("not refused as too large");
     };
     assert!(why.to_string().contains("max.message.bytes"), "{why}");
+    let unsent: Vec<usize> = (0..50).filter(|n| delivered[*n].is_none()).collect();
+    assert_eq!(unsent, [7]);
+    // Another attempt sends only this one.
+    records[7] = kilobyte(&bench, 7);
+    bench
+        .writer
+        .publish_rest(&records, &mut delivered)
+        .await
+        .unwrap();
+    let offsets: BTreeSet<i64> = delivered.iter().flatten().map(|at| at.offset).collect();
+    assert_eq!(offsets, (0..50).collect());
     let mut reader = bench.reader();
-    let read = texts(&take(&mut reader, 49).await);
-    assert!(read.iter().all(|text| text.len() == 1_000));
+    let read = texts(&take(&mut reader, 50).await);
+    assert_eq!(read.last().map(|text| text.trim()), Some("7"));
 }
