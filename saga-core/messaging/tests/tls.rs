@@ -1,9 +1,8 @@
 //! Tests Kafka over TLS with SASL, and Postgres over TLS, on real servers that require both. The configurations are
 //! those of `deploy/README.md`, with the test servers' addresses.
 //!
-//! The test needs Java for the broker and the `openssl` command for the certificates.
-
-#![cfg(feature = "tls")]
+//! The tests need Java for the broker and the `openssl` command for the certificates. They are compiled always, and run
+//! with the feature `tls`.
 
 use anyhow::{Context, Result, bail, ensure};
 use saga_core::{
@@ -268,6 +267,7 @@ async fn refused(config: KafkaConfig, reason: &str) -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(not(feature = "tls"), ignore = "needs --features tls")]
 async fn kafka_is_reached_over_tls_with_a_login_and_refuses_everyone_else() -> Result<()> {
     let scratch = Scratch::new("kafka")?;
     let certificates = Certificates::make(&scratch)?;
@@ -363,6 +363,7 @@ fn postgres_config(host: &str, port: u16, authority: &Path) -> Result<PostgresCo
 }
 
 #[tokio::test]
+#[cfg_attr(not(feature = "tls"), ignore = "needs --features tls")]
 async fn postgres_is_reached_over_tls_and_only_by_its_right_name_and_authority() -> Result<()> {
     let scratch = Scratch::new("postgres")?;
     let certificates = Certificates::make(&scratch)?;
