@@ -3,7 +3,7 @@
 use super::{Outbox, OutboxError, Shared, StagedBatch, codec, storage::OutboxStore};
 use crate::{
     crash_point::CrashPoint,
-    log::{LogError, LogWriter},
+    log::{Delivered, LogError, LogWriter},
 };
 use metrics::counter;
 use saga_core::{
@@ -180,7 +180,8 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
                 // One of the batches has a record that is too large: the others must not wait until a person has
                 // removed it.
                 Err(LogError::TooLarge(_)) if ids.len() > 1 => {
-                    self.send_each(&ids, &counts, &records).await;
+                    self.send_each(&ids, &counts, &records, &mut delivered)
+                        .await;
                     break;
                 }
                 Err(refused @ (LogError::Refused(_) | LogError::TooLarge(_))) => {
@@ -209,14 +210,20 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         shared.report();
     }
 
-    /// Sends batches one by one. The records of the batches follow each other in `records`; `counts` has the size of
-    /// each batch.
-    async fn send_each(&self, ids: &[i64], counts: &[usize], records: &[OutgoingRecord]) {
-        let mut rest = records;
+    /// Sends what is left of batches one by one. The records of the batches follow each other in `records`, and their
+    /// deliveries in `delivered`; `counts` has the size of each batch.
+    async fn send_each(
+        &self,
+        ids: &[i64],
+        counts: &[usize],
+        mut records: &[OutgoingRecord],
+        mut delivered: &mut [Option<Delivered>],
+    ) {
         for (id, count) in ids.iter().zip(counts) {
-            let (own, behind) = rest.split_at(*count);
-            rest = behind;
-            if let Err(error) = self.resend(*id, own).await {
+            let (own, own_delivered);
+            (own, records) = records.split_at(*count);
+            (own_delivered, delivered) = delivered.split_at_mut(*count);
+            if let Err(error) = self.resend(*id, own, own_delivered).await {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "batches are left to the sweep"
@@ -253,7 +260,10 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         counter!("saga_outbox_swept_total").increment(rows.len() as u64);
         for (id, text) in rows {
             match codec::decode(&text) {
-                Ok(records) => self.resend(id, &records).await?,
+                Ok(records) => {
+                    self.resend(id, &records, &mut vec![None; records.len()])
+                        .await?;
+                }
                 Err(unreadable) => error!(
                     error = &unreadable as &dyn std::error::Error,
                     outbox.id = id,
@@ -264,9 +274,14 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         self.settle().await
     }
 
-    async fn resend(&self, id: i64, records: &[OutgoingRecord]) -> Result<(), OutboxError> {
-        match self.writer.publish(records).await {
-            Ok(_) => {
+    async fn resend(
+        &self,
+        id: i64,
+        records: &[OutgoingRecord],
+        delivered: &mut [Option<Delivered>],
+    ) -> Result<(), OutboxError> {
+        match self.writer.publish_rest(records, delivered).await {
+            Ok(()) => {
                 self.outbox.shared.acked().insert(id);
                 Ok(())
             }
