@@ -165,6 +165,15 @@ mod tests {
     }
 
     #[test]
+    fn each_shipped_definition_declares_the_schema_of_its_input() {
+        for source in read(true, None).unwrap() {
+            let definition = source.definition;
+            let refused = definition.check_input(&serde_json::json!({"orderId": "seven"}));
+            assert!(refused.is_err(), "{}", definition.name);
+        }
+    }
+
+    #[test]
     fn an_unconfigured_participant_is_named_with_file_line_and_step() {
         let sources = read(true, None).unwrap();
         let error = check_participants(&sources, |name| name != "payment").unwrap_err();

@@ -4,7 +4,7 @@
 //! processes. [`store`], [`participant`] and [`service`] are the set-up of a service's tests, from its tables to the
 //! whole service; [`migrations`] checks what it embeds. [`logs`] captures what a process logs. [`contract`] has the
 //! promises that real and simulated stores and logs must keep. [`proxy`] is a TCP relay that can delay, hold back and
-//! cut connections.
+//! cut connections. [`quota`] limits a Kafka client.
 
 pub mod contract;
 pub mod environment;
@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod migrations;
 pub mod participant;
 pub mod proxy;
+pub mod quota;
 pub mod service;
 pub mod store;
 

@@ -115,6 +115,9 @@ const NO_WHOLE: [&str; 3] = [
     "a whole number that floating-point does not hold is refused",
 ];
 
+/// The commands that have a number, so that these cases must be tried with them.
+const WITH_NUMBERS: [&str; 2] = ["inventory.reserve", "payment.charge"];
+
 async fn started<S: Service>(env: &TestEnv, url: &str, extra: &str) -> Result<Running> {
     let brokers = env.brokers();
     let running = Running::start::<S>(&format!(
@@ -159,8 +162,11 @@ async fn conforms(env: &TestEnv, description: &Description, left_out: &[&str]) -
             command.command_type == result.command && command.compensation.is_some()
         });
         let needs_one = result.why().contains("has no compensation");
+        let has_number = WITH_NUMBERS.contains(&result.command.as_str())
+            && NO_WHOLE.contains(&result.case.as_str());
         ensure!(
-            (needs_one && !compensates) || left_out.contains(&result.case.as_str()),
+            !has_number
+                && ((needs_one && !compensates) || left_out.contains(&result.case.as_str())),
             "{}: {} was not tried: {}",
             description.participant,
             result.case,

@@ -12,6 +12,7 @@ mod orders;
 mod own_saga;
 mod parking;
 mod poison;
+mod quota;
 mod retention;
 mod second_saga;
 mod silence;
