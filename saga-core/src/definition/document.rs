@@ -2,7 +2,11 @@
 //! is stored, and the hash is computed from it, so that comments, white space and the order of keys do not change the
 //! hash.
 
-use super::{BusinessKey, DefinitionError, DefinitionHash, StepKind, faults::Faults};
+use super::{
+    error::DefinitionError,
+    faults::Faults,
+    model::{BusinessKey, DefinitionHash, StepKind},
+};
 use crate::retry::RetryPolicy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

@@ -1,6 +1,6 @@
 //! The list of faults that were found in one definition file.
 
-use super::DefinitionError;
+use super::error::DefinitionError;
 
 /// The faults found so far in one file.
 #[derive(Debug)]

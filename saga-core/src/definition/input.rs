@@ -1,11 +1,34 @@
 //! Reads the templates of command payloads, and renders payloads from them.
 
-use super::{
-    InputMapping, MappingNode,
-    path::{self, Reference},
-};
+use super::path::{self, Reference};
 use serde_json::{Map, Value, json};
 use serde_json_path::JsonPath;
+
+/// The source of a command's payload. Paths are JSONPath (RFC 9535) into
+/// `{"input": …, "steps": {"<name>": <result>}, "cause": …}`. A path that finds nothing yields `null`. A path that may
+/// match several nodes (wildcard, filter, slice, union, descendants) yields a list, however many nodes it matches.
+#[derive(Clone, Debug)]
+pub enum InputMapping {
+    /// The whole input of the saga.
+    WholeInput,
+    /// A template: strings that begin with `$` are paths, everything else is taken literally. `$$` at the beginning of
+    /// a string is a dollar sign.
+    Template(MappingNode),
+}
+
+#[derive(Clone, Debug)]
+pub enum MappingNode {
+    /// The value that the path yields; a list if `several` nodes may match the path, however many do. The path starts
+    /// at `root`, or at the whole object if `root` is `None`.
+    Path {
+        root: Option<Reference>,
+        path: JsonPath,
+        several: bool,
+    },
+    Literal(Value),
+    Object(Vec<(String, MappingNode)>),
+    Array(Vec<MappingNode>),
+}
 
 /// A path of a template, with the values that it refers to.
 pub(super) struct FoundPath {

@@ -1,11 +1,12 @@
 //! Checks everything that can be checked before the first saga runs. Finds all faults, not only the first.
 
 use super::{
-    CommandSpec, DefinitionError, InputMapping, SagaDefinition, Step, StepKind,
     document::{self, CommandDocument, CommandPlaces, Document, Places, StepDocument, StepPlaces},
     duration::MAX_DURATION_MS,
+    error::DefinitionError,
     faults::Faults,
-    input::FoundPath,
+    input::{FoundPath, InputMapping},
+    model::{CommandSpec, SagaDefinition, Step, StepKind},
     order::{self, Before},
     path::Reference,
     schema::InputSchema,

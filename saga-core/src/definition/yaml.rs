@@ -1,12 +1,13 @@
 //! Reads the YAML that people write, and records the line of each part.
 
 use super::{
-    BusinessKey, DefinitionError, StepKind,
     document::{
         CommandDocument, CommandPlaces, Document, InputDocument, Places, StepDocument, StepPlaces,
     },
     duration,
+    error::DefinitionError,
     faults::Faults,
+    model::{BusinessKey, StepKind},
 };
 use crate::{retry::RetryPolicy, yaml};
 use serde::Deserialize;
