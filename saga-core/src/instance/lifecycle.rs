@@ -1,6 +1,6 @@
 //! The events of a saga, in the past tense: the entries of its log and of `saga.events`.
 
-use super::Cause;
+use super::cause::Cause;
 use crate::{
     ids::Timestamp,
     message::{ActionName, CommandRef, Fault},

@@ -1,9 +1,11 @@
 //! A saga instance: everything that the orchestrator knows about one saga, and the saga's log.
 
+mod cause;
 mod lifecycle;
 mod lifecycle_message;
 mod shared_json;
 
+pub use cause::Cause;
 pub use lifecycle::{ActionVerdict, LifecycleEvent, LifecycleKind};
 pub use lifecycle_message::LifecycleMessage;
 pub use shared_json::SharedJson;
@@ -310,36 +312,6 @@ fn first_attempt() -> u32 {
 )]
 fn is_first_attempt(attempt: &u32) -> bool {
     *attempt == first_attempt()
-}
-
-/// The first failure that was applied, or whatever else made the saga start compensating.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub struct Cause {
-    /// `None` for a deadline or a cancel.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step: Option<String>,
-    pub code: String,
-    pub message: String,
-}
-
-impl Cause {
-    /// Makes a cause that does not come from a step.
-    pub fn of_saga(code: &str, message: impl Into<String>) -> Self {
-        Self {
-            step: None,
-            code: code.to_owned(),
-            message: message.into(),
-        }
-    }
-
-    pub fn of_step(step: &str, fault: &Fault) -> Self {
-        Self {
-            step: Some(step.to_owned()),
-            code: fault.code.clone(),
-            message: fault.message.clone(),
-        }
-    }
 }
 
 /// An action that was answered with [`ActionVerdict::Pending`].
