@@ -1,6 +1,6 @@
 //! Merges the layers into one TOML table, and remembers the layer that set each key.
 
-use super::ConfigError;
+use super::error::ConfigError;
 use std::{collections::BTreeMap, ffi::OsString, fmt, path::PathBuf};
 use toml::{Table, Value};
 

@@ -11,23 +11,15 @@
 //! refusal names the key *and* the layer that the value came from, so that the reader knows where to correct it. The
 //! crate `config` keeps neither promise: it turns `3.7` into the integer 4 and `true` into 1.
 
+mod error;
 mod layers;
 mod read;
+
+pub use error::ConfigError;
 
 use layers::{Layer, Layers};
 use serde::Serialize;
 use std::{ffi::OsString, fs, path::Path};
-use thiserror::Error;
-
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct ConfigError(pub String);
-
-impl ConfigError {
-    pub fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-}
 
 /// Loads `S`'s configuration: `S::DEFAULTS`, then `file`, then variables `<NAME>__SECTION__KEY` (such as
 /// `ORDER_SVC__POSTGRES__URL`), then `overrides` (a TOML text; the standalone mode and tests use it).

@@ -4,7 +4,7 @@
 //! the text, the text is tried as a number, a truth value or a list.
 
 use super::{
-    ConfigError,
+    error::ConfigError,
     layers::{Layers, at},
 };
 use serde::{Serialize, de::DeserializeOwned};

@@ -12,7 +12,7 @@
 //!
 //! Clients other than browsers send no `Origin`, and in `Host` the name that they were configured to connect to.
 
-use super::{HttpConfig, problem::Problem};
+use super::{config::HttpConfig, problem::Problem};
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header, uri::Authority},

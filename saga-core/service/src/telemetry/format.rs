@@ -1,6 +1,6 @@
 //! The formats of log lines.
 
-use super::service_name;
+use super::service_name::service_name;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::fmt;

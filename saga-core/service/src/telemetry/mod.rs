@@ -6,12 +6,15 @@
 
 mod format;
 mod process;
+mod service_name;
+
+pub(crate) use service_name::service_name;
+pub use service_name::{name_process, name_thread};
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
 use std::{
-    cell::Cell,
     io::IsTerminal,
     panic,
     sync::{Mutex, OnceLock, PoisonError},
@@ -62,28 +65,6 @@ const COUNTS: [f64; 14] = [
 
 static INSTALLED: Mutex<bool> = Mutex::new(false);
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
-static PROCESS_NAME: OnceLock<&'static str> = OnceLock::new();
-
-thread_local! {
-    static THREAD_NAME: Cell<Option<&'static str>> = const { Cell::new(None) };
-}
-
-/// Names the service of the whole process. A name set by [`name_thread`] takes precedence.
-pub fn name_process(service: &'static str) {
-    PROCESS_NAME.get_or_init(|| service);
-}
-
-/// Names the service that this thread works for. Call it in a runtime's `on_thread_start`.
-pub fn name_thread(service: &'static str) {
-    THREAD_NAME.set(Some(service));
-}
-
-pub(crate) fn service_name() -> &'static str {
-    THREAD_NAME
-        .get()
-        .or_else(|| PROCESS_NAME.get().copied())
-        .unwrap_or("-")
-}
 
 /// Installs the subscriber and the metrics recorder. It may be called again in one process (tests, standalone): the
 /// first call decides.
