@@ -1,6 +1,6 @@
 //! Chooses containers or processes, once for the test binary.
 
-use super::{containers, reaper, unique};
+use super::{containers, reaper, unique::unique};
 use std::{io::Write, path::PathBuf};
 use tokio::sync::OnceCell;
 

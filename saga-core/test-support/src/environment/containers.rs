@@ -3,7 +3,7 @@
 //! The ports are chosen here, because an engine that chooses them changes them when a container is stopped and started.
 //! The broker's listeners are set here for the same reason: the broker must advertise the port that the host sees.
 
-use super::{outlive, postgres::SUPERUSER, reaper, unique};
+use super::{reaper, runtime::outlive, unique::unique};
 use bollard::{
     Docker,
     models::PortBinding,
@@ -20,6 +20,8 @@ use tokio::time::timeout;
 
 const POSTGRES_IMAGE: (&str, &str) = ("SAGA_TEST_POSTGRES_IMAGE", "postgres:17-alpine");
 const KAFKA_IMAGE: (&str, &str) = ("SAGA_TEST_KAFKA_IMAGE", "apache/kafka:4.1.0");
+/// The superuser of a Postgres container.
+pub(super) const SUPERUSER: &str = "postgres";
 pub(super) const PASSWORD: &str = "postgres";
 const POSTGRES_PORT: u16 = 5432;
 const KAFKA_PORT: u16 = 9092;

@@ -3,7 +3,7 @@
 use super::{
     backend::{Backend, scratch},
     containers::Container,
-    outlive,
+    runtime::outlive,
     wait::{settled_within, until},
 };
 use anyhow::{Context, ensure};

@@ -30,6 +30,8 @@ mod containers;
 mod kafka;
 mod postgres;
 pub mod reaper;
+mod runtime;
+mod unique;
 mod wait;
 
 pub use kafka::TestKafka;
@@ -37,9 +39,9 @@ pub use postgres::TestPostgres;
 pub use wait::{Settled, until};
 
 use backend::Backend;
-use std::{future::Future, sync::LazyLock};
-use tokio::{runtime::Runtime, sync::OnceCell};
-use uuid::Uuid;
+use runtime::outlive;
+use tokio::sync::OnceCell;
+use unique::unique;
 
 /// The server that a fault applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,24 +82,6 @@ type Started<T> = Result<T, String>;
 static POSTGRES: OnceCell<Started<TestPostgres>> = OnceCell::const_new();
 static KAFKA: OnceCell<Started<TestKafka>> = OnceCell::const_new();
 static SHARED: OnceCell<TestEnv> = OnceCell::const_new();
-
-/// The runtime of containers and of connections to the engine. A test's own runtime would end with the test.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("test-environment")
-        .enable_all()
-        .build()
-        .expect("a runtime can be built")
-});
-
-/// Runs `work` on the runtime that outlives every test.
-async fn outlive<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    RUNTIME
-        .spawn(work)
-        .await
-        .expect("the test environment does not panic")
-}
 
 async fn shared_postgres() -> &'static TestPostgres {
     let start = || outlive(async { TestPostgres::start(Backend::chosen().await?).await });
@@ -226,11 +210,4 @@ impl TestEnv {
             Server::Kafka => self.kafka.start_again().await,
         }
     }
-}
-
-/// Returns a unique name that is valid for a database, a role, a topic and a consumer group.
-fn unique(prefix: &str) -> String {
-    let random = Uuid::new_v4().simple().to_string();
-    let short: String = random.chars().take(12).collect();
-    format!("{prefix}_{short}")
 }

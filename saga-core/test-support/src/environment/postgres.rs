@@ -2,8 +2,9 @@
 
 use super::{
     backend::{Backend, scratch},
-    containers::{Container, PASSWORD},
-    outlive, unique,
+    containers::{Container, PASSWORD, SUPERUSER},
+    runtime::outlive,
+    unique::unique,
     wait::settled_within,
 };
 use saga_servers::{PostgresOptions, PostgresServer, free_port};
@@ -11,7 +12,6 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
-pub(super) const SUPERUSER: &str = "postgres";
 const MAX_CONNECTIONS: u32 = 400;
 const READY_LIMIT: Duration = Duration::from_mins(1);
 /// The database to connect to when databases are created.
