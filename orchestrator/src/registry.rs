@@ -2,19 +2,17 @@
 //! version new sagas take ([`catalog`]); live sagas stay pinned to their version.
 
 mod catalog;
+mod error;
 mod files;
 mod report;
 
 pub use catalog::{Catalog, Choice, Current, Registered, Registry, Withdrawn, that_runs};
+pub use error::RegistryError;
 pub use files::{NONE_THERE, definitions_in, text_of};
 pub use report::{Line, what_runs};
 
 use saga_core::definition::{DefinitionError, SagaDefinition};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
-use thiserror::Error;
+use std::{collections::BTreeMap, path::Path};
 use tracing::warn;
 
 /// The definitions of the reference application, embedded in the binary.
@@ -28,45 +26,6 @@ pub const SHIPPED: [(&str, &str); 2] = [
         include_str!("../definitions/place-order-payment-first.yaml"),
     ),
 ];
-
-#[derive(Debug, Error)]
-pub enum RegistryError {
-    #[error("{}", faults(.0))]
-    Invalid(Vec<DefinitionError>),
-    #[error("{path} cannot be read")]
-    Unreadable {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error(
-        "definition '{name}' version {version} is in two files ({first} and {second}) with different content"
-    )]
-    Twice {
-        name: String,
-        version: u32,
-        first: String,
-        second: String,
-    },
-    #[error(
-        "definition '{name}' version {version} ({file}) is registered already with other content: sagas may be pinned to it, so raise its version"
-    )]
-    Changed {
-        name: String,
-        version: u32,
-        file: String,
-    },
-    #[error("the definition table cannot be used")]
-    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-fn faults(errors: &[DefinitionError]) -> String {
-    errors
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
-}
 
 /// A definition, and the file that it was read from.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Finds the definition files of a directory: every `*.yaml` and `*.yml`, in any case, except the hidden files and
 //! backups that editors and file systems create beside them.
 
-use super::RegistryError;
+use super::error::RegistryError;
 use std::path::{Path, PathBuf};
 use tracing::debug;
 

@@ -9,10 +9,10 @@
 //! statement is a whole transaction. A batch whose sagas are cached, and in which none starts, therefore takes one
 //! round trip.
 
-use super::{PgStore, action};
+use super::{action, pg_store::PgStore};
 use crate::engine::{
     cache::AssumedVersions,
-    saga_store::{BusinessKeyOf, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow},
+    saga_store::{BusinessKeyOf, EndedRow, LiveRow, Loaded, Plan, SagaBatch, SagaRow, SagaStore},
 };
 use async_trait::async_trait;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
@@ -26,6 +26,23 @@ use uuid::Uuid;
 /// The precision with which the tables store times.
 const MILLISECOND: TimeDelta = TimeDelta::milliseconds(1);
 
+#[async_trait]
+impl SagaStore for PgStore {
+    type Batch = PgBatch;
+
+    async fn begin(&self) -> Result<PgBatch, BatchError> {
+        Ok(PgBatch {
+            store: self.clone(),
+            connection: None,
+            unread: AssumedVersions::default(),
+        })
+    }
+
+    fn forget(&self) {
+        self.cache.forget();
+    }
+}
+
 pub struct PgBatch {
     store: PgStore,
     connection: Option<PoolConnection<Postgres>>,
@@ -33,14 +50,6 @@ pub struct PgBatch {
 }
 
 impl PgBatch {
-    pub(super) fn new(store: PgStore) -> Self {
-        Self {
-            store,
-            connection: None,
-            unread: AssumedVersions::default(),
-        }
-    }
-
     /// Returns the batch's connection. It is taken from the pool only when there is a statement to run.
     async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
         let connection = match self.connection.take() {

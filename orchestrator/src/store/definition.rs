@@ -3,16 +3,30 @@
 //! A transaction that changes which definitions new sagas take locks the row of `definition_generation`, and raises the
 //! generation. The generation that a reader sees therefore belongs to the definitions in the same snapshot.
 
+use super::pg_store::PgStore;
 use crate::{
-    engine::settings::{Participant, Participants},
+    engine::{
+        saga_store::{CatalogError, DefinitionStore},
+        settings::{Participant, Participants},
+    },
     registry::{Catalog, Registered, RegistryError, Source, Withdrawn},
 };
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use saga_core::definition::{DefinitionHash, SagaDefinition};
 use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
+
+#[async_trait]
+impl DefinitionStore for PgStore {
+    async fn catalog(&self) -> Result<Catalog, CatalogError> {
+        catalog(self.reporting())
+            .await
+            .map_err(|error| CatalogError(Box::new(error)))
+    }
+}
 
 /// Registers the definitions that were read, and the topics and groups of participants, all or nothing. Refuses a name
 /// and version that are registered with other content.

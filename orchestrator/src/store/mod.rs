@@ -12,24 +12,16 @@ pub mod floor;
 pub mod history;
 pub mod intake;
 pub mod listing;
+mod pg_store;
 pub mod timer;
 
 pub use action::{DecidedAction, action, actions_of};
 pub use batch::PgBatch;
+pub use pg_store::PgStore;
 
-use crate::{
-    engine::{
-        cache::Cache,
-        db_clock::StoreClock,
-        saga_store::{CatalogError, DefinitionStore, SagaStore},
-    },
-    registry::Catalog,
-};
-use async_trait::async_trait;
-use saga_messaging::{consumer::BatchError, partition::PartitionAlarm};
 use saga_postgres::migrations;
-use sqlx::{PgPool, migrate::Migrator};
-use std::sync::{Arc, LazyLock};
+use sqlx::migrate::Migrator;
+use std::sync::LazyLock;
 
 /// The migrations of the tables, which are forward-only.
 pub static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
@@ -51,68 +43,6 @@ pub static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
         ),
     ])
 });
-
-/// The store on Postgres. Clones share the cache of live sagas.
-#[derive(Clone)]
-pub struct PgStore {
-    pool: PgPool,
-    reporting: PgPool,
-    alarm: PartitionAlarm,
-    cache: Cache,
-    clock: Arc<StoreClock>,
-}
-
-impl PgStore {
-    /// Creates a store. `pool` fixes the query plans (`saga_postgres::store_pool`) and serves the batches;
-    /// `reporting` leaves the planner free and serves statements that read many rows.
-    pub fn new(pool: PgPool, reporting: PgPool) -> Self {
-        Self {
-            pool,
-            reporting,
-            alarm: PartitionAlarm::new(history::HISTORY.name),
-            cache: Cache::default(),
-            clock: Arc::default(),
-        }
-    }
-
-    /// Returns the alarm that is raised while history lacks a partition for a row.
-    pub fn alarm(&self) -> &PartitionAlarm {
-        &self.alarm
-    }
-
-    /// Returns the pool that serves the batches. Do not begin transactions on it from cancellable futures (HTTP
-    /// handlers): sqlx loses track of a `BEGIN` whose future is dropped. The next batch's single statement, which is a
-    /// transaction of its own, would then be part of that transaction.
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
-    }
-
-    pub fn reporting(&self) -> &PgPool {
-        &self.reporting
-    }
-}
-
-#[async_trait]
-impl DefinitionStore for PgStore {
-    async fn catalog(&self) -> Result<Catalog, CatalogError> {
-        definition::catalog(&self.reporting)
-            .await
-            .map_err(|error| CatalogError(Box::new(error)))
-    }
-}
-
-#[async_trait]
-impl SagaStore for PgStore {
-    type Batch = PgBatch;
-
-    async fn begin(&self) -> Result<PgBatch, BatchError> {
-        Ok(PgBatch::new(self.clone()))
-    }
-
-    fn forget(&self) {
-        self.cache.forget();
-    }
-}
 
 #[cfg(test)]
 mod tests {

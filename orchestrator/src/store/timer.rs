@@ -1,7 +1,7 @@
 //! The statements that the timers run: they read due times, and sagas as they are stored now. None of them takes a
 //! lock.
 
-use super::PgStore;
+use super::pg_store::PgStore;
 use crate::engine::{
     timer_driver::{QueuedPage, TimerStore, TimerStoreError},
     timers::{
