@@ -71,6 +71,7 @@ pub mod definition;
 mod events;
 pub mod explore;
 mod happen;
+pub mod known_ends;
 pub mod message;
 pub mod orchestrator;
 pub mod participant;

@@ -6,11 +6,7 @@
 //! followed once.
 
 use crate::world::{System, World};
-use std::{
-    collections::HashSet,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::{Mutex, PoisonError},
-};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The outcome of a path without further trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,30 +15,6 @@ pub enum GoesOn {
     /// Nothing can happen any more, and the saga has neither ended nor parked.
     ToAStandstill,
     ForEver,
-}
-
-const SHARDS: usize = 64;
-
-/// The states that are known to come to an end, by their hash.
-pub struct Rest {
-    good: [Mutex<HashSet<u64>>; SHARDS],
-}
-
-impl Default for Rest {
-    fn default() -> Self {
-        Self {
-            good: std::array::from_fn(|_| Mutex::default()),
-        }
-    }
-}
-
-impl Rest {
-    fn shard(&self, hash: u64) -> std::sync::MutexGuard<'_, HashSet<u64>> {
-        let shard = (hash % SHARDS as u64) as usize;
-        self.good[shard]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl System {
@@ -55,7 +27,7 @@ impl System {
         let mut hasher = DefaultHasher::new();
         world.hash(&mut hasher);
         let hash = hasher.finish();
-        if self.rest.shard(hash).contains(&hash) {
+        if self.known_ends.shard(hash).contains(&hash) {
             return GoesOn::ToAnEnd;
         }
         if path.contains(&hash) {
@@ -76,7 +48,7 @@ impl System {
             }
         }
         path.pop();
-        self.rest.shard(hash).insert(hash);
+        self.known_ends.shard(hash).insert(hash);
         GoesOn::ToAnEnd
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::{
     definition::Definition,
+    known_ends::KnownEnds,
     message::{Command, Input, Outcome, TimerKind},
     orchestrator::{Entry, Memory, Owner, Rival, Store},
     participant::{Choice, Participant},
-    rest::Rest,
     rules::Rules,
     saga::Decisions,
 };
@@ -64,14 +64,14 @@ pub struct Scenario {
 /// A scenario with the memory of its exploration.
 pub struct System {
     pub scenario: Scenario,
-    pub rest: Rest,
+    pub known_ends: KnownEnds,
 }
 
 impl System {
     pub fn new(scenario: Scenario) -> Self {
         Self {
             scenario,
-            rest: Rest::default(),
+            known_ends: KnownEnds::default(),
         }
     }
 

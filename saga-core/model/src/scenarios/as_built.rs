@@ -1,7 +1,7 @@
 //! The scenarios of the protocol as built. Each scenario combines related trouble, as much as can be explored in well
 //! under a minute; all trouble at once would take days.
 
-use super::{NONE, scenario};
+use super::budget::{NONE, scenario};
 use crate::{
     definition::{NO_PIVOT, ORDER, PARALLEL, TOO_LARGE},
     world::Scenario,

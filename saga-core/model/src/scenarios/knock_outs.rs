@@ -1,7 +1,7 @@
 //! The table of knock-outs: for each rule, the property that breaks without it and the trouble that is needed to show
 //! that.
 
-use super::{NONE, scenario};
+use super::budget::{NONE, scenario};
 use crate::{
     definition::{Definition, NO_PIVOT, ORDER},
     properties::name,
