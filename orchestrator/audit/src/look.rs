@@ -57,9 +57,9 @@ impl Look {
     pub(crate) fn progress(&self, saga: Uuid) -> Progress {
         let row = self.sagas.by_id.get(&saga);
         Progress {
-            saga: row.map(|row| match &row.place {
-                store::sagas::Place::Live { version, .. } => (row.status.clone(), *version),
-                store::sagas::Place::Ended { at } => (row.status.clone(), at.timestamp_micros()),
+            saga: row.map(|row| match &row.state {
+                store::sagas::RowState::Live { version, .. } => (row.status.clone(), *version),
+                store::sagas::RowState::Ended { at } => (row.status.clone(), at.timestamp_micros()),
             }),
             order: self
                 .orders

@@ -25,7 +25,7 @@ Where to look: --data-dir of a standalone system, or all four databases and the 
 #[command(after_help = AFTER_HELP)]
 pub struct AuditArguments {
     #[command(flatten)]
-    place: Place,
+    addresses: Addresses,
     /// Only sagas that began at or after this instant, such as 2026-03-01T00:00:00Z.
     #[arg(long, value_name = "TIME")]
     since: Option<DateTime<Utc>>,
@@ -45,7 +45,7 @@ pub struct AuditArguments {
 
 /// Addresses of the databases and the brokers.
 #[derive(Debug, Args)]
-struct Place {
+struct Addresses {
     /// Data directory of a system that `cargo run` has started, such as `.saga`.
     #[arg(long, env = "SAGACTL_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -85,7 +85,7 @@ struct Place {
     kafka: Vec<(String, String)>,
 }
 
-impl Place {
+impl Addresses {
     fn sources(self) -> Result<Sources, Failure> {
         let mut sources = match &self.data_dir {
             Some(directory) => {
@@ -130,7 +130,7 @@ fn property(text: &str) -> Result<(String, String), String> {
 }
 
 pub async fn run(arguments: AuditArguments, session: &Session) -> Result<Conclusion, Failure> {
-    let sources = arguments.place.sources()?;
+    let sources = arguments.addresses.sources()?;
     let journal = match &arguments.journal {
         Some(path) => Journal::read(path).map_err(|error| cannot_look(&error))?,
         None => Journal::default(),
@@ -172,9 +172,9 @@ fn cannot_look(error: &AuditError) -> Failure {
 mod tests {
     use super::*;
 
-    fn place(orchestrator_db: Option<&str>) -> Place {
+    fn addresses(orchestrator_db: Option<&str>) -> Addresses {
         let url = || Some("postgres://h/d".to_owned());
-        Place {
+        Addresses {
             data_dir: None,
             orchestrator_db: orchestrator_db.map(str::to_owned),
             order_db: url(),
@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn a_place_that_is_missing_is_named() {
-        let error = place(None).sources().unwrap_err();
+        let error = addresses(None).sources().unwrap_err();
         assert_eq!(error.exit_status(), 2);
         assert!(error.to_string().contains("--orchestrator-db"), "{error}");
-        let sources = place(Some("postgres://o/d")).sources().unwrap();
+        let sources = addresses(Some("postgres://o/d")).sources().unwrap();
         assert_eq!(sources.orchestrator, "postgres://o/d");
         assert_eq!(sources.brokers, "h:1");
     }

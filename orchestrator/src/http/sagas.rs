@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::{
     self,
-    listing::{self, Filter, Found},
+    listing::{self, Filter, FoundSaga},
 };
 use axum::{
     Json,
@@ -112,7 +112,7 @@ pub async fn get(
 async fn right_now(
     state: &ApiState,
     definition: &SagaDefinition,
-    found: &Found,
+    found: &FoundSaga,
     waiting: WaitingView,
 ) -> WaitingView {
     let Some((part, participant, sent_at)) = view::unseen(definition, &found.instance, &waiting)
@@ -173,7 +173,7 @@ pub async fn actions(
 }
 
 /// Returns a saga and the definition that it is pinned to.
-pub async fn find(state: &ApiState, id: Uuid) -> ApiResult<(Arc<SagaDefinition>, Found)> {
+pub async fn find(state: &ApiState, id: Uuid) -> ApiResult<(Arc<SagaDefinition>, FoundSaga)> {
     let found = listing::find(state.store.reporting(), SagaId(id))
         .await?
         .ok_or_else(|| ApiError::no_saga(id))?;

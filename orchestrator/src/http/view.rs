@@ -3,7 +3,7 @@
 use super::model::{
     AttemptView, FaultView, LegalActionView, SagaSummary, SagaView, StepView, WaitingView,
 };
-use crate::store::listing::{Found, SagaLine};
+use crate::store::listing::{FoundSaga, SagaLine};
 use chrono::{DateTime, SecondsFormat, Utc};
 use saga_core::{
     definition::{SagaDefinition, Step, StepKind},
@@ -16,7 +16,7 @@ use saga_core::{
 };
 
 /// Makes the view of one saga with all its steps.
-pub fn saga(definition: &SagaDefinition, found: &Found) -> SagaView {
+pub fn saga(definition: &SagaDefinition, found: &FoundSaga) -> SagaView {
     let instance = &found.instance;
     let parked = instance.status.parked();
     let parked = parked.map(|(step, reason)| fault_of(Some(step), reason));

@@ -3,7 +3,7 @@
 use crate::upkeep::floors::{Floors, Seen};
 use chrono::{DateTime, Utc};
 use saga_core::ids::Timestamp;
-use saga_messaging::partition::{Settled, least_id};
+use saga_messaging::partition::{CommittedValue, least_id};
 use sqlx::{Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -24,12 +24,12 @@ pub struct FloorStatus {
 pub async fn raise(
     pool: &PgPool,
     retention_ms: Option<i64>,
-    settled: &mut Settled,
+    settled: &mut CommittedValue,
 ) -> Result<FloorStatus, sqlx::Error> {
     let mut connection = pool.acquire().await?;
     // This must come before the oldest live saga is read: whoever could still start an older saga has finished by then,
     // and that saga is visible.
-    let settled_ms = settled.is_settled(&mut connection).await?;
+    let settled_ms = settled.visible_to_all(&mut connection).await?;
     let mut tx = connection.begin().await?;
     let (stored, now) = locked(&mut tx).await?;
     let oldest_live_ms = oldest_live(&mut tx).await?;

@@ -103,7 +103,7 @@ fn narrow(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
 
 /// A saga's present state, and when it ended.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundSaga {
     pub instance: SagaInstance,
     pub ended_at: Option<DateTime<Utc>>,
 }
@@ -112,10 +112,10 @@ pub struct Found {
 const FIND: &str = "SELECT state, NULL::timestamptz AS ended_at FROM saga WHERE id = $1
 UNION ALL SELECT state, ended_at FROM saga_history WHERE id = $1";
 
-pub async fn find(pool: &PgPool, id: SagaId) -> Result<Option<Found>, sqlx::Error> {
+pub async fn find(pool: &PgPool, id: SagaId) -> Result<Option<FoundSaga>, sqlx::Error> {
     let row: Option<(Json<SagaInstance>, Option<DateTime<Utc>>)> =
         sqlx::query_as(FIND).bind(id.0).fetch_optional(pool).await?;
-    Ok(row.map(|(Json(instance), ended_at)| Found { instance, ended_at }))
+    Ok(row.map(|(Json(instance), ended_at)| FoundSaga { instance, ended_at }))
 }
 
 /// The counts of the whole table of live sagas.

@@ -12,7 +12,7 @@ use crate::{
 };
 use chrono::TimeDelta;
 use saga_core::{definition::SagaDefinition, ids::Timestamp};
-use saga_messaging::partition::{PartitionedTable, Settled, Span, reach_of};
+use saga_messaging::partition::{CommittedValue, PartitionedTable, Span, reach_of};
 use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::time::Instant;
@@ -38,7 +38,7 @@ pub struct Retention {
     /// The time for which sagas are kept. `None` if nothing is ever forgotten.
     keep: Option<TimeDelta>,
     ahead: TimeDelta,
-    settled: Settled,
+    settled: CommittedValue,
     /// The floor as of the last round.
     floor_ms: i64,
     /// True if a partition can be dropped as soon as the floor follows the start floor that was announced.
@@ -54,7 +54,7 @@ impl Retention {
             table: HISTORY,
             keep: keep.time(),
             ahead,
-            settled: Settled::default(),
+            settled: CommittedValue::default(),
             floor_ms: 0,
             pending: false,
             overaged_told: None,

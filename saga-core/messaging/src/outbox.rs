@@ -98,28 +98,24 @@ impl Outbox {
         transaction: &mut impl OutboxTx,
         records: Vec<OutgoingRecord>,
     ) -> Result<StagedBatch, OutboxError> {
-        let settled = self.acked_rows();
+        let acked = self.acked_rows();
         let text = codec::encode(&records);
         let id = transaction
-            .replace(&settled.ids, records.len(), &text, self.lease)
+            .replace(&acked.ids, records.len(), &text, self.lease)
             .await?;
-        Ok(StagedBatch {
-            id,
-            records,
-            settled,
-        })
+        Ok(StagedBatch { id, records, acked })
     }
 
     /// Takes the rows whose records are acknowledged, to remove them. If the transaction that removes them is rolled
     /// back, their records are sent again when the lease is over, and readers recognize the duplicates.
-    fn acked_rows(&self) -> Settled {
+    fn acked_rows(&self) -> AckedRows {
         let mut acked = self.shared.acked();
         let ids: Vec<i64> = acked.iter().take(SETTLE_LIMIT).copied().collect();
         for id in &ids {
             acked.remove(id);
         }
         drop(acked);
-        Settled {
+        AckedRows {
             shared: Arc::clone(&self.shared),
             ids,
             committed: false,
@@ -135,19 +131,19 @@ impl Outbox {
 
 /// Ids that a transaction removes. They are put back unless the transaction is known to be committed.
 #[derive(Debug)]
-struct Settled {
+struct AckedRows {
     shared: Arc<Shared>,
     ids: Vec<i64>,
     committed: bool,
 }
 
-impl Settled {
+impl AckedRows {
     fn commit(&mut self) {
         self.committed = true;
     }
 }
 
-impl Drop for Settled {
+impl Drop for AckedRows {
     fn drop(&mut self) {
         if !self.committed {
             self.shared.acked().extend(self.ids.drain(..));
@@ -161,7 +157,7 @@ impl Drop for Settled {
 pub struct StagedBatch {
     id: i64,
     records: Vec<OutgoingRecord>,
-    settled: Settled,
+    acked: AckedRows,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::{
     message::{Input, OperatorRequest, Outcome, TimerKind},
-    orchestrator::{Entry, Outputs, Place, Rival, RivalEnd},
+    orchestrator::{CommandPosition, InputRecord, Outputs, Rival, RivalEnd},
     participant::Choice,
     rules::Rule,
     world::{Event, Late, System, World},
@@ -86,7 +86,7 @@ impl System {
         let entries = &mut world.inputs[..records];
         let outputs = self.decisions().transact(&mut world.store, entries);
         for command in &outputs.commands {
-            world.owner.memory.places[command.step()] = Place::Unpublished;
+            world.owner.memory.positions[command.step()] = CommandPosition::Unpublished;
         }
         world.owner.handled = u8::try_from(records).unwrap_or(u8::MAX);
         let nothing_follows = outputs.is_empty();
@@ -104,8 +104,8 @@ impl System {
         for command in commands {
             world.deliver(command);
             let behind = world.participants[command.step()].log.len();
-            world.owner.memory.places[command.step()] =
-                Place::Behind(u8::try_from(behind).unwrap_or(u8::MAX));
+            world.owner.memory.positions[command.step()] =
+                CommandPosition::Behind(u8::try_from(behind).unwrap_or(u8::MAX));
         }
         for number in events {
             world.witness.told |= 1 << (number - 1);
@@ -147,7 +147,7 @@ impl System {
     /// Resets the memory for a new owner: it knows no positions, only the end of each topic at its first look.
     fn takeover(world: &mut World) {
         let memory = &mut world.owner.memory;
-        memory.places.fill(Place::Unknown);
+        memory.positions.fill(CommandPosition::Unknown);
         for (end, participant) in memory.ends.iter_mut().zip(&world.participants) {
             *end = u8::try_from(participant.log.len()).unwrap_or(u8::MAX);
         }
@@ -186,7 +186,7 @@ impl System {
             world.append(timer);
             return;
         }
-        let mut entry = Entry {
+        let mut entry = InputRecord {
             input: timer,
             applied: 0,
         };

@@ -30,7 +30,7 @@ impl Store {
 
 /// A record of `saga.inputs` whose offset is not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Entry {
+pub struct InputRecord {
     pub input: Input,
     /// The version that the input made, if its position is in the saga's log; 0 otherwise.
     pub applied: u8,
@@ -53,7 +53,7 @@ impl Outputs {
 
 /// The position of a step's command, as far as the owner knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum CommandPosition {
     /// An earlier owner sent the command, so its position is below the log's end at the takeover.
     #[default]
     Unknown,
@@ -66,7 +66,7 @@ pub enum Place {
 /// The state that an owner keeps in memory, by step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Memory {
-    pub places: Vec<Place>,
+    pub positions: Vec<CommandPosition>,
     /// The number of commands in the step's topic that were unconsumed at the takeover.
     pub ends: Vec<u8>,
 }
@@ -74,25 +74,25 @@ pub struct Memory {
 impl Memory {
     pub fn new(steps: usize) -> Self {
         Self {
-            places: vec![Place::Unknown; steps],
+            positions: vec![CommandPosition::Unknown; steps],
             ends: vec![0; steps],
         }
     }
 
     /// Returns true if the participant's group has consumed the command in flight.
     pub fn was_picked_up(&self, step: usize) -> bool {
-        match self.places[step] {
-            Place::Unpublished => false,
-            Place::Behind(commands) => commands == 0,
-            Place::Unknown => self.ends[step] == 0,
+        match self.positions[step] {
+            CommandPosition::Unpublished => false,
+            CommandPosition::Behind(commands) => commands == 0,
+            CommandPosition::Unknown => self.ends[step] == 0,
         }
     }
 
     pub fn consumed(&mut self, step: usize, commands: usize) {
         let less = |count: u8| count.saturating_sub(u8::try_from(commands).unwrap_or(u8::MAX));
         self.ends[step] = less(self.ends[step]);
-        if let Place::Behind(count) = self.places[step] {
-            self.places[step] = Place::Behind(less(count));
+        if let CommandPosition::Behind(count) = self.positions[step] {
+            self.positions[step] = CommandPosition::Behind(less(count));
         }
     }
 }
@@ -111,7 +111,7 @@ pub struct Owner {
 pub struct Rival {
     /// The index of its entry in the inputs; `None` once the owner has committed an offset beyond it.
     pub index: Option<u8>,
-    pub entry: Entry,
+    pub entry: InputRecord,
     pub read: Store,
 }
 
@@ -127,7 +127,7 @@ pub enum RivalEnd {
 
 impl Decisions<'_> {
     /// Handles entries of the log in one transaction.
-    pub fn transact(self, store: &mut Store, entries: &mut [Entry]) -> Outputs {
+    pub fn transact(self, store: &mut Store, entries: &mut [InputRecord]) -> Outputs {
         let mut outputs = Outputs::default();
         for entry in entries {
             self.fold(store, entry, &mut outputs);
@@ -145,7 +145,7 @@ impl Decisions<'_> {
         outputs
     }
 
-    fn fold(self, store: &mut Store, entry: &mut Entry, outputs: &mut Outputs) {
+    fn fold(self, store: &mut Store, entry: &mut InputRecord, outputs: &mut Outputs) {
         let next = match entry.input {
             Input::Start if store.saga().is_none() => {
                 let forgotten = store.floor && self.rules.on(Rule::FloorOfStarts);
@@ -182,7 +182,7 @@ impl Decisions<'_> {
     }
 
     /// Handles an input that does not apply.
-    fn on_not_applied(self, entry: Entry, outputs: &mut Outputs) {
+    fn on_not_applied(self, entry: InputRecord, outputs: &mut Outputs) {
         if entry.applied > 0 && self.rules.on(Rule::SendAgain) {
             outputs.events.push(entry.applied);
             outputs.again = true;

@@ -4,7 +4,7 @@ use crate::{
     definition::Definition,
     known_ends::KnownEnds,
     message::{Command, Input, Outcome, TimerKind},
-    orchestrator::{Entry, Memory, Owner, Rival, Store},
+    orchestrator::{InputRecord, Memory, Owner, Rival, Store},
     participant::{Choice, Participant},
     rules::Rules,
     saga::Decisions,
@@ -108,7 +108,7 @@ pub struct Witness {
 /// One state of the whole system.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
-    pub inputs: Vec<Entry>,
+    pub inputs: Vec<InputRecord>,
     pub store: Store,
     pub owner: Owner,
     pub rival: Option<Rival>,
@@ -220,7 +220,7 @@ impl World {
 
     /// Appends a record to `saga.inputs`.
     pub fn append(&mut self, input: Input) {
-        self.inputs.push(Entry { input, applied: 0 });
+        self.inputs.push(InputRecord { input, applied: 0 });
         self.remember(Late::Input(input));
     }
 

@@ -70,10 +70,10 @@ type Read<T> = Box<dyn Fn(&message::Command) -> Result<T, Failure> + Send + Sync
 
 /// The commands of a participant: for each type, how its payload becomes a `T`, and the type of its reply.
 pub struct Commands<T> {
-    by_type: HashMap<&'static str, Entry<T>>,
+    by_type: HashMap<&'static str, CommandEntry<T>>,
 }
 
-struct Entry<T> {
+struct CommandEntry<T> {
     reply_type: &'static str,
     read: Read<T>,
 }
@@ -102,7 +102,7 @@ impl<T> Commands<T> {
     where
         T: 'static,
     {
-        let entry = Entry {
+        let entry = CommandEntry {
             reply_type,
             read: Box::new(move |raw| command::parse(raw).map(make)),
         };

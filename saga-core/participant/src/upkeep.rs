@@ -12,7 +12,7 @@
 
 use super::{inbox, store};
 use metrics::gauge;
-use saga_messaging::partition::{PartitionAlarm, Settled, Span, reach_of};
+use saga_messaging::partition::{CommittedValue, PartitionAlarm, Span, reach_of};
 use saga_postgres::silence::limited;
 use sqlx::PgPool;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct BarrierUpkeep {
     pool: PgPool,
     ahead_days: u32,
     alarm: PartitionAlarm,
-    settled: Settled,
+    settled: CommittedValue,
     /// Set while a raised floor is not settled, so that the next round comes soon.
     pending: bool,
 }
@@ -46,7 +46,7 @@ impl BarrierUpkeep {
             pool,
             ahead_days,
             alarm,
-            settled: Settled::default(),
+            settled: CommittedValue::default(),
             pending: false,
         }
     }
@@ -128,7 +128,7 @@ impl BarrierUpkeep {
         let own_ms = self.raise_own_floor().await?;
         let mut connection = self.pool.acquire().await?;
         self.settled.note(&mut connection, own_ms).await?;
-        let settled = self.settled.is_settled(&mut connection).await?;
+        let settled = self.settled.visible_to_all(&mut connection).await?;
         self.pending = settled.is_none();
         let Some(settled_ms) = settled else {
             return Ok(());

@@ -4,7 +4,7 @@ use crate::{
     Settings,
     finding::{Check, Finding},
     look::Look,
-    store::sagas::Place,
+    store::sagas::RowState,
 };
 use chrono::TimeDelta;
 
@@ -15,13 +15,13 @@ pub fn check(look: &Look, settings: &Settings, found: &mut Vec<Finding>) {
     }
     let overdue = TimeDelta::from_std(settings.overdue).unwrap_or(TimeDelta::MAX);
     for (id, saga) in &look.sagas.by_id {
-        let Place::Live {
+        let RowState::Live {
             waiting_kind,
             waiting_since,
             next_due,
             queued_since,
             ..
-        } = &saga.place
+        } = &saga.state
         else {
             continue;
         };

@@ -17,11 +17,11 @@ pub struct Saga {
     pub sequence: i64,
     /// Offset of the last input that changed the saga, by partition of `saga.inputs`.
     pub inputs: BTreeMap<i32, i64>,
-    pub place: Place,
+    pub state: RowState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RowState {
     Live {
         version: i64,
         waiting_kind: String,
@@ -37,7 +37,7 @@ pub enum Place {
 
 impl Saga {
     pub fn has_ended(&self) -> bool {
-        matches!(self.place, Place::Ended { .. })
+        matches!(self.state, RowState::Ended { .. })
     }
 }
 
@@ -116,7 +116,7 @@ async fn read_live(
             reason,
             sequence,
             inputs: inputs(&partitions, &offsets),
-            place: Place::Live {
+            state: RowState::Live {
                 version,
                 waiting_kind,
                 waiting_since,
@@ -149,7 +149,7 @@ async fn read_ended(
             reason: None,
             sequence,
             inputs: inputs(&partitions, &offsets),
-            place: Place::Ended { at },
+            state: RowState::Ended { at },
         };
         if sagas.by_id.insert(id, saga).is_some() {
             sagas.overlapping.push(id);

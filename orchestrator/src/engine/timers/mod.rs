@@ -24,10 +24,10 @@
 //! flight and of the owned partitions. [`offsets`] supplies the offsets of the log, and the
 //! [`timer_driver`](super::timer_driver) carries the decisions out.
 
-mod entry;
 pub mod offsets;
 mod owned;
 mod pick_up;
 pub mod pick_up_status;
 pub mod queue;
 pub mod queued_index;
+mod saga_timers;

@@ -2,8 +2,8 @@
 //! took the partition over.
 
 use super::{
-    entry::ReadBarrier,
     offsets::{Offsets, PartitionOffsets, TopicOffsets},
+    saga_timers::ReadBarrier,
 };
 use chrono::TimeDelta;
 use saga_core::ids::Timestamp;
@@ -47,17 +47,17 @@ impl OwnedPartition {
     /// moved for a long time.
     pub(super) fn has_nothing_left(
         &self,
-        gate: ReadBarrier,
+        read_barrier: ReadBarrier,
         partition: i32,
         seen: &Offsets,
     ) -> bool {
         seen.inputs.as_ref().is_some_and(|inputs| {
-            inputs.at - gate.seen_at >= STANDSTILL
-                && self.read_to == gate.read_to
+            inputs.at - read_barrier.seen_at >= STANDSTILL
+                && self.read_to == read_barrier.read_to
                 && inputs
                     .partitions
                     .get(&partition)
-                    .is_some_and(|now| now.end == gate.end)
+                    .is_some_and(|now| now.end == read_barrier.end)
         })
     }
 }

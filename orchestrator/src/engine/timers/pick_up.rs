@@ -2,11 +2,11 @@
 //! partitions that this process owns.
 
 use super::{
-    entry::{Entry, ReadBarrier},
     offsets::Offsets,
     owned::{EndOffsets, OwnedPartition},
     pick_up_status::pick_up_status,
     queued_index::{QueuedCommand, QueuedCommandIndex},
+    saga_timers::{ReadBarrier, SagaTimers},
 };
 use saga_core::{
     ids::{SagaId, Timestamp},
@@ -76,7 +76,7 @@ impl PickUpTracker {
     }
 
     /// Adds an entry's commands to the indexes.
-    pub(super) fn list(&mut self, id: SagaId, entry: &Entry) {
+    pub(super) fn list(&mut self, id: SagaId, entry: &SagaTimers) {
         for (participant, key) in entry.queued_keys() {
             self.queued.add(participant, key, id);
         }
@@ -87,7 +87,7 @@ impl PickUpTracker {
 
     /// Removes an entry's commands from the indexes. This must happen before anything changes that the commands' keys
     /// depend on.
-    pub(super) fn unlist(&mut self, id: SagaId, entry: &Entry) {
+    pub(super) fn unlist(&mut self, id: SagaId, entry: &SagaTimers) {
         for (participant, key) in entry.queued_keys() {
             self.queued.remove(participant, key, id);
         }
@@ -131,7 +131,7 @@ impl PickUpTracker {
 
     /// Returns whether one of an entry's queued commands has been picked up or is gone according to `seen`, or needs
     /// newer end offsets.
-    pub(super) fn has_moved_on(&self, entry: &Entry, seen: &Offsets) -> bool {
+    pub(super) fn has_moved_on(&self, entry: &SagaTimers, seen: &Offsets) -> bool {
         entry.watched.iter().any(|watched| {
             let moved = match self.pick_up_status(entry, watched, seen) {
                 Some(verdict) => has_moved_on(verdict),
@@ -147,7 +147,7 @@ impl PickUpTracker {
     /// Returns the pick-up status of a command. `None` if only newer offsets can decide it.
     pub(super) fn pick_up_status(
         &self,
-        entry: &Entry,
+        entry: &SagaTimers,
         command: &QueuedCommand,
         seen: &Offsets,
     ) -> Option<PickUpStatus> {
@@ -164,7 +164,7 @@ impl PickUpTracker {
 
     /// Returns whether the command's location is known, or the command was sent before the end offsets were read. Also
     /// true if either of these two times is unknown.
-    fn is_covered(&self, entry: &Entry, command: &QueuedCommand) -> bool {
+    fn is_covered(&self, entry: &SagaTimers, command: &QueuedCommand) -> bool {
         entry.place(&command.part).is_some()
             || self
                 .ends(entry.home_partition, &command.participant)
@@ -175,7 +175,7 @@ impl PickUpTracker {
     /// Replaces the end offsets by newer ones if the command was sent after they were read. Another process may send
     /// such a command: one that has lost the partition and does not know it yet, or one that a reply was misdirected
     /// to. The newer end offsets then stand in for the command's location.
-    pub(super) fn cover(&mut self, entry: &Entry, timer: &ArmedTimer, seen: &Offsets) {
+    pub(super) fn cover(&mut self, entry: &SagaTimers, timer: &ArmedTimer, seen: &Offsets) {
         let Some(command) = QueuedCommand::of(timer) else {
             return;
         };
@@ -196,7 +196,7 @@ impl PickUpTracker {
     /// due. The reply may be among these records.
     pub(super) fn has_read_what_was_there(
         &self,
-        entry: &mut Entry,
+        entry: &mut SagaTimers,
         due_at: Timestamp,
         seen: &Offsets,
     ) -> bool {
@@ -206,9 +206,11 @@ impl PickUpTracker {
         let Some(owned) = self.owned.get(&entry.home_partition) else {
             return false;
         };
-        let fits = entry.gate.is_some_and(|gate| gate.seen_at >= due_at);
+        let fits = entry
+            .read_barrier
+            .is_some_and(|read_barrier| read_barrier.seen_at >= due_at);
         if !fits {
-            entry.gate = seen
+            entry.read_barrier = seen
                 .inputs
                 .as_ref()
                 .filter(|inputs| inputs.at >= due_at)
@@ -221,8 +223,9 @@ impl PickUpTracker {
                     })
                 });
         }
-        entry.gate.is_some_and(|gate| {
-            owned.read_to >= gate.end || owned.has_nothing_left(gate, entry.home_partition, seen)
+        entry.read_barrier.is_some_and(|read_barrier| {
+            owned.read_to >= read_barrier.end
+                || owned.has_nothing_left(read_barrier, entry.home_partition, seen)
         })
     }
 }

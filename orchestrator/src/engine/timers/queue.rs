@@ -1,11 +1,11 @@
 //! The owner's memory of due times, and the decisions about timers that are due. It has no clock and does no I/O.
 
 use super::{
-    entry::{Entry, Outstanding},
     offsets::Offsets,
     pick_up::{PickUpTracker, has_moved_on},
     pick_up_status::CommandLocation,
     queued_index::QueuedCommand,
+    saga_timers::{Outstanding, SagaTimers},
 };
 use crate::engine::outcome::SagaChange;
 use chrono::TimeDelta;
@@ -71,7 +71,7 @@ pub struct Planned {
 
 #[derive(Debug, Default)]
 pub struct TimerQueue {
-    sagas: HashMap<SagaId, Entry>,
+    sagas: HashMap<SagaId, SagaTimers>,
     due: BTreeSet<(Timestamp, SagaId)>,
     pick_ups: PickUpTracker,
     assignments: u64,
@@ -166,9 +166,9 @@ impl TimerQueue {
                 .any(|timer| timer.part.as_ref() == Some(part))
         };
         entry
-            .places
+            .locations
             .retain(|(part, _)| is_armed(part) && !changed.sent.contains(part));
-        entry.places.extend(
+        entry.locations.extend(
             changed
                 .sent
                 .into_iter()
@@ -190,7 +190,7 @@ impl TimerQueue {
             return;
         };
         self.pick_ups.unlist(saga, entry);
-        if let Some((_, place)) = entry.places.iter_mut().find(|(known, _)| known == part) {
+        if let Some((_, place)) = entry.locations.iter_mut().find(|(known, _)| known == part) {
             *place = at;
         }
         self.pick_ups.list(saga, entry);
@@ -452,7 +452,7 @@ impl TimerQueue {
     fn step(
         &mut self,
         now: Timestamp,
-        entry: &mut Entry,
+        entry: &mut SagaTimers,
         timer: &ArmedTimer,
         seen: &Offsets,
     ) -> Step {
@@ -478,7 +478,9 @@ impl TimerQueue {
             .has_read_what_was_there(entry, timer.due_at, seen)
         {
             self.counts.postponed += 1;
-            let has_looked = entry.gate.is_some_and(|gate| gate.seen_at >= timer.due_at);
+            let has_looked = entry
+                .read_barrier
+                .is_some_and(|read_barrier| read_barrier.seen_at >= timer.due_at);
             return Step::At(now + if has_looked { RECHECK } else { LOOK_AGAIN });
         }
         let Some(watched) = QueuedCommand::of(timer) else {
@@ -491,23 +493,23 @@ impl TimerQueue {
         decided(now, entry, timer, seen, verdict)
     }
 
-    fn take(&mut self, id: SagaId, home_partition: i32) -> Entry {
+    fn take(&mut self, id: SagaId, home_partition: i32) -> SagaTimers {
         match self.sagas.remove(&id) {
             Some(entry) => {
                 if let Some(due) = entry.due {
                     self.due.remove(&(due, id));
                 }
                 self.pick_ups.unlist(id, &entry);
-                Entry {
+                SagaTimers {
                     home_partition,
                     ..entry
                 }
             }
-            None => Entry::new(home_partition),
+            None => SagaTimers::new(home_partition),
         }
     }
 
-    fn put(&mut self, id: SagaId, mut entry: Entry) {
+    fn put(&mut self, id: SagaId, mut entry: SagaTimers) {
         self.revisions += 1;
         entry.revision = self.revisions;
         if let Some(due) = entry.due {
@@ -531,7 +533,7 @@ impl TimerQueue {
 /// ago is reported as unanswered at once; the row need not record the pick-up first.
 fn decided(
     now: Timestamp,
-    entry: &Entry,
+    entry: &SagaTimers,
     timer: &ArmedTimer,
     seen: &Offsets,
     verdict: PickUpStatus,

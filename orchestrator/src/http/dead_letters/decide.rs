@@ -5,7 +5,7 @@ use super::{
         ApiState,
         error::{ApiError, ApiResult},
     },
-    Place, id_of,
+    LetterPath, id_of,
     model::{DiscardRequest, ReplayRequest, VerdictView},
 };
 use crate::{
@@ -32,11 +32,11 @@ use saga_service::http::{Problem, RequestContext, ValidJson, ValidPath};
 )]
 pub async fn replay(
     State(state): State<ApiState>,
-    ValidPath(place): ValidPath<Place>,
+    ValidPath(path): ValidPath<LetterPath>,
     context: RequestContext,
     ValidJson(request): ValidJson<ReplayRequest>,
 ) -> ApiResult<Json<VerdictView>> {
-    let id = id_of(place);
+    let id = id_of(path);
     let correction = request.correction();
     let decision_request =
         decision_request(request.reason, request.actor, request.dry_run, context)?;
@@ -68,11 +68,11 @@ pub async fn replay(
 )]
 pub async fn discard(
     State(state): State<ApiState>,
-    ValidPath(place): ValidPath<Place>,
+    ValidPath(path): ValidPath<LetterPath>,
     context: RequestContext,
     ValidJson(request): ValidJson<DiscardRequest>,
 ) -> ApiResult<Json<VerdictView>> {
-    let id = id_of(place);
+    let id = id_of(path);
     let decision_request =
         decision_request(request.reason, request.actor, request.dry_run, context)?;
     let verdict = state.dead_letters.discard(&id, decision_request).await?;

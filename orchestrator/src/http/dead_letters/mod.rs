@@ -18,7 +18,7 @@ const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
 
 /// The topic, partition and offset of a letter, as they are in the path.
-type Place = (String, i32, i64);
+type LetterPath = (String, i32, i64);
 
 /// Lists the letters without a decision, or all letters, by topic and partition, oldest first.
 #[utoipa::path(
@@ -38,8 +38,8 @@ pub async fn list(
     let cursor: Option<LetterId> = match &query.cursor {
         None => None,
         Some(text) => {
-            let place = text.parse();
-            Some(place.map_err(|_bad| ApiError::parameter("cursor", "is none of ours"))?)
+            let cursor = text.parse();
+            Some(cursor.map_err(|_bad| ApiError::parameter("cursor", "is none of ours"))?)
         }
     };
     let filter = Filter {
@@ -70,13 +70,13 @@ pub async fn list(
 )]
 pub async fn get(
     State(state): State<ApiState>,
-    ValidPath(place): ValidPath<Place>,
+    ValidPath(path): ValidPath<LetterPath>,
 ) -> ApiResult<Json<LetterView>> {
-    let found = state.dead_letters.find(&id_of(place)).await?;
+    let found = state.dead_letters.find(&id_of(path)).await?;
     Ok(Json(LetterView::of(&found)))
 }
 
-fn id_of((topic, partition, offset): Place) -> LetterId {
+fn id_of((topic, partition, offset): LetterPath) -> LetterId {
     LetterId {
         topic,
         partition,

@@ -35,7 +35,7 @@ use crate::{
     kafka::{Committed, GroupOffsets, KafkaConfig, Mark},
     log::{LogError, TopicPartition},
 };
-use place::{Known, OffsetDecision, PartitionState, decide_offset};
+use place::{NotedOffset, OffsetDecision, PartitionState, decide_offset};
 use sqlx::PgPool;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,7 +73,7 @@ struct State {
     topic_ids: BTreeMap<String, String>,
     /// Next offsets that the database has not noted yet.
     done: BTreeMap<TopicPartition, i64>,
-    made_anew: BTreeSet<TopicPartition>,
+    recreated: BTreeSet<TopicPartition>,
 }
 
 impl Database {
@@ -114,9 +114,9 @@ impl Database {
     }
 
     /// Returns `true` once if the partition was found to belong to a recreated topic.
-    pub fn take_made_anew(&self, place: &TopicPartition) -> bool {
+    pub fn take_recreated(&self, place: &TopicPartition) -> bool {
         let mut state = self.state();
-        let found = state.made_anew.remove(place);
+        let found = state.recreated.remove(place);
         if found {
             state.done.entry(place.clone()).or_insert(0);
         }
@@ -204,7 +204,7 @@ pub async fn approve(
     let recreated = decisions
         .iter()
         .filter(|(_, decision)| matches!(decision, OffsetDecision::Recreated { .. }));
-    database.state().made_anew = recreated
+    database.state().recreated = recreated
         .map(|(partition, _)| TopicPartition {
             topic: topic.to_owned(),
             partition: *partition,
@@ -242,7 +242,7 @@ fn committed(state: &BTreeMap<i32, PartitionState>) -> BTreeMap<i32, Committed> 
 }
 
 fn decide(
-    known: &BTreeMap<i32, Known>,
+    known: &BTreeMap<i32, NotedOffset>,
     state: &BTreeMap<i32, PartitionState>,
     ticks: i64,
 ) -> BTreeMap<i32, OffsetDecision> {

@@ -4,7 +4,7 @@ use crate::kafka::Committed;
 
 /// The database's note on a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct NotedOffset {
     /// All records below this offset are handled in this database.
     pub next_offset: i64,
     /// The id of the topic that the offset belongs to; empty if it is unknown.
@@ -35,7 +35,7 @@ pub(super) enum OffsetDecision {
 
 /// Decides about one partition. `is_older`: the database is older than the offsets of its group.
 pub(super) fn decide_offset(
-    known: Option<&Known>,
+    known: Option<&NotedOffset>,
     state: &PartitionState,
     is_older: bool,
 ) -> OffsetDecision {
@@ -84,7 +84,7 @@ mod tests {
         is_older: bool,
         expected: OffsetDecision,
     ) {
-        let known = known.map(|(next_offset, id)| Known {
+        let known = known.map(|(next_offset, id)| NotedOffset {
             next_offset,
             topic_id: id.to_owned(),
         });

@@ -1,6 +1,6 @@
 //! The statements on the database's notes. None of them waits longer than a connection may be silent.
 
-use super::place::Known;
+use super::place::NotedOffset;
 use crate::log::TopicPartition;
 use saga_postgres::silence::limited;
 use sqlx::PgPool;
@@ -17,7 +17,7 @@ pub(super) async fn consumed(
     pool: &PgPool,
     group: &str,
     topic: &str,
-) -> sqlx::Result<BTreeMap<i32, Known>> {
+) -> sqlx::Result<BTreeMap<i32, NotedOffset>> {
     const QUERY: &str = "SELECT partition, next_offset, topic_id FROM consumed WHERE group_name = $1 AND topic = $2";
     let rows = sqlx::query_as(QUERY)
         .bind(group)
@@ -25,7 +25,7 @@ pub(super) async fn consumed(
         .fetch_all(pool);
     let rows: Vec<(i32, i64, String)> = limited(rows).await?;
     let known = rows.into_iter().map(|(partition, next_offset, topic_id)| {
-        let known = Known {
+        let known = NotedOffset {
             next_offset,
             topic_id,
         };

@@ -116,7 +116,7 @@ impl<F: Fn(&TopicPartition, RecordLoss)> Watch<F> {
         place: &TopicPartition,
         committed: &BTreeMap<i32, i64>,
     ) -> Result<Option<RecordLoss>, LogError> {
-        if self.database.take_made_anew(place) {
+        if self.database.take_recreated(place) {
             return Ok(Some(RecordLoss::Recreated));
         }
         let Some(committed) = committed.get(&place.partition) else {

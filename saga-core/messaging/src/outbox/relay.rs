@@ -91,7 +91,7 @@ impl Relay {
 
     /// Sends the records of a batch whose transaction is committed. Never waits.
     pub fn publish_soon(&self, mut staged: StagedBatch) {
-        staged.settled.commit();
+        staged.acked.commit();
         let records = std::mem::take(&mut staged.records);
         let count = records.len() as u64;
         self.shared.unsent.fetch_add(count, Ordering::Relaxed);
@@ -296,11 +296,11 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
     /// Removes sent rows that no later batch has removed.
     async fn settle(&self) -> Result<(), OutboxError> {
         while !self.outbox.shared.acked().is_empty() {
-            let mut settled = self.outbox.acked_rows();
+            let mut acked = self.outbox.acked_rows();
             CrashPoint::OutboxBeforeRemove.pass();
-            self.store.remove(&settled.ids).await?;
+            self.store.remove(&acked.ids).await?;
             CrashPoint::OutboxAfterRemove.pass();
-            settled.commit();
+            acked.commit();
         }
         Ok(())
     }

@@ -10,11 +10,11 @@ use std::time::Duration;
 /// The part that runs in the caller's transaction, and is committed or rolled back with it.
 #[async_trait]
 pub trait OutboxTx: Send {
-    /// Inserts a row of `count` records with a lease of `lease` from now on, removes the rows `settled`, and returns
-    /// the new row's id. Rows of `settled` that are gone already are no error.
+    /// Inserts a row of `count` records with a lease of `lease` from now on, removes the rows `acked`, and returns
+    /// the new row's id. Rows of `acked` that are gone already are no error.
     async fn replace(
         &mut self,
-        settled: &[i64],
+        acked: &[i64],
         count: usize,
         records: &[u8],
         lease: Duration,

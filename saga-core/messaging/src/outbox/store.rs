@@ -19,12 +19,12 @@ fn interval(time: Duration) -> PgInterval {
 impl OutboxTx for PgConnection {
     async fn replace(
         &mut self,
-        settled: &[i64],
+        acked: &[i64],
         count: usize,
         records: &[u8],
         lease: Duration,
     ) -> Result<i64, BatchError> {
-        Ok(replace(self, settled, count, records, lease).await?)
+        Ok(replace(self, acked, count, records, lease).await?)
     }
 }
 
@@ -57,7 +57,7 @@ impl OutboxStore for PgPool {
 
 async fn replace(
     connection: &mut PgConnection,
-    settled: &[i64],
+    acked: &[i64],
     count: usize,
     records: &[u8],
     lease: Duration,
@@ -72,7 +72,7 @@ async fn replace(
     .bind(interval(lease))
     .bind(count as i32)
     .bind(records)
-    .bind(settled)
+    .bind(acked)
     .fetch_one(connection)
     .await
 }

@@ -35,12 +35,12 @@ struct Memory(Arc<Tables>);
 impl OutboxTx for Memory {
     async fn replace(
         &mut self,
-        settled: &[i64],
+        acked: &[i64],
         _count: usize,
         records: &[u8],
         _lease: Duration,
     ) -> Result<i64, BatchError> {
-        self.remove(settled).await?;
+        self.remove(acked).await?;
         let id = self.0.next.fetch_add(1, Ordering::SeqCst);
         self.0.rows.lock().unwrap().insert(id, records.to_vec());
         Ok(id)

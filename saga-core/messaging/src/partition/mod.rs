@@ -13,16 +13,16 @@
 //!
 //! Retention must not let a forgotten saga run again. A floor is therefore stored *before* anything below it is
 //! dropped, and nothing is dropped while a transaction lives that may have read an older floor
-//! ([`PartitionedTable::drop_below`] after [`Settled::is_settled`]). Raising and dropping are steps of different rounds
-//! of upkeep, so neither waits for the other.
+//! ([`PartitionedTable::drop_below`] after [`CommittedValue::visible_to_all`]). Raising and dropping are steps of
+//! different rounds of upkeep, so neither waits for the other.
 
 mod alarm;
-mod settled;
+mod committed_value;
 mod span;
 mod store;
 
 pub use alarm::{PartitionAlarm, is_missing_partition};
-pub use settled::Settled;
+pub use committed_value::CommittedValue;
 pub use span::{Span, least_id};
 pub use store::Partition;
 
@@ -96,7 +96,7 @@ impl PartitionedTable {
     }
 
     /// Drops every partition that lies wholly below `floor_ms`, each in a separate transaction. The floor must be
-    /// settled, see [`Settled`].
+    /// visible to all transactions, see [`CommittedValue`].
     pub async fn drop_below(&self, pool: &PgPool, floor_ms: i64) -> Result<Dropped, sqlx::Error> {
         let below: Vec<Partition> = self
             .partitions(pool)

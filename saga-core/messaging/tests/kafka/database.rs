@@ -108,7 +108,7 @@ impl Shop {
     }
 
     /// Deletes the topic and recreates it with this number of partitions.
-    async fn make_anew(&self, partitions: i32) {
+    async fn recreate(&self, partitions: i32) {
         let admin = admin(&self.bench);
         let topic = self.bench.topic.as_str();
         let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
@@ -249,7 +249,7 @@ async fn a_running_process_stops_when_its_topic_is_recreated_and_the_next_one_re
         shop.notes().await.1 == BTreeMap::from([(0, 3), (1, 3)])
     })
     .await;
-    shop.make_anew(2).await;
+    shop.recreate(2).await;
     // The new topic gets more records than the former one had: all offsets exist again, with other contents.
     shop.bench.publish(100..120, 2).await;
     let changed = process.changed().await;
@@ -263,15 +263,15 @@ async fn a_running_process_stops_when_its_topic_is_recreated_and_the_next_one_re
     let mut read = process.handle(20).await;
     read.sort();
     assert_eq!(read, numbers(100..120));
-    assert!(process.database.take_made_anew(&place));
-    assert!(!process.database.take_made_anew(&place));
+    assert!(process.database.take_recreated(&place));
+    assert!(!process.database.take_recreated(&place));
     process.stop().await;
     shop.bench.publish(120..122, 2).await;
     let mut process = shop.start().await;
     let mut read = process.handle(2).await;
     read.sort();
     assert_eq!(read, numbers(120..122));
-    assert!(!process.database.take_made_anew(&place));
+    assert!(!process.database.take_recreated(&place));
     process.stop().await;
 }
 

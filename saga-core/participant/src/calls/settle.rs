@@ -30,7 +30,7 @@ enum Waiting {
 
 /// The result of a settlement.
 #[derive(Default)]
-pub(super) struct Settled {
+pub(super) struct Settlement {
     pub answered: PendingReplies,
     /// The acknowledged intents were closed in the same transaction.
     pub closed: bool,
@@ -40,16 +40,16 @@ pub(super) async fn settle<S: ParticipantStore, H: RawBatchHandler<S::Connection
     core: &Core<H, S>,
     finished: &[CallResult],
     closing: &[PublishedIntent],
-) -> Result<Settled, BatchError> {
+) -> Result<Settlement, BatchError> {
     let Some(calls) = core.calls.as_ref() else {
-        return Ok(Settled::default());
+        return Ok(Settlement::default());
     };
     let settled = match settle_together(core, calls, finished, closing).await {
-        Ok(answered) => Settled {
+        Ok(answered) => Settlement {
             answered,
             closed: true,
         },
-        Err(BatchError::Data(_)) => Settled {
+        Err(BatchError::Data(_)) => Settlement {
             answered: one_by_one(core, calls, finished).await?,
             closed: false,
         },

@@ -26,7 +26,7 @@ use std::{net::IpAddr, sync::Arc};
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 #[derive(Clone, Debug)]
-pub(super) struct Gate(Arc<Rules>);
+pub(super) struct OriginCheck(Arc<Rules>);
 
 #[derive(Debug)]
 struct Rules {
@@ -47,7 +47,7 @@ enum Hosts {
     Addresses(Vec<String>),
 }
 
-impl Gate {
+impl OriginCheck {
     pub fn new(config: &HttpConfig) -> Self {
         let names = config.allowed_hosts.clone();
         let hosts = if config.listen.ip().is_loopback() {
@@ -65,8 +65,12 @@ impl Gate {
 }
 
 /// Middleware that refuses requests of foreign pages.
-pub(super) async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    match gate.0.check(&request) {
+pub(super) async fn admit(
+    State(check): State<OriginCheck>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match check.0.check(&request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
@@ -198,14 +202,14 @@ mod tests {
 
     fn rules(listen: &str, allowed: &[&str], origins: &[&str]) -> Rules {
         let texts = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
-        let gate = Gate::new(&HttpConfig {
+        let check = OriginCheck::new(&HttpConfig {
             listen: listen.parse().expect("address"),
             allowed_hosts: texts(allowed),
             body_limit_bytes: 1,
             request_timeout_ms: 1,
             cors_origins: texts(origins),
         });
-        Arc::try_unwrap(gate.0).expect("one owner")
+        Arc::try_unwrap(check.0).expect("one owner")
     }
 
     fn request(method: Method, headers: &[(&str, &str)]) -> Request {

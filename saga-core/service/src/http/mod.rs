@@ -157,9 +157,9 @@ fn assemble(
     if let Some(cors) = cors(&config.cors_origins)? {
         app = app.layer(cors);
     }
-    let gate = browser::Gate::new(config);
+    let origin_check = browser::OriginCheck::new(config);
     Ok(app
-        .layer(from_fn_with_state(gate, browser::admit))
+        .layer(from_fn_with_state(origin_check, browser::admit))
         .layer(from_fn(shell::observe)))
 }
 

@@ -4,7 +4,7 @@ use super::{
     backend::{Backend, scratch},
     containers::Container,
     runtime::outlive,
-    wait::{settled_within, until},
+    wait::{holds_within, until},
 };
 use anyhow::{Context, ensure};
 use rdkafka::{
@@ -67,7 +67,7 @@ impl TestKafka {
     }
 
     async fn answers(&self) -> Result<(), String> {
-        settled_within("Kafka answers", READY_LIMIT, || kafka_answers(self.port())).await
+        holds_within("Kafka answers", READY_LIMIT, || kafka_answers(self.port())).await
     }
 
     fn config(&self) -> ClientConfig {

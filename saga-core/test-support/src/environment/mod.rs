@@ -36,7 +36,7 @@ mod wait;
 
 pub use kafka::TestKafka;
 pub use postgres::TestPostgres;
-pub use wait::{Settled, until};
+pub use wait::{Condition, until};
 
 use backend::Backend;
 use runtime::outlive;

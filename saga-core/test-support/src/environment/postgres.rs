@@ -5,7 +5,7 @@ use super::{
     containers::{Container, PASSWORD, SUPERUSER},
     runtime::outlive,
     unique::unique,
-    wait::settled_within,
+    wait::holds_within,
 };
 use saga_servers::{PostgresOptions, PostgresServer, free_port};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -66,7 +66,7 @@ impl TestPostgres {
 
     async fn answers(&self) -> Result<(), String> {
         let url = self.url(MAINTENANCE);
-        settled_within("Postgres answers", READY_LIMIT, async || {
+        holds_within("Postgres answers", READY_LIMIT, async || {
             PgConnection::connect(&url).await?.close().await
         })
         .await

@@ -9,16 +9,16 @@ const POLL: Duration = Duration::from_millis(20);
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The result of a look: the condition holds (with a value), or does not hold yet (with a reason).
-pub trait Settled {
+pub trait Condition {
     type Value;
 
-    fn settled(self) -> Result<Self::Value, String>;
+    fn holds(self) -> Result<Self::Value, String>;
 }
 
-impl Settled for bool {
+impl Condition for bool {
     type Value = ();
 
-    fn settled(self) -> Result<(), String> {
+    fn holds(self) -> Result<(), String> {
         if self {
             Ok(())
         } else {
@@ -27,18 +27,18 @@ impl Settled for bool {
     }
 }
 
-impl<T> Settled for Option<T> {
+impl<T> Condition for Option<T> {
     type Value = T;
 
-    fn settled(self) -> Result<T, String> {
+    fn holds(self) -> Result<T, String> {
         self.ok_or_else(|| "there is none".to_owned())
     }
 }
 
-impl<T, E: Display> Settled for Result<T, E> {
+impl<T, E: Display> Condition for Result<T, E> {
     type Value = T;
 
-    fn settled(self) -> Result<T, String> {
+    fn holds(self) -> Result<T, String> {
         self.map_err(|error| format!("{error:#}"))
     }
 }
@@ -49,14 +49,14 @@ pub async fn until<F, Look, Outcome>(what: &str, limit: Duration, look: F) -> Ou
 where
     F: FnMut() -> Look,
     Look: Future<Output = Outcome>,
-    Outcome: Settled,
+    Outcome: Condition,
 {
-    settled_within(what, limit, look)
+    holds_within(what, limit, look)
         .await
         .unwrap_or_else(|late| panic!("{late}"))
 }
 
-pub(super) async fn settled_within<F, Look, Outcome>(
+pub(super) async fn holds_within<F, Look, Outcome>(
     what: &str,
     limit: Duration,
     mut look: F,
@@ -64,11 +64,11 @@ pub(super) async fn settled_within<F, Look, Outcome>(
 where
     F: FnMut() -> Look,
     Look: Future<Output = Outcome>,
-    Outcome: Settled,
+    Outcome: Condition,
 {
     let began = Instant::now();
     loop {
-        let reason = match timeout(LOOK_LIMIT, look()).await.map(Settled::settled) {
+        let reason = match timeout(LOOK_LIMIT, look()).await.map(Condition::holds) {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(reason)) => reason,
             Err(_) => format!("the look took over {LOOK_LIMIT:?}"),

@@ -13,7 +13,7 @@ use saga_core::{
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct SagaTimers {
     pub(super) home_partition: i32,
     pub(super) revision: u64,
     pub(super) due: Option<Timestamp>,
@@ -21,9 +21,9 @@ pub(super) struct Entry {
     pub(super) watched: Vec<QueuedCommand>,
     /// Commands in flight for which the row has not recorded whether they were picked up.
     pub(super) unanswered: Vec<Unanswered>,
-    pub(super) places: Vec<(CommandRef, CommandLocation)>,
+    pub(super) locations: Vec<(CommandRef, CommandLocation)>,
     pub(super) outstanding: Vec<Outstanding>,
-    pub(super) gate: Option<ReadBarrier>,
+    pub(super) read_barrier: Option<ReadBarrier>,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct ReadBarrier {
     pub(super) read_to: i64,
 }
 
-impl Entry {
+impl SagaTimers {
     pub(super) fn new(home_partition: i32) -> Self {
         Self {
             home_partition,
@@ -59,9 +59,9 @@ impl Entry {
             due: None,
             watched: Vec::new(),
             unanswered: Vec::new(),
-            places: Vec::new(),
+            locations: Vec::new(),
             outstanding: Vec::new(),
-            gate: None,
+            read_barrier: None,
         }
     }
 
@@ -192,7 +192,7 @@ impl Entry {
     }
 
     pub(super) fn place(&self, part: &CommandRef) -> Option<CommandLocation> {
-        self.places
+        self.locations
             .iter()
             .find(|(known, _)| known == part)
             .map(|(_, place)| *place)

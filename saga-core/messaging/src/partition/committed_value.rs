@@ -1,18 +1,17 @@
-//! Determines when all transactions use a stored value.
+//! Determines when a stored value is visible to all transactions.
 
 use super::store;
 use saga_core::ids::Timestamp;
 use sqlx::PgConnection;
 
-/// A value that was seen committed, and the time. It is settled once no transaction lives that began before that time:
-/// every later transaction reads the value. It is kept in memory between two rounds of upkeep; after a restart it takes
-/// one round more.
+/// A value that was seen committed, and the time. It is visible to all transactions once none lives that began before
+/// that time. It is kept in memory between two rounds of upkeep; after a restart it takes one round more.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Settled {
+pub struct CommittedValue {
     seen: Option<(i64, Timestamp)>,
 }
 
-impl Settled {
+impl CommittedValue {
     /// Notes a committed value: one that was read outside of the transaction that wrote it, or one that the caller has
     /// just committed.
     pub async fn note(
@@ -28,7 +27,7 @@ impl Settled {
     }
 
     /// Returns the last noted value if no transaction can still use an older one.
-    pub async fn is_settled(
+    pub async fn visible_to_all(
         &self,
         connection: &mut PgConnection,
     ) -> Result<Option<i64>, sqlx::Error> {
