@@ -1,6 +1,10 @@
 //! Sends staged records.
 
-use super::{Outbox, OutboxError, Shared, StagedBatch, codec, storage::OutboxStore};
+use super::{
+    codec,
+    staging::{Outbox, OutboxError, Shared, StagedBatch},
+    storage::OutboxStore,
+};
 use crate::{
     crash_point::CrashPoint,
     log::{Delivered, LogError, LogWriter},

@@ -4,12 +4,19 @@ use super::{
     storage::{OutboxStore, OutboxTx},
     *,
 };
-use crate::log::{Delivered, LogWriter};
+use crate::{
+    consumer::BatchError,
+    log::{Delivered, LogError, LogWriter},
+};
 use async_trait::async_trait;
-use saga_core::message::Headers;
+use saga_core::message::{Headers, OutgoingRecord};
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicI64, AtomicUsize},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
