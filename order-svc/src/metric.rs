@@ -1,32 +1,16 @@
 //! Descriptions of this service's own metrics.
 
-use saga_messaging::metric::{
-    self, Help,
-    Kind::{Counter, Gauge, Histogram},
+use saga_messaging::{
+    metric::{self, Help},
+    metric_table,
 };
 
-const HELP: &[Help] = &[
-    (
-        Histogram,
-        "order_duration_seconds",
-        "From accepting an order to its end, by status",
-    ),
-    (
-        Gauge,
-        "orders",
-        "Orders that have not ended; more than 100,000 are not counted",
-    ),
-    (
-        Counter,
-        "orders_accepted_total",
-        "Orders that were accepted",
-    ),
-    (
-        Counter,
-        "orders_ended_total",
-        "Orders that ended, by status",
-    ),
-];
+const HELP: &[Help] = metric_table! {
+    Histogram "order_duration_seconds": "From accepting an order to its end, by status",
+    Gauge "orders": "Orders that have not ended; more than 100,000 are not counted",
+    Counter "orders_accepted_total": "Orders that were accepted",
+    Counter "orders_ended_total": "Orders that ended, by status",
+};
 
 /// Describes the metrics of this service and of the messaging library.
 pub fn describe() {
