@@ -111,15 +111,36 @@ mod tests {
 
     #[test]
     fn rules_can_be_given_in_the_environment() {
-        let rules = r#"[{operation = "charge", effect = "time_out", times = 1}]"#;
-        let config = load_from::<PaymentService>(&Sources {
-            environment: vec![("PAYMENT_SVC__GATEWAY__RULES".into(), rules.into())],
-            ..Sources::default()
-        });
-        assert_eq!(
-            config.expect("rules").gateway.rules[0].effect,
-            Effect::TimeOut
-        );
+        const VARIABLE: &str = "PAYMENT_SVC__GATEWAY__RULES";
+        let load = |rules: &str| {
+            load_from::<PaymentService>(&Sources {
+                environment: vec![(VARIABLE.into(), rules.into())],
+                ..Sources::default()
+            })
+        };
+        let rules =
+            r#"[{operation = "charge", effect = "time_out", times = 1}, {effect = "decline"}]"#;
+        let effects: Vec<Effect> = load(rules)
+            .expect("rules")
+            .gateway
+            .rules
+            .iter()
+            .map(|rule| rule.effect)
+            .collect();
+        assert_eq!(effects, [Effect::TimeOut, Effect::Decline]);
+        assert!(load("").expect("no rules").gateway.rules.is_empty());
+        for wrong in [
+            "[",
+            "1",
+            "[{effect = \"explode\"}]",
+            "[{colour = \"red\", effect = \"error\"}]",
+        ] {
+            let error = load(wrong).expect_err(wrong).to_string();
+            assert!(
+                error.contains("gateway.rules") && error.contains(VARIABLE),
+                "{wrong}: {error}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 mod ledger;
 mod rule;
-mod rule_list;
 mod rules;
 mod simulated;
 

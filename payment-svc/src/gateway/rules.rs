@@ -3,7 +3,6 @@
 use super::{
     GatewayRequest,
     rule::{Effect, Rule},
-    rule_list,
 };
 use crate::domain::Operation;
 use saga_contracts::money::MajorAmount;
@@ -23,7 +22,7 @@ pub struct GatewayConfig {
     /// The limit. A larger charge is declined; the number is the same in every currency.
     pub limit: MajorAmount,
     /// The rules. The first rule that matches decides, except that after a delay the next rules are evaluated too.
-    #[serde(default, deserialize_with = "rule_list::deserialize")]
+    #[serde(default)]
     pub rules: Vec<Rule>,
 }
 
