@@ -293,6 +293,20 @@ impl Cluster {
         found.map(|one| one.process.clone()).collect()
     }
 
+    /// Copies the final sagas into the history, for the checks.
+    pub fn note_final_sagas(&self) {
+        let tables = self.sagas.tables();
+        let mut history = self.world.history();
+        let live = tables.live.iter();
+        history.live = live
+            .map(|(saga, live)| (*saga, live.row.instance.clone()))
+            .collect();
+        let ended = tables.history.iter();
+        history.ended = ended
+            .map(|(saga, row)| (*saga, row.instance.clone()))
+            .collect();
+    }
+
     pub fn an_intake(&self, who: &str) -> Option<Arc<Intake>> {
         let intakes: Vec<Arc<Intake>> = lock(&self.running)
             .values()

@@ -1,9 +1,8 @@
-//! Starts of sagas: orders, which are accepted in a transaction with the outbox and published by the real relay; and
-//! starts that a client produces itself, and that count as accepted once they are acknowledged.
+//! The intake of the order service: an order is accepted in a transaction with the outbox, and its start is published
+//! by the real relay.
 
 use super::{
     checker::history::Accepted,
-    cluster::Cluster,
     log::SimWriter,
     process::Process,
     store::{Database, ParticipantTables, SimOutbox, SimParticipantStore},
@@ -18,15 +17,10 @@ use saga_core::{
 };
 use saga_messaging::{
     kafka::home_partition,
-    log::LogWriter,
     outbox::{Outbox, OutboxError, Relay, RelaySettings},
 };
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::oneshot, time::timeout};
-
-/// The time that a client waits for an answer before it asks again.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An order that a client wants to place.
 #[derive(Clone, Debug)]
@@ -35,7 +29,7 @@ pub struct Order {
     pub accepted: Accepted,
     pub start: OutgoingRecord,
     /// Name of the step that the starter does itself.
-    starter_step: Option<String>,
+    pub(super) starter_step: Option<String>,
 }
 
 impl Order {
@@ -88,7 +82,7 @@ pub fn start(saga: SagaId, definition: &SagaDefinition, number: u64) -> StartSag
 
 /// The intake of the order service, in one process.
 pub struct Intake {
-    process: Process,
+    pub(super) process: Process,
     store: SimParticipantStore,
     outbox: Outbox,
     relay: Relay,
@@ -115,7 +109,7 @@ impl Intake {
     }
 
     /// Writes the order, the barrier row of its first step and the start of its saga in one transaction.
-    async fn take_in(&self, order: &Order) -> Result<(), OutboxError> {
+    pub(super) async fn take_in(&self, order: &Order) -> Result<(), OutboxError> {
         let mut tx = self.store.begin().await?;
         if !tx.accept(order.saga, &order.accepted).await? {
             return Ok(());
@@ -131,56 +125,4 @@ impl Intake {
         self.relay.publish_soon(staged);
         Ok(())
     }
-}
-
-/// Places an order: repeats the request until it is accepted.
-pub async fn place(cluster: Arc<Cluster>, order: Order) {
-    let world = Arc::clone(&cluster.world);
-    let who = format!("client-{}", order.accepted.number);
-    let by_hand = order.starter_step.is_none() && world.dice().percent(50, "by hand", &who);
-    loop {
-        let accepted = if by_hand {
-            produce(&cluster, &who, &order).await
-        } else {
-            ask(&cluster, &who, &order).await
-        };
-        if accepted {
-            world.note(&who, format_args!("is accepted"));
-            return;
-        }
-        let wait = world.milliseconds(200, 2_000, "asks again", &who);
-        tokio::time::sleep(wait).await;
-    }
-}
-
-async fn ask(cluster: &Cluster, who: &str, order: &Order) -> bool {
-    let Some(intake) = cluster.an_intake(who) else {
-        return false;
-    };
-    let (answer, answered) = oneshot::channel();
-    let (asked, order) = (Arc::clone(&intake), order.clone());
-    intake.process.spawn(async move {
-        let accepted = asked.take_in(&order).await.is_ok();
-        // The send fails if the client has given up.
-        answer.send(accepted).unwrap_or_default();
-    });
-    matches!(timeout(PATIENCE, answered).await, Ok(Ok(true)))
-}
-
-/// Produces the start. It counts as accepted when it is acknowledged, also if the acknowledgment is lost.
-async fn produce(cluster: &Cluster, who: &str, order: &Order) -> bool {
-    let process = Process::new(Arc::clone(&cluster.world), who);
-    let writer = SimWriter::new(&process);
-    let (done, is_done) = oneshot::channel();
-    let start = order.start.clone();
-    process.spawn(async move {
-        let delivered = writer.publish(std::slice::from_ref(&start)).await;
-        done.send(delivered.is_ok()).unwrap_or_default();
-    });
-    let acknowledged = matches!(timeout(PATIENCE, is_done).await, Ok(Ok(true)));
-    if acknowledged {
-        let mut history = cluster.world.history();
-        history.accepted.insert(order.saga, order.accepted.clone());
-    }
-    acknowledged
 }

@@ -40,6 +40,7 @@
 //! | 1032 | `nothing_needless` | A handler that waited for the locks of a stalled rival counted as over its time, and its command was answered with `error`: an attempt was lost because another process had stalled. |
 
 pub mod checker;
+mod client;
 mod cluster;
 #[cfg(test)]
 mod contract;
@@ -51,6 +52,7 @@ pub mod minimize;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod nemesis;
+mod operator;
 mod participants;
 mod process;
 pub mod random;

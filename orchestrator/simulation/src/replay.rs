@@ -3,11 +3,12 @@
 
 use super::{
     checker::{Violation, history::Kind, instant},
+    client,
     cluster::{Cluster, RETENTION},
-    intake::{self, Order},
+    intake::Order,
     log::Append,
+    operator,
     process::Process,
-    run,
     store::{Database, SagaTables, SimSagaStore},
 };
 use chrono::TimeDelta;
@@ -48,7 +49,7 @@ struct Rows {
 
 impl Rows {
     fn of(cluster: &Cluster) -> Self {
-        run::close(cluster);
+        cluster.note_final_sagas();
         let history = cluster.world.history();
         // The participants of an abandoned saga do not know that it has ended: commands that were not refused may still
         // run.
@@ -235,7 +236,7 @@ async fn forgetting_is_safe(cluster: &Arc<Cluster>) -> Result<(), Violation> {
     sleep(Duration::from_secs(30)).await;
     for number in 0..3 {
         let order = Order::new(world, &cluster.workload, 500_000 + number);
-        tokio::spawn(intake::place(Arc::clone(cluster), order));
+        tokio::spawn(client::place(Arc::clone(cluster), order));
     }
     let began = Instant::now();
     loop {
@@ -250,8 +251,8 @@ async fn forgetting_is_safe(cluster: &Arc<Cluster>) -> Result<(), Violation> {
         }
         // As in the run: an operator who looked every second would retry a saga before anybody decides about it.
         let second = 2_000 + began.elapsed().as_secs();
-        if second.is_multiple_of(run::OPERATOR_INTERVAL) {
-            run::look_after_parked(cluster, second);
+        if second.is_multiple_of(operator::ROUND_INTERVAL_SECS) {
+            operator::look_after_parked(cluster, second);
         }
     }
     rest(cluster, Duration::from_mins(5)).await?;

@@ -7,19 +7,15 @@
 
 use super::{
     checker::{self, Violation, instant},
+    client,
     cluster::Cluster,
     faults::FaultKey,
-    intake::{self, Order},
-    nemesis, replay,
+    intake::Order,
+    nemesis, operator, replay,
     workload::Workload,
     world::{Plan, World},
 };
-use saga_core::{
-    definition::StepKind,
-    ids::SagaId,
-    instance::{Delivery, SagaInstance, SagaStatus, StepState},
-    message::{ActionKind, Direction},
-};
+use saga_core::ids::SagaId;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     task::JoinHandle,
@@ -33,13 +29,6 @@ const REST_PATIENCE: Duration = Duration::from_mins(3);
 /// The time within which owners take over, rescan and sweep.
 const RECOVERY: Duration = Duration::from_secs(50);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Seconds between two rounds of an operator over the parked sagas.
-pub const OPERATOR_INTERVAL: u64 = 10;
-/// In one of this many rounds, the operator decides an unknown outcome manually instead of retrying.
-const PATIENT_LOOKS: u64 = 3;
-/// More attempts than a patient operator lets pass.
-const MANY_ATTEMPTS: u32 = 60;
-
 /// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -93,7 +82,7 @@ async fn play(cluster: &Arc<Cluster>) -> Option<Violation> {
     if let Err(violation) = replay::rest(cluster, REST_PATIENCE).await {
         return Some(violation);
     }
-    close(cluster);
+    cluster.note_final_sagas();
     if let Some(violation) = checker::at_end(&cluster.world.history()) {
         return Some(violation);
     }
@@ -116,7 +105,7 @@ fn begin(cluster: &Arc<Cluster>) -> Vec<JoinHandle<()>> {
                 sleep(wait).await;
                 let order = Order::new(&cluster.world, &cluster.workload, number);
                 let saga = order.saga;
-                intake::place(Arc::clone(&cluster), order).await;
+                client::place(Arc::clone(&cluster), order).await;
                 nemesis::change_of_mind(&cluster, saga, number).await;
             })
         })
@@ -150,11 +139,11 @@ async fn everything_ends(cluster: &Cluster, clients: &[JoinHandle<()>]) -> Resul
         if began.elapsed() > PATIENCE || !cluster.world.history().observed.is_empty() {
             break;
         }
-        if second % OPERATOR_INTERVAL == 0 {
-            look_after_parked(cluster, second);
+        if second % operator::ROUND_INTERVAL_SECS == 0 {
+            operator::look_after_parked(cluster, second);
         }
     }
-    close(cluster);
+    cluster.note_final_sagas();
     let history = cluster.world.history();
     let found = checker::on_the_way(&history).or_else(|| checker::at_end(&history));
     Err(found.unwrap_or_else(|| Violation {
@@ -169,85 +158,4 @@ fn all_ended(cluster: &Cluster) -> bool {
     accepted
         .iter()
         .all(|saga| tables.history.contains_key(saga))
-}
-
-pub fn look_after_parked(cluster: &Cluster, second: u64) {
-    let parked: Vec<SagaInstance> = {
-        let tables = cluster.sagas.tables();
-        let parked = tables
-            .live
-            .values()
-            .map(|live| &live.row.instance)
-            .filter(|instance| matches!(instance.status, SagaStatus::Parked { .. }));
-        parked.cloned().collect()
-    };
-    let decides = second.is_multiple_of(PATIENT_LOOKS * OPERATOR_INTERVAL);
-    for (index, instance) in (0..).zip(parked) {
-        let kind = (decides || is_asked_for_often(&instance))
-            .then(|| decided_by_hand(cluster, &instance))
-            .flatten()
-            .or_else(|| corrected(&instance))
-            .unwrap_or_else(ActionKind::retry);
-        let number = 1_000_000_000 + second * 1_000 + index;
-        nemesis::act(cluster, instance.id, kind, number);
-    }
-}
-
-/// Returns the retry of a command that was too large to be sent, with another payload.
-fn corrected(instance: &SagaInstance) -> Option<ActionKind> {
-    let (step, reason) = instance.status.parked()?;
-    (reason.code == "payload_too_large").then(|| ActionKind::Retry {
-        step: Some(step.to_owned()),
-        input: Some(nemesis::by_hand()),
-    })
-}
-
-/// Returns true if an outcome was asked for so often that an operator decides at once. Otherwise retries with the period
-/// of the decisions would miss every one of them.
-fn is_asked_for_often(instance: &SagaInstance) -> bool {
-    instance.steps.iter().any(|step| {
-        matches!(&step.state, StepState::Resolving(delivery) if delivery.attempt() >= MANY_ATTEMPTS)
-    })
-}
-
-/// Returns the action of an operator who has found out the outcome that a step's participant does not tell.
-fn decided_by_hand(cluster: &Cluster, instance: &SagaInstance) -> Option<ActionKind> {
-    let history = cluster.world.history();
-    let definition = &history.accepted.get(&instance.id)?.definition;
-    let (step, _) = definition
-        .steps
-        .iter()
-        .zip(&instance.steps)
-        .find(|(_, step)| matches!(step.state, StepState::Resolving(Delivery::UsedUp { .. })))?;
-    let is_done = history.effects.iter().any(|effect| {
-        effect.saga == instance.id
-            && effect.step == step.name
-            && effect.direction == Direction::Forward
-    });
-    let name = step.name.clone();
-    Some(match (is_done, step.kind) {
-        (true, _) => ActionKind::Complete {
-            step: name,
-            result: nemesis::by_hand(),
-        },
-        (false, StepKind::Pivot) => ActionKind::NotDone { step: name },
-        (false, StepKind::Compensatable | StepKind::Retriable) => ActionKind::Skip {
-            step: name,
-            compensation: false,
-        },
-    })
-}
-
-/// Copies the final sagas into the history, for the checks.
-pub fn close(cluster: &Cluster) {
-    let tables = cluster.sagas.tables();
-    let mut history = cluster.world.history();
-    let live = tables.live.iter();
-    history.live = live
-        .map(|(saga, live)| (*saga, live.row.instance.clone()))
-        .collect();
-    let ended = tables.history.iter();
-    history.ended = ended
-        .map(|(saga, row)| (*saga, row.instance.clone()))
-        .collect();
 }
