@@ -73,7 +73,7 @@ async fn count(state: &ApiState) -> ApiResult<Overview> {
 }
 
 async fn retention(state: &ApiState) -> ApiResult<RetentionView> {
-    let (floors, overaged) = floor::standing(state.store.reporting()).await?;
+    let (floors, overaged) = floor::current(state.store.reporting()).await?;
     let at = |ms| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
     Ok(RetentionView {
         floor: at(floors.floor_ms),

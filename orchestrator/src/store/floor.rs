@@ -101,7 +101,7 @@ pub async fn overaged(pool: &PgPool, starts_from_ms: i64) -> Result<Overaged, sq
 }
 
 /// Returns the present floors and the overaged sagas, for the API.
-pub async fn standing(pool: &PgPool) -> Result<(Floors, Overaged), sqlx::Error> {
+pub async fn current(pool: &PgPool) -> Result<(Floors, Overaged), sqlx::Error> {
     let (starts_from_ms, floor_ms): (i64, i64) =
         sqlx::query_as("SELECT starts_from_ms, floor_ms FROM floor WHERE singleton")
             .fetch_one(pool)

@@ -77,34 +77,34 @@ impl Retention {
     pub async fn make_room(&mut self) -> UpkeepResult {
         let pool = self.store.reporting();
         let keep_ms = self.keep.map(|keep| keep.num_milliseconds());
-        let standing = floor::raise(pool, keep_ms, &mut self.settled).await?;
-        self.shared.clock.set(standing.now);
-        self.floor_ms = standing.floors.floor_ms;
-        let now_ms = standing.now.timestamp_millis();
+        let status = floor::raise(pool, keep_ms, &mut self.settled).await?;
+        self.shared.clock.set(status.now);
+        self.floor_ms = status.floors.floor_ms;
+        let now_ms = status.now.timestamp_millis();
         let last_ms = now_ms + self.ahead.num_milliseconds();
         let wanted = Span::covering(self.floor_ms, last_ms, self.table.width_ms);
         let made = self.table.make(pool, wanted).await;
-        self.look_around(&standing).await?;
+        self.look_around(&status).await?;
         made?;
         self.store.alarm().clear();
         if let Some(floor) = Timestamp::from_timestamp_millis(self.floor_ms) {
             self.shared.raise_floor(floor);
         }
-        self.report(&standing).await
+        self.report(&status).await
     }
 
     /// Checks the partitions of history. This is done even if partitions could not be created, because it matters most
     /// then.
-    async fn look_around(&mut self, standing: &FloorStatus) -> UpkeepResult {
+    async fn look_around(&mut self, status: &FloorStatus) -> UpkeepResult {
         let stand = self.table.partitions(self.store.reporting()).await?;
-        let reach = standing.floors.starts_from_ms;
-        let reach = standing
+        let reach = status.floors.starts_from_ms;
+        let reach = status
             .oldest_live_ms
             .map_or(reach, |oldest| reach.min(oldest));
         self.pending = stand
             .iter()
             .any(|partition| (self.floor_ms + 1..=reach).contains(&partition.span.to_ms));
-        let now_ms = standing.now.timestamp_millis();
+        let now_ms = status.now.timestamp_millis();
         let room = TimeDelta::milliseconds(reach_of(&stand, now_ms) - now_ms);
         telemetry::partitions_ahead_days(room.num_seconds() as f64 / 86_400.0);
         if room < AHEAD_ALARM {
@@ -116,13 +116,13 @@ impl Retention {
         Ok(())
     }
 
-    async fn report(&mut self, standing: &FloorStatus) -> UpkeepResult {
-        let now_ms = standing.now.timestamp_millis();
-        let oldest_age_ms = standing.oldest_live_ms.map_or(0, |oldest| now_ms - oldest);
+    async fn report(&mut self, status: &FloorStatus) -> UpkeepResult {
+        let now_ms = status.now.timestamp_millis();
+        let oldest_age_ms = status.oldest_live_ms.map_or(0, |oldest| now_ms - oldest);
         telemetry::ages(now_ms - self.floor_ms, oldest_age_ms);
-        let starts_from_ms = standing.floors.starts_from_ms;
+        let starts_from_ms = status.floors.starts_from_ms;
         let held = self.keep.is_some()
-            && standing
+            && status
                 .oldest_live_ms
                 .is_some_and(|oldest| oldest < starts_from_ms);
         let overaged = if held {

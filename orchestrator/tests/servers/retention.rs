@@ -57,7 +57,7 @@ async fn round(retention: &mut Retention) {
 }
 
 async fn floor_of(database: &Database) -> Timestamp {
-    let (floors, _) = floor::standing(database.store.reporting()).await.unwrap();
+    let (floors, _) = floor::current(database.store.reporting()).await.unwrap();
     Timestamp::from_timestamp_millis(floors.floor_ms).unwrap()
 }
 
@@ -172,7 +172,7 @@ async fn a_live_saga_holds_the_floor_and_is_named() {
     );
     // Older history is dropped all the same.
     assert_eq!(database.count("saga_history").await, 0);
-    let (_, overaged) = floor::standing(database.store.reporting()).await.unwrap();
+    let (_, overaged) = floor::current(database.store.reporting()).await.unwrap();
     assert_eq!((overaged.count, overaged.ids), (1, vec![saga.0]));
     database.run_to_end(first.unwrap()).await;
     assert_eq!(database.count("saga_history").await, 1);
@@ -180,7 +180,7 @@ async fn a_live_saga_holds_the_floor_and_is_named() {
         round(&mut shorter).await;
     }
     assert_eq!(database.count("saga_history").await, 0);
-    let (_, overaged) = floor::standing(database.store.reporting()).await.unwrap();
+    let (_, overaged) = floor::current(database.store.reporting()).await.unwrap();
     assert_eq!(overaged.count, 0);
 }
 

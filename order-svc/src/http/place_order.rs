@@ -104,7 +104,7 @@ pub async fn place_order(
     };
     let body = match ended.or(new) {
         Some(body) => body,
-        None => standing(&app, id).await?,
+        None => current_body(&app, id).await?,
     };
     created(id, body, granted)
 }
@@ -133,7 +133,7 @@ fn new_order(
 }
 
 /// Returns the current state of the order that an earlier request made.
-async fn standing(app: &App, id: Uuid) -> Result<String, Problem> {
+async fn current_body(app: &App, id: Uuid) -> Result<String, Problem> {
     let find = async {
         let mut connection = app.pool.acquire().await?;
         store::order::find(&mut connection, id).await

@@ -104,11 +104,11 @@ impl Drop for Begun {
 pub struct Watched<P> {
     processor: P,
     progress: Progress,
-    in_hand: Option<InHand>,
+    batch: Option<UnfinishedBatch>,
 }
 
 /// An unfinished batch. All attempts at a batch are one piece of work.
-struct InHand {
+struct UnfinishedBatch {
     /// Topic, partition and offset of the batch's first record.
     first: Option<(String, i32, i64)>,
     _begun: Begun,
@@ -119,26 +119,26 @@ impl<P> Watched<P> {
         Self {
             processor,
             progress,
-            in_hand: None,
+            batch: None,
         }
     }
 
-    fn take_in_hand(&mut self, records: &[IncomingRecord]) {
+    fn begin_batch(&mut self, records: &[IncomingRecord]) {
         let first = records
             .first()
             .map(|record| (record.topic.clone(), record.partition, record.offset));
-        let same = self.in_hand.as_ref().is_some_and(|one| one.first == first);
+        let same = self.batch.as_ref().is_some_and(|one| one.first == first);
         if !same {
             let begun = self.progress.begin();
-            self.in_hand = Some(InHand {
+            self.batch = Some(UnfinishedBatch {
                 first,
                 _begun: begun,
             });
         }
     }
 
-    fn is_over(&mut self) {
-        self.in_hand = None;
+    fn end_batch(&mut self) {
+        self.batch = None;
     }
 }
 
@@ -148,7 +148,7 @@ impl<P: Processor> Processor for Watched<P> {
         &mut self,
         records: &[IncomingRecord],
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
-        self.take_in_hand(records);
+        self.begin_batch(records);
         let result = limited(self.processor.process(records)).await;
         let over = match &result {
             // A batch with outputs is finished once they are published.
@@ -157,7 +157,7 @@ impl<P: Processor> Processor for Watched<P> {
             Err(error) => error.is_backpressure(),
         };
         if over {
-            self.is_over();
+            self.end_batch();
         }
         result
     }
@@ -169,13 +169,13 @@ impl<P: Processor> Processor for Watched<P> {
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
         let result = limited(self.processor.reject(record, why)).await;
         if result.is_ok() {
-            self.is_over();
+            self.end_batch();
         }
         result
     }
 
     fn published(&mut self, outputs: &[OutgoingRecord], delivered: &[Delivered]) {
-        self.is_over();
+        self.end_batch();
         self.processor.published(outputs, delivered);
     }
 
@@ -184,7 +184,7 @@ impl<P: Processor> Processor for Watched<P> {
     }
 
     fn revoked(&mut self, partitions: &[TopicPartition]) {
-        self.is_over();
+        self.end_batch();
         self.processor.revoked(partitions);
     }
 }

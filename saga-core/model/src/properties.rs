@@ -66,7 +66,7 @@ impl Model for System {
         let always = Property::<Self>::always;
         vec![
             always(COMMAND_KEPT, |_, world| commands_are_kept(world)),
-            always(EVENTS_TOLD, |_, world| events_are_told(world)),
+            always(EVENTS_TOLD, |_, world| events_are_published(world)),
             always(NOT_STUCK, |system, world| {
                 system.goes_on(world) != GoesOn::ToAStandstill
             }),
@@ -92,9 +92,9 @@ impl Model for System {
             }),
             always(BACKWARDS, compensations_run_backwards),
             always(PIVOT_FIRST, pivot_is_resolved_first),
-            always(PIVOT_STANDS, pivot_stands),
+            always(PIVOT_STANDS, nothing_is_undone_beside_a_done_pivot),
             always(NEEDED, |_, world| {
-                world.witness.has_cause || !turned_round(world)
+                world.witness.has_cause || !stopped_going_forward(world)
             }),
             always(BREEDS_NOT, |system, world| {
                 let injected = system.scenario.budget.duplicates - world.budget.duplicates;
@@ -143,7 +143,7 @@ fn commands_are_kept(world: &World) -> bool {
     in_flight.all(kept)
 }
 
-fn events_are_told(world: &World) -> bool {
+fn events_are_published(world: &World) -> bool {
     let newest = world.store.saga().map_or(0, |saga| saga.version);
     (1..=newest).all(|number| {
         world.witness.told & (1 << (number - 1)) != 0
@@ -214,14 +214,14 @@ fn pivot_is_resolved_first(system: &System, world: &World) -> bool {
     by_row && !(undone && world.participants[pivot].forward == Some(Mark::Pending))
 }
 
-fn pivot_stands(system: &System, world: &World) -> bool {
+fn nothing_is_undone_beside_a_done_pivot(system: &System, world: &World) -> bool {
     let pivot = system.scenario.definition.pivot();
     let is_done =
         pivot.is_some_and(|pivot| world.participants[pivot].done > 0 && !is_taken_on(world, pivot));
     !is_done || world.participants.iter().all(|one| one.undone == 0)
 }
 
-fn turned_round(world: &World) -> bool {
+fn stopped_going_forward(world: &World) -> bool {
     world.store.saga().is_some_and(|saga| {
         saga.is_parked() || matches!(saga.status, Status::Compensating | Status::Compensated)
     })

@@ -20,7 +20,7 @@ const SMALL: [&str; 7] = [
     "a person retries",
     "a person settles",
     "commands that are too large",
-    "a pivot of which nobody tells",
+    "an unresolved pivot",
     "retention",
 ];
 

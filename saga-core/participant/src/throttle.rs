@@ -38,14 +38,14 @@ const LIMIT: u64 = 10_000;
 
 /// Measures the orchestrator's input lag.
 #[async_trait]
-pub(super) trait LookAtInputs: Send {
+pub(super) trait MeasureInputLag: Send {
     /// Reports the lag to `pressure`. Returns `false` if it could not be measured.
-    async fn look(&self, pressure: &Backpressure) -> bool;
+    async fn measure(&self, pressure: &Backpressure) -> bool;
 }
 
 #[async_trait]
-impl LookAtInputs for InputLag {
-    async fn look(&self, pressure: &Backpressure) -> bool {
+impl MeasureInputLag for InputLag {
+    async fn measure(&self, pressure: &Backpressure) -> bool {
         InputLag::look(self, pressure).await
     }
 }
@@ -83,7 +83,7 @@ impl<P: Processor> CatchUpThrottle<P> {
     }
 }
 
-impl<P: Processor, L: LookAtInputs> CatchUpThrottle<P, L> {
+impl<P: Processor, L: MeasureInputLag> CatchUpThrottle<P, L> {
     fn with(processor: P, name: &str, inputs: Option<L>, patience: Duration) -> Self {
         Self {
             processor,
@@ -122,13 +122,13 @@ impl<P: Processor, L: LookAtInputs> CatchUpThrottle<P, L> {
     }
 
     /// Waits, up to a limit, until the orchestrator's input lag is low enough.
-    async fn give_way(&mut self) {
+    async fn throttle(&mut self) {
         let Some(inputs) = &self.inputs else { return };
         let began = Instant::now();
         let enough = began + PATIENCE;
         loop {
             if self.next_look <= Instant::now() {
-                let has_seen = inputs.look(&self.pressure).await;
+                let has_seen = inputs.measure(&self.pressure).await;
                 let pause = if has_seen { LOOK_EVERY } else { BLIND };
                 self.next_look = Instant::now() + pause;
             }
@@ -158,7 +158,7 @@ fn late(records: &[IncomingRecord], now_ms: i64) -> Option<Duration> {
 }
 
 #[async_trait]
-impl<P: Processor, L: LookAtInputs + Sync> Processor for CatchUpThrottle<P, L> {
+impl<P: Processor, L: MeasureInputLag + Sync> Processor for CatchUpThrottle<P, L> {
     async fn process(
         &mut self,
         records: &[IncomingRecord],
@@ -167,7 +167,7 @@ impl<P: Processor, L: LookAtInputs + Sync> Processor for CatchUpThrottle<P, L> {
             let late = late(records, now_ms());
             self.note(late);
             if late.is_some() {
-                self.give_way().await;
+                self.throttle().await;
             }
         }
         self.processor.process(records).await
@@ -246,8 +246,8 @@ mod tests {
     }
 
     #[async_trait]
-    impl LookAtInputs for Inputs {
-        async fn look(&self, pressure: &Backpressure) -> bool {
+    impl MeasureInputLag for Inputs {
+        async fn measure(&self, pressure: &Backpressure) -> bool {
             self.looks.fetch_add(1, Ordering::Relaxed);
             let read = self.read.fetch_add(400, Ordering::Relaxed);
             let waiting = self.waiting.load(Ordering::Relaxed);
@@ -326,8 +326,8 @@ mod tests {
     const UNANSWERED: Duration = Duration::from_secs(1);
 
     #[async_trait]
-    impl LookAtInputs for Silent {
-        async fn look(&self, pressure: &Backpressure) -> bool {
+    impl MeasureInputLag for Silent {
+        async fn measure(&self, pressure: &Backpressure) -> bool {
             if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
                 pressure.look(Instant::now(), 0, 5_000);
                 return true;

@@ -888,7 +888,7 @@ async fn a_row_lists_its_queued_commands_and_is_due_without_them() {
 const CROWD: usize = 10_000;
 
 /// Creates [`CROWD`] sagas whose charges are queued, with the same rows as if each had run up to there by itself.
-async fn crowd() -> Bench {
+async fn backlog() -> Bench {
     let mut bench = Bench::new();
     let (saga, _) = charge_queued(&mut bench).await;
     let mut tables = bench.store.tables();
@@ -962,8 +962,8 @@ async fn taken_over(bench: &Bench, log: &Away) -> (CancellationToken, JoinHandle
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_that_is_queued_costs_a_new_owner_no_state_and_a_rescan_no_row() {
-    let bench = crowd().await;
+async fn a_backlog_of_queued_commands_costs_a_new_owner_no_state_and_a_rescan_no_row() {
+    let bench = backlog().await;
     let log = Away::default();
     let (stop, running) = taken_over(&bench, &log).await;
     assert_eq!(bench.shared.timers().watched_len(), CROWD);
@@ -997,7 +997,7 @@ async fn a_crowd_that_is_queued_costs_a_new_owner_no_state_and_a_rescan_no_row()
 /// The saga changes while no owner watches it: another process has handled its input.
 #[tokio::test(start_paused = true)]
 async fn a_queued_command_that_memory_has_lost_is_found_again() {
-    let bench = crowd().await;
+    let bench = backlog().await;
     let log = Away::default();
     let (stop, running) = taken_over(&bench, &log).await;
     bench.shared.timers().changed(SagaChange {

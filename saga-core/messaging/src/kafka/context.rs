@@ -60,7 +60,8 @@ impl Context {
         }
     }
 
-    pub(super) fn telling(self, progress: Progress) -> Self {
+    /// Returns a context that reports the progress of its consumer.
+    pub(super) fn with_progress(self, progress: Progress) -> Self {
         Self { progress, ..self }
     }
 

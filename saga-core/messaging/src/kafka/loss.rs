@@ -55,25 +55,25 @@ struct Watch<F> {
     group: String,
     topic: String,
     database: Arc<Database>,
-    tell: F,
+    on_loss: F,
 }
 
 impl<P: Processor, F: Fn(&TopicPartition, RecordLoss) + Send + Sync> RecordLossDetector<P, F> {
-    /// Detects what `group` loses in `topic`. `tell` is called for each loss after it was logged. `database` knows
+    /// Detects what `group` loses in `topic`. `on_loss` is called for each loss after it was logged. `database` knows
     /// which partitions were recreated before the start.
     pub fn new(
         processor: P,
         config: &KafkaConfig,
         (group, topic): (&str, &str),
         database: Arc<Database>,
-        tell: F,
+        on_loss: F,
     ) -> Result<Self, LogError> {
         let watch = Watch {
             offsets: GroupOffsets::connect(config, group)?,
             group: group.to_owned(),
             topic: topic.to_owned(),
             database,
-            tell,
+            on_loss,
         };
         Ok(Self {
             processor,
@@ -85,7 +85,7 @@ impl<P: Processor, F: Fn(&TopicPartition, RecordLoss) + Send + Sync> RecordLossD
 
 impl<F: Fn(&TopicPartition, RecordLoss)> Watch<F> {
     /// Checks a gap: the offset `next` was expected in the partition, and a later one arrived.
-    async fn look_at_gap(&self, place: &TopicPartition, next: i64) {
+    async fn check_gap(&self, place: &TopicPartition, next: i64) {
         match self.offsets.watermarks(&self.topic, place.partition).await {
             Ok((start, end)) => {
                 if let Some(lost) = lost(next, start, end) {
@@ -97,7 +97,7 @@ impl<F: Fn(&TopicPartition, RecordLoss)> Watch<F> {
     }
 
     /// Checks newly assigned partitions. If their offsets cannot be read, nothing is known, and nothing is stopped.
-    async fn look(&self, partitions: &[TopicPartition]) {
+    async fn check_assigned(&self, partitions: &[TopicPartition]) {
         let committed = match self.offsets.committed(&self.topic).await {
             Ok(committed) => committed,
             Err(error) => return self.unseen(&error),
@@ -160,7 +160,7 @@ impl<F: Fn(&TopicPartition, RecordLoss)> Watch<F> {
             lost = ?lost,
             "records are lost: {why}"
         );
-        (self.tell)(place, lost);
+        (self.on_loss)(place, lost);
     }
 }
 
@@ -173,7 +173,7 @@ impl<P: Processor, F: Fn(&TopicPartition, RecordLoss) + Send + Sync> Processor
         records: &[IncomingRecord],
     ) -> Result<Vec<OutgoingRecord>, BatchError> {
         for (place, next) in gaps(&mut self.next, records) {
-            self.watch.look_at_gap(&place, next).await;
+            self.watch.check_gap(&place, next).await;
         }
         self.processor.process(records).await
     }
@@ -192,7 +192,7 @@ impl<P: Processor, F: Fn(&TopicPartition, RecordLoss) + Send + Sync> Processor
 
     async fn assigned(&mut self, partitions: &[TopicPartition]) -> Result<(), BatchError> {
         self.processor.assigned(partitions).await?;
-        self.watch.look(partitions).await;
+        self.watch.check_assigned(partitions).await;
         Ok(())
     }
 

@@ -142,7 +142,7 @@ impl KafkaReader {
         }
         config.tune(&mut client);
         let consumer: StreamConsumer<Context> = client
-            .create_with_context(Context::for_group(group).telling(options.progress))
+            .create_with_context(Context::for_group(group).with_progress(options.progress))
             .map_err(|error| classify(error, group))?;
         consumer
             .subscribe(topics)

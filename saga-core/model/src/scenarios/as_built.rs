@@ -38,7 +38,7 @@ fn with_decisions() -> [Scenario; 5] {
             NONE.crashes(1).cancels(1).retries(2).settlements(1),
         ),
         scenario(
-            "a pivot of which nobody tells",
+            "an unresolved pivot",
             &ORDER,
             NONE.silences(1).cancels(1).retries(1).settlements(1),
         ),

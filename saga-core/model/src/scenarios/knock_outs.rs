@@ -153,7 +153,7 @@ fn of_the_decisions() -> Vec<KnockOut> {
             Rule::AskingEnds,
             &ORDER,
             NONE.silences(1),
-            "a pivot of which nobody tells",
+            "an unresolved pivot",
             name::AT_REST,
         ),
         without(
