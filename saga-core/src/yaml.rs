@@ -218,14 +218,112 @@ fn message(error: &serde_saphyr::Error) -> String {
     if matches!(error, Error::MergeKeyNotAllowed { .. }) {
         return "`<<` is not part of YAML 1.2: write out the keys that it would add".to_owned();
     }
-    UserMessageFormatter.format_message(error).into_owned()
+    let message = UserMessageFormatter.format_message(error);
+    for (part, advice) in ADVICE {
+        if message.contains(part) {
+            return format!("{message}: {advice}");
+        }
+    }
+    message.into_owned()
 }
+
+/// What to do about a syntax error, by a part of the library's message.
+const ADVICE: &[(&str, &str)] = &[
+    (
+        "unexpected end of file",
+        "the text is empty, or ends too early",
+    ),
+    (
+        "a tab",
+        "indent with spaces, and put a text with a tab into quotes",
+    ),
+    (
+        "unknown value",
+        "put the text into quotes if its `*` is no reference to an anchor (`&name`) above",
+    ),
+    (
+        "unexpected character",
+        "put a text that begins with this character into quotes",
+    ),
+    (
+        "mapping values are not allowed",
+        "put a text with a colon into quotes, and begin a key on a line of its own",
+    ),
+    (
+        "quoted scalar",
+        "close the quotes that are open here or in a line above; in double quotes, write a backslash as two",
+    ),
+    (
+        "unclosed quote",
+        "close the quotes that are open here or in a line above",
+    ),
+    (
+        "unclosed bracket",
+        "close the `[` or `{` that is open here or in a line above",
+    ),
+    (
+        "illegal placement of ':'",
+        "close the `[` or `{` that is open in a line above, or put a text with a colon into quotes",
+    ),
+    (
+        "block scalar",
+        "after `|` or `>`, begin the text on the next line and indent it",
+    ),
+    ("directive", "remove the line that begins with `%`"),
+    (
+        "sequence start",
+        "a list is needed here: one `- ` for each element, or `[a, b]`",
+    ),
+    (
+        "mapping start",
+        "keys with values are needed here: `key: value`",
+    ),
+    (
+        "flow mapping",
+        "close the `{` that is open here or in a line above",
+    ),
+    (
+        "block mapping",
+        "indent all keys of a section alike, and end each key with a colon",
+    ),
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_syntax_error_says_what_to_do() {
+        for (text, line, advice) in [
+            ("a: 1\n\tb: 2", 1, "indent with spaces"),
+            ("a: *b", 1, "put the text into quotes"),
+            ("a: @b", 1, "begins with this character"),
+            ("a: `b", 1, "begins with this character"),
+            ("a: b: c", 1, "a text with a colon"),
+            ("a: \"b\nc: 1", 2, "close the quotes"),
+            ("a: 'b", 1, "close the quotes"),
+            (r#"a: "\q""#, 1, "write a backslash as two"),
+            ("a: |x\n  b", 1, "begin the text on the next line"),
+            ("%YAML 9\na: b", 1, "begins with `%`"),
+            ("- a", 1, "keys with values are needed"),
+            ("a b", 1, "keys with values are needed"),
+            ("a: [b, c\nd: 1", 2, "close the `[`"),
+            ("a: {b: c\nd: 1", 2, "close the `{`"),
+            ("a: [b, c", 1, "close the `[`"),
+            ("a: 1\n b: 2", 2, "a text with a colon"),
+            ("a:\n  - b\n - c", 3, "indent all"),
+        ] {
+            let error = from_str::<BTreeMap<String, Value>>(text).unwrap_err();
+            assert!(error.message.contains(advice), "{text:?}: {error}");
+            assert_eq!(error.line, Some(line), "{text:?}: {error}");
+        }
+        let error = from_str::<Vec<String>>("a: 1").unwrap_err();
+        assert!(error.message.contains("a list is needed"), "{error}");
+        let error = from_str::<String>("").unwrap_err();
+        assert!(error.message.contains("the text is empty"), "{error}");
+    }
 
     #[track_caller]
     fn check(scalar: &str, expected: &Value) {

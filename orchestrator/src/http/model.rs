@@ -298,6 +298,8 @@ pub struct AttemptView {
     /// The time when the orchestrator saw that the participant had not consumed the command yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_at: Option<DateTime<Utc>>,
+    /// The time when the orchestrator noted that the participant had consumed the command. It notes this when the
+    /// step's timeout would pass, so a command that is answered in time has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub picked_up_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]

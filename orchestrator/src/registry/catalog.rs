@@ -97,7 +97,7 @@ pub enum Choice {
     Runs(Arc<SagaDefinition>),
     /// Every version is withdrawn.
     Withdrawn {
-        /// By whom and why the versions were withdrawn.
+        /// By whom and why the last withdrawal was made.
         why: String,
         /// The highest version, with which a saga continues that was live before and is no longer known.
         last: Option<Arc<SagaDefinition>>,
@@ -153,11 +153,13 @@ impl Current {
 fn choose(versions: &[&Registered]) -> Option<Choice> {
     let Some(runs) = that_runs(versions.iter().copied()) else {
         let last = versions.first()?;
-        let by = last.withdrawn.as_ref()?;
+        let withdrawn = versions
+            .iter()
+            .filter_map(|one| Some((one.withdrawn.as_ref()?, one.version)));
+        let (by, version) = withdrawn.max_by_key(|(by, version)| (by.at, *version))?;
         let why = format!(
-            "every version of definition '{}' is withdrawn; version {} by {} at {}: {}",
+            "every version of definition '{}' is withdrawn; version {version} by {} at {}: {}",
             last.name,
-            last.version,
             by.actor,
             by.at.format("%Y-%m-%dT%H:%M:%SZ"),
             by.reason
@@ -232,10 +234,14 @@ mod tests {
     }
 
     fn withdraw(catalog: &mut Catalog, version: u32) {
+        withdraw_at(catalog, version, Timestamp::default());
+    }
+
+    fn withdraw_at(catalog: &mut Catalog, version: u32, at: Timestamp) {
         for one in &mut catalog.definitions {
             if one.version == version {
                 one.withdrawn = Some(Withdrawn {
-                    at: Timestamp::default(),
+                    at,
                     actor: "somebody".to_owned(),
                     reason: "it charges twice".to_owned(),
                 });
@@ -266,6 +272,23 @@ mod tests {
         check(&catalog, Some(2));
         withdraw(&mut catalog, 2);
         check(&catalog, None);
+    }
+
+    #[test]
+    fn the_last_withdrawal_is_the_one_that_is_told() {
+        let mut catalog = versions(&[1, 2]);
+        withdraw_at(&mut catalog, 2, Timestamp::default());
+        let later = Timestamp::default() + chrono::Duration::hours(1);
+        withdraw_at(&mut catalog, 1, later);
+        let current = Registry::default().learn(&catalog);
+        let Some(Choice::Withdrawn { why, last }) = current.choose("place-order") else {
+            panic!("{current:?}");
+        };
+        assert!(
+            why.contains("version 1 by somebody at 1970-01-01T01:00:00Z"),
+            "{why}"
+        );
+        assert_eq!(last.as_ref().unwrap().version, 2);
     }
 
     #[test]

@@ -23,7 +23,22 @@ pub fn whole(number: &Number) -> Option<i64> {
 /// Deserializes a field that is an integer, for `#[serde(deserialize_with)]`.
 pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let number = Number::deserialize(deserializer)?;
-    whole(&number).ok_or_else(|| D::Error::custom(format!("{number} is not a whole number")))
+    whole(&number).ok_or_else(|| D::Error::custom(format!("{number} {}", reason(&number))))
+}
+
+/// Returns why the number is not read.
+fn reason(number: &Number) -> String {
+    let Some(float) = number.as_f64().filter(|float| float.fract() == 0.0) else {
+        return "is not a whole number".to_owned();
+    };
+    // Floating point holds the smallest integer, and one more than the largest. An integer of 64 bits is not here.
+    if float >= i64::MAX as f64 {
+        format!("is too large, the limit is {}", i64::MAX)
+    } else if float <= i64::MIN as f64 {
+        format!("is too small, the limit is {}", i64::MIN)
+    } else {
+        "has more than 15 digits, so write it without a fraction and an exponent".to_owned()
+    }
 }
 
 /// Writes every whole number in `value` as an integer, which fields of an integer type are read from. Returns false if
@@ -82,6 +97,32 @@ mod tests {
             "18446744073709551615",
         ] {
             check(text, None);
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_read_says_why() {
+        #[derive(Debug, Deserialize)]
+        struct Amount {
+            #[serde(deserialize_with = "whole_number")]
+            _minor: i64,
+        }
+        let largest = "is too large, the limit is 9223372036854775807";
+        let smallest = "is too small, the limit is -9223372036854775808";
+        for (text, reason) in [
+            ("100.5", "is not a whole number"),
+            ("9223372036854775808", largest),
+            ("18446744073709551615", largest),
+            ("99999999999999999999", largest),
+            ("1e300", largest),
+            ("-9223372036854775809", smallest),
+            ("-1e300", smallest),
+            ("1000000000000001.0", "has more than 15 digits"),
+            ("-1e16", "has more than 15 digits"),
+        ] {
+            let read = serde_json::from_str::<Amount>(&format!("{{\"_minor\": {text}}}"));
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
         }
     }
 

@@ -51,7 +51,10 @@ fn commands_of(brokers: &str, sagas: &BTreeSet<Uuid>) -> Result<BTreeMap<String,
         topic::PAYMENT_COMMANDS,
     ] {
         for record in topics::read_all(brokers, topic)? {
-            let command = Command::decode(&record)?;
+            // Other tests leave records that no command can be read from.
+            let Ok(command) = Command::decode(&record) else {
+                continue;
+            };
             if sagas.contains(&command.saga_id.0) {
                 *sent.entry(command.id()).or_default() += 1;
             }

@@ -59,7 +59,7 @@ fn check_removed<T: DeserializeOwned + Serialize>(
 }
 
 /// Deserializes the layers. A value that is refused is replaced by its other readings, until one of them is accepted.
-fn try_readings<T: DeserializeOwned>(layers: &Layers) -> Result<T, Refusal> {
+fn try_readings<T: DeserializeOwned + Serialize>(layers: &Layers) -> Result<T, Refusal> {
     let refusal = match read(layers.root()) {
         Ok(config) => return Ok(config),
         Err(refusal) => refusal,
@@ -73,7 +73,7 @@ fn try_readings<T: DeserializeOwned>(layers: &Layers) -> Result<T, Refusal> {
     Err(refusal)
 }
 
-fn read<T: DeserializeOwned>(root: &Value) -> Result<T, Refusal> {
+fn read<T: DeserializeOwned + Serialize>(root: &Value) -> Result<T, Refusal> {
     let mut track = Track::new();
     let mut ignored = None;
     let tracked = serde_path_to_error::Deserializer::new(root.clone(), &mut track);
@@ -82,13 +82,46 @@ fn read<T: DeserializeOwned>(root: &Value) -> Result<T, Refusal> {
         ignored.get_or_insert_with(|| path.to_string().replace(".?", ""));
     });
     match (result, ignored) {
-        (Ok(config), None) => Ok(config),
+        (Ok(config), None) => match list_for_section(root, &config) {
+            None => Ok(config),
+            Some(path) => Err(Refusal {
+                path,
+                reason: Reason::Invalid(
+                    "a list is given, but this is a section with keys".to_owned(),
+                ),
+            }),
+        },
         (Ok(_), Some(key)) => Err(Refusal {
             path: key.split('.').map(str::to_owned).collect(),
             reason: Reason::Unknown(String::new()),
         }),
         (Err(error), _) => Err(Refusal::of(error.message(), &track.path())),
     }
+}
+
+/// Returns the first section that is given as a list. Serde would read the list's elements as the section's keys, in the
+/// order of their declaration.
+fn list_for_section<T: Serialize>(root: &Value, config: &T) -> Option<Vec<String>> {
+    fn find(given: &Value, read: &Value) -> Option<Vec<String>> {
+        match (given, read) {
+            (Value::Array(_), Value::Table(_)) => Some(Vec::new()),
+            (Value::Table(given), Value::Table(read)) => given.iter().find_map(|(key, given)| {
+                let mut path = find(given, read.get(key)?)?;
+                path.insert(0, key.clone());
+                Some(path)
+            }),
+            (Value::Array(given), Value::Array(read)) => {
+                let mut pairs = given.iter().zip(read).enumerate();
+                pairs.find_map(|(index, (given, read))| {
+                    let mut path = find(given, read)?;
+                    path.insert(0, index.to_string());
+                    Some(path)
+                })
+            }
+            _ => None,
+        }
+    }
+    find(root, &Value::try_from(config).ok()?)
 }
 
 impl Refusal {

@@ -318,6 +318,13 @@ fn a_refusal_names_the_key_and_its_file() {
 }
 
 #[test]
+fn a_list_is_not_read_as_the_keys_of_a_section() {
+    let text = "a list is given, but this is a section";
+    let participant = "participants.shipping = [\"commands\", \"group\"]";
+    refused(participant, &[], "", &["participants.shipping: ", text]);
+}
+
+#[test]
 fn a_refusal_names_the_key_and_its_variable() {
     let variable = |name, value, parts: &[&str]| refused("", &[(name, value)], "", parts);
     variable(
