@@ -227,7 +227,7 @@ fn message(error: &serde_saphyr::Error) -> String {
     message.into_owned()
 }
 
-/// What to do about a syntax error, by a part of the library's message.
+/// The advice about a syntax error, by a part of the library's message.
 const ADVICE: &[(&str, &str)] = &[
     (
         "unexpected end of file",
