@@ -106,6 +106,8 @@ struct Parts {
     writer: KafkaWriter,
     upkeep: Upkeep,
     api: ApiState,
+    /// The progress of the outbox.
+    sending: Progress,
 }
 
 impl Parts {
@@ -174,6 +176,7 @@ impl Parts {
             shutdown.soft.clone(),
         );
         shutdown.spawn("outbox relay", relaying);
+        let sending = relay.progress();
         let upkeep = Upkeep {
             store: store.clone(),
             shared: Arc::clone(&shared),
@@ -217,6 +220,7 @@ impl Parts {
             writer,
             upkeep,
             api,
+            sending,
         })
     }
 
@@ -274,12 +278,14 @@ impl Parts {
     ) -> anyhow::Result<()> {
         let stop = &shutdown.soft;
         let progress = self.consume(&config, &shutdown)?;
+        let timers = Progress::default();
         let driver = TimerDriver {
             store: self.store.clone(),
             writer: self.writer.clone(),
             offsets: self.offsets,
             shared: self.shared,
             group: ORCHESTRATOR_GROUP.to_owned(),
+            progress: timers.clone(),
         };
         shutdown.spawn("timers", driver.run(stop.clone()));
         shutdown.spawn("upkeep", self.upkeep.run(stop.clone()));
@@ -298,6 +304,8 @@ impl Parts {
         health.watch(topic::SAGA_INPUTS, move || progress.look());
         let starts = self.api.starts.progress();
         health.watch("starts", move || starts.look());
+        health.watch("outbox", move || self.sending.look());
+        health.watch("timers", move || timers.look());
         let address = listener
             .local_addr()
             .context("the listener has no address")?;

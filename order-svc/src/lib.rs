@@ -155,9 +155,7 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
     let mut health = health(pool, writer.clone(), alarm.clone());
     let ready = health.readiness("kafka");
     let progress = Progress::default();
-    let (orders, commands) = (app.intake.progress(), progress.clone());
-    health.watch("orders", move || orders.look());
-    health.watch(ORDER_COMMANDS, move || commands.look());
+    watch_work(&mut health, &app, progress.clone());
     let waiters = Arc::clone(&app.waiters);
     let participant = participant::participant(config, waiters, alarm, progress);
     let known = (ready, group_is_ours, participant);
@@ -180,6 +178,17 @@ async fn run(config: &Config, listener: TcpListener, shutdown: &Shutdown) -> any
     match shutdown.failure() {
         Some(reason) => bail!("{reason}"),
         None => Ok(()),
+    }
+}
+
+/// Adds a health check for each kind of work: the orders, the outbox and the participant's commands.
+fn watch_work(health: &mut HealthRegistry, app: &App, commands: Progress) {
+    for (work, progress) in [
+        ("orders", app.intake.progress()),
+        ("outbox", app.relay.progress()),
+        (ORDER_COMMANDS, commands),
+    ] {
+        health.watch(work, move || progress.look());
     }
 }
 

@@ -29,6 +29,7 @@ use saga_core::{
 use saga_messaging::{
     consumer::{self, ConsumerSettings},
     log::LogError,
+    progress::Progress,
 };
 use saga_participant::internal::{
     CommandProcessor, ParticipantConfig, PerCommand, RawBatchHandler, RawCalls,
@@ -214,6 +215,7 @@ impl Cluster {
             offsets: Arc::clone(&offsets),
             shared: Arc::clone(&shared),
             group: ORCHESTRATOR_GROUP.to_owned(),
+            progress: Progress::default(),
         };
         process.spawn(driver.run(stop));
         let upkeep = Upkeep {

@@ -15,7 +15,11 @@ use saga_core::{
     instance::SagaInstance,
     transition,
 };
-use saga_messaging::{crash_point::CrashPoint, log::LogWriter};
+use saga_messaging::{
+    crash_point::CrashPoint,
+    log::LogWriter,
+    progress::{Begun, Progress},
+};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +96,8 @@ pub struct TimerDriver<S, W> {
     pub shared: Arc<Shared>,
     /// The orchestrator's own consumer group.
     pub group: String,
+    /// The progress of the ticks, for a health check.
+    pub progress: Progress,
 }
 
 impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
@@ -102,14 +108,17 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
         let mut merge_rescan = Rescanned::default();
         let mut search = Search::default();
         let mut watched_at: Option<Instant> = None;
+        // Until everything that a tick does succeeds, ticks are one piece of work.
+        let mut ticking: Option<Begun> = None;
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            self.rescan_when_due(&mut merge_rescan).await;
-            self.search_when_due(&mut search).await;
+            ticking.get_or_insert_with(|| self.progress.begin());
+            let mut succeeded = self.rescan_when_due(&mut merge_rescan).await;
+            succeeded &= self.search_when_due(&mut search).await;
             let watch = watched_at.is_none_or(|at| at.elapsed() >= WATCH_INTERVAL);
             if watch {
                 watched_at = Some(Instant::now());
@@ -117,15 +126,22 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
             match self.tick(watch).await {
                 Ok(Ticked::All) => {}
                 Ok(Ticked::MoreToCome) => watched_at = None,
-                Err(error) => warn!(
-                    error = &error as &dyn std::error::Error,
-                    "due timers could not be handled, trying again"
-                ),
+                Err(error) => {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "due timers could not be handled, trying again"
+                    );
+                    succeeded = false;
+                }
+            }
+            if succeeded {
+                ticking = None;
             }
         }
     }
 
-    async fn rescan_when_due(&self, merge_rescan: &mut Rescanned) {
+    /// Loads the next due times, unless that has to wait. Returns false if it fails.
+    async fn rescan_when_due(&self, merge_rescan: &mut Rescanned) -> bool {
         let (owned, assignments) = {
             let timers = self.shared.timers();
             (timers.owned(), timers.assignments())
@@ -135,7 +151,7 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
             .at
             .is_none_or(|at| at.elapsed() >= RESCAN_INTERVAL);
         if owned.is_empty() || !(fresh || old) {
-            return;
+            return true;
         }
         match self.store.due_rows(&owned, RESCAN_AHEAD).await {
             Ok((now, rows)) => {
@@ -145,18 +161,20 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
                 }
                 merge_rescan.at = Some(Instant::now());
                 merge_rescan.assignments = assignments;
+                true
             }
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "due times cannot be loaded"
                 );
+                false
             }
         }
     }
 
-    /// Reads the next page of the search for queued commands, unless it has to wait.
-    async fn search_when_due(&self, search: &mut Search) {
+    /// Reads the next page of the search for queued commands, unless it has to wait. Returns false if it fails.
+    async fn search_when_due(&self, search: &mut Search) -> bool {
         let (owned, assignments) = {
             let timers = self.shared.timers();
             (timers.owned(), timers.assignments())
@@ -169,10 +187,10 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
         }
         // The clock is set by the first rescan.
         let Some(now) = self.shared.clock.now() else {
-            return;
+            return true;
         };
         if owned.is_empty() || search.has_to_wait() {
-            return;
+            return true;
         }
         match self
             .store
@@ -188,12 +206,14 @@ impl<S: TimerStore, W: LogWriter> TimerDriver<S, W> {
                 search.at = Some(Instant::now());
                 search.is_through |= last.is_none();
                 search.after = last;
+                true
             }
             Err(error) => {
                 warn!(
                     error = &error as &dyn std::error::Error,
                     "queued commands cannot be loaded"
                 );
+                false
             }
         }
     }

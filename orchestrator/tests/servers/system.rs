@@ -7,7 +7,10 @@ use saga_messaging::{
     log::{LogReader, LogWriter, PollResult},
 };
 use saga_service::{Service, config, lifecycle::Shutdown};
-use saga_test_support::environment::{TestEnv, until};
+use saga_test_support::{
+    environment::{TestEnv, until},
+    service::ticks,
+};
 use serde_json::{Value, json};
 use std::{path::PathBuf, process::Stdio, time::Duration};
 use tokio::{
@@ -228,42 +231,16 @@ impl System {
     /// Copies the database. Waits until no client is connected to it.
     pub async fn copy_database(&self) -> String {
         let url = self.create_database().await;
-        let name = |url: &str| url.rsplit_once('/').unwrap().1.to_owned();
-        let statement = format!(
-            "DROP DATABASE \"{0}\"; CREATE DATABASE \"{0}\" TEMPLATE \"{1}\"",
-            name(&url),
-            name(&self.database)
-        );
-        let server = self.env.postgres_url("postgres");
-        for statement in statement.split("; ") {
-            until("nobody is connected", PATIENCE, || {
-                let (server, statement) = (server.clone(), statement.to_owned());
-                async move {
-                    let mut superuser =
-                        <sqlx::PgConnection as sqlx::Connection>::connect(&server).await?;
-                    let run = sqlx::raw_sql(sqlx::AssertSqlSafe(statement));
-                    run.execute(&mut superuser).await.map(drop)
-                }
-            })
-            .await;
-        }
+        let postgres = self.env.postgres();
+        postgres.replace_by_copy(&url, &self.database).await;
         url
     }
 
     /// Waits until the database has more ticks than its backup.
     pub async fn ticks_since(&self, backup: &str) {
-        let ticks = async |database: &str| -> i64 {
-            let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(database)
-                .await
-                .unwrap();
-            sqlx::query_scalar("SELECT ticks FROM database_identity")
-                .fetch_one(&mut connection)
-                .await
-                .unwrap()
-        };
-        let then = ticks(backup).await;
+        let then = ticks(backup).await.unwrap();
         until("it ticks", PATIENCE, async || {
-            ticks(&self.database).await > then
+            ticks(&self.database).await.is_ok_and(|now| now > then)
         })
         .await;
     }

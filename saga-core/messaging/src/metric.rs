@@ -71,7 +71,7 @@ pub const HELP: &[Help] = metric_table! {
     Counter "saga_records_from_the_future_total": "Batches with a record whose time is ahead of the database's clock, by topic",
     Counter "saga_records_produced_total": "Records acknowledged",
     Counter "saga_settlements_left_total": "Outcomes of external calls that could not be written and were asked for again",
-    Gauge "saga_work_waiting_seconds": "How long the oldest batch of each kind of work has been waiting to be finished: an alarm is due above fifteen",
+    Gauge "saga_work_waiting_seconds": "How long the oldest piece of each kind of work has been waiting to be finished: an alarm is due above fifteen",
 };
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Progress {
         let waiting = self.waiting();
         (waiting > WAITING_LIMIT).then(|| {
             let seconds = waiting.as_secs();
-            format!("a batch has been waiting to be finished for {seconds} s")
+            format!("work has been waiting to be finished for {seconds} s")
         })
     }
 

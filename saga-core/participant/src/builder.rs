@@ -163,7 +163,7 @@ impl<H: IntoRawHandler> Participant<H> {
         self
     }
 
-    /// Shares the progress of the batches, for example with a health check.
+    /// Shares the progress of the batches and external calls, for example with a health check.
     #[must_use]
     pub fn progress(mut self, progress: Progress) -> Self {
         self.config.progress = progress;

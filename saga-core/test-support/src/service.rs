@@ -91,6 +91,15 @@ pub async fn identity(database: &str) -> Result<String> {
     Ok(id)
 }
 
+/// Returns the number of times that the service has noted its database's age in it.
+pub async fn ticks(database: &str) -> Result<i64> {
+    let mut connection = PgConnection::connect(database).await?;
+    let ticks = sqlx::query_scalar("SELECT ticks FROM database_identity")
+        .fetch_one(&mut connection)
+        .await?;
+    Ok(ticks)
+}
+
 /// Gives the service's consumer group to the database in `overrides`, as `adopt-group --yes` does, once the group has no
 /// members any more.
 pub async fn adopts_group<S: Service>(overrides: &str) -> Result<String> {

@@ -13,6 +13,7 @@ mod own_saga;
 mod parking;
 mod poison;
 mod quota;
+mod restore;
 mod retention;
 mod second_saga;
 mod silence;

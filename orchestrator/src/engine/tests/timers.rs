@@ -33,6 +33,7 @@ use saga_core::{
 use saga_messaging::{
     consumer::Processor,
     log::{Delivered, LogError, LogWriter},
+    progress::Progress,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -682,6 +683,7 @@ async fn a_partition_that_was_given_up_and_taken_back_is_rescanned_at_once() {
         offsets: Arc::new(OffsetReader::new(quiet.clone(), Arc::clone(&shared.clock))),
         shared: Arc::clone(&shared),
         group: "orchestrator".to_owned(),
+        progress: Progress::default(),
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(driver.run(stop.clone()));
@@ -948,6 +950,7 @@ fn timers_of(bench: &Bench, log: &Away) -> TimerDriver<MemoryStore, Away> {
         )),
         shared: Arc::clone(&bench.shared),
         group: "orchestrator".to_owned(),
+        progress: Progress::default(),
     }
 }
 
@@ -1123,6 +1126,7 @@ async fn on_an_idle_system_timers_fire_within_200_ms_and_a_silent_participant_is
         )),
         shared: Arc::clone(&bench.shared),
         group: "orchestrator".to_owned(),
+        progress: Progress::default(),
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(driver.run(stop.clone()));

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     crash_point::CrashPoint,
     log::{Delivered, LogError, LogWriter},
+    progress::{Begun, Progress},
 };
 use metrics::counter;
 use saga_core::{
@@ -65,6 +66,7 @@ struct Committed {
 pub struct Relay {
     shared: Arc<Shared>,
     queue: mpsc::Sender<Committed>,
+    progress: Progress,
 }
 
 impl Relay {
@@ -78,6 +80,7 @@ impl Relay {
     ) -> (Outbox, Relay, impl Future<Output = ()> + Send) {
         let shared = Arc::new(Shared::default());
         let (queue, waiting) = mpsc::channel(WAITING_BATCHES);
+        let progress = Progress::default();
         let outbox = Outbox {
             shared: Arc::clone(&shared),
             lease: settings.lease,
@@ -87,9 +90,14 @@ impl Relay {
             writer,
             settings,
             outbox: outbox.clone(),
+            progress: progress.clone(),
             shutdown,
         };
-        let relay = Relay { shared, queue };
+        let relay = Relay {
+            shared,
+            queue,
+            progress,
+        };
         (outbox, relay, sender.run(waiting))
     }
 
@@ -115,6 +123,11 @@ impl Relay {
     pub fn backlog(&self) -> u64 {
         self.shared.backlog()
     }
+
+    /// Returns the progress of sending, for a health check.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
 }
 
 struct Sender<S, W> {
@@ -122,6 +135,7 @@ struct Sender<S, W> {
     writer: W,
     settings: RelaySettings,
     outbox: Outbox,
+    progress: Progress,
     shutdown: CancellationToken,
 }
 
@@ -129,6 +143,7 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
     async fn run(self, mut queue: mpsc::Receiver<Committed>) {
         let mut sweep = interval(self.settings.sweep);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweeping = None;
         loop {
             tokio::select! {
                 biased;
@@ -136,7 +151,7 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
                 // The sweep is polled first, so that a constant stream of batches cannot keep it from the rows that a
                 // crash left. Its timer restarts when it ends, so that it cannot delay the batches.
                 _ = sweep.tick() => {
-                    self.sweep().await;
+                    self.sweep(&mut sweeping).await;
                     sweep.reset();
                 }
                 batch = queue.recv() => match batch {
@@ -167,6 +182,7 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
             .flat_map(|batch| batch.records)
             .collect();
         let claimed = Instant::now();
+        let _begun = self.progress.begin();
         if mutant::on(Mutant::EmptyOutboxFirst) {
             self.outbox.shared.acked().extend(ids.iter().copied());
             self.settle().await.ok();
@@ -237,12 +253,15 @@ impl<S: OutboxStore, W: LogWriter> Sender<S, W> {
         }
     }
 
-    async fn sweep(&self) {
-        if let Err(error) = self.try_sweep().await {
-            warn!(
+    /// Sweeps, and leaves the beginning in `sweeping` if that fails. Until a sweep succeeds, they are one piece of work.
+    async fn sweep(&self, sweeping: &mut Option<Begun>) {
+        sweeping.get_or_insert_with(|| self.progress.begin());
+        match self.try_sweep().await {
+            Ok(()) => *sweeping = None,
+            Err(error) => warn!(
                 error = &error as &dyn std::error::Error,
                 "the outbox could not be swept"
-            );
+            ),
         }
     }
 

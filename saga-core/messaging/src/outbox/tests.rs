@@ -7,6 +7,7 @@ use super::{
 use crate::{
     consumer::BatchError,
     log::{Delivered, LogError, LogWriter},
+    progress::WAITING_LIMIT,
 };
 use async_trait::async_trait;
 use saga_core::message::{Headers, OutgoingRecord};
@@ -14,7 +15,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +34,8 @@ struct Tables {
     rows: Mutex<BTreeMap<i64, Vec<u8>>>,
     next: AtomicI64,
     sweeps: AtomicUsize,
+    /// True while sweeps fail.
+    fails: AtomicBool,
 }
 
 #[derive(Clone, Default)]
@@ -68,6 +71,9 @@ impl OutboxStore for Memory {
         _lease: Duration,
     ) -> Result<Vec<(i64, Vec<u8>)>, BatchError> {
         self.0.sweeps.fetch_add(1, Ordering::SeqCst);
+        if self.0.fails.load(Ordering::SeqCst) {
+            return Err(BatchError::Retry("away".into()));
+        }
         Ok(Vec::new())
     }
 
@@ -131,6 +137,26 @@ async fn a_constant_stream_of_batches_does_not_keep_the_sweep_from_its_work() {
     stop.cancel();
     running.await.unwrap();
     assert!(memory.0.rows.lock().unwrap().is_empty(), "sent rows stay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sweeps_that_fail_are_one_piece_of_work_until_one_succeeds() {
+    let memory = Memory::default();
+    memory.0.fails.store(true, Ordering::SeqCst);
+    let stop = CancellationToken::new();
+    let settings = RelaySettings::default();
+    let (_outbox, relay, running) =
+        Relay::new(memory.clone(), memory.clone(), settings, stop.clone());
+    let running = tokio::spawn(running);
+    sleep(WAITING_LIMIT + settings.sweep).await;
+    let (waiting, trouble) = relay.progress().look();
+    assert!(waiting > WAITING_LIMIT, "{waiting:?}");
+    assert!(trouble.is_some());
+    memory.0.fails.store(false, Ordering::SeqCst);
+    sleep(2 * settings.sweep).await;
+    assert_eq!(relay.progress().look(), (Duration::ZERO, None));
+    stop.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test]

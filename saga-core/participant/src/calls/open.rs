@@ -11,7 +11,7 @@ use crate::{
 };
 use metrics::gauge;
 use saga_messaging::{
-    consumer::BatchError, crash_point::CrashPoint, linger::Linger, log::LogWriter,
+    consumer::BatchError, crash_point::CrashPoint, linger::Linger, log::LogWriter, progress::Begun,
 };
 use saga_postgres::silence::limited;
 use sqlx::PgPool;
@@ -45,6 +45,8 @@ pub struct OpenCalls<H, S: ParticipantStore = PgPool> {
     jobs: mpsc::Receiver<Job>,
     /// Intents whose replies are acknowledged, and that are not closed yet.
     acked: Vec<PublishedIntent>,
+    /// The sweep that is under way, since its first try.
+    sweeping: Option<Begun>,
 }
 
 impl<S: ParticipantStore, H: RawBatchHandler<S::Connection>> OpenCalls<H, S> {
@@ -53,6 +55,7 @@ impl<S: ParticipantStore, H: RawBatchHandler<S::Connection>> OpenCalls<H, S> {
             core,
             jobs,
             acked: Vec::new(),
+            sweeping: None,
         }
     }
 
@@ -257,6 +260,7 @@ impl<S: ParticipantStore, H: RawBatchHandler<S::Connection>> OpenCalls<H, S> {
         writer: &W,
         shutdown: &CancellationToken,
     ) {
+        let _begun = self.core.config.progress.begin();
         let mut wait = FIRST_RETRY;
         loop {
             let error = match limited(self.settle(batch)).await {
@@ -295,7 +299,10 @@ impl<S: ParticipantStore, H: RawBatchHandler<S::Connection>> OpenCalls<H, S> {
         }
     }
 
+    /// Closes what was answered, and sweeps.
     async fn turn<W: LogWriter>(&mut self, writer: &W) {
+        let progress = &self.core.config.progress;
+        self.sweeping.get_or_insert_with(|| progress.begin());
         let swept = match limited(self.close()).await {
             Ok(()) => limited(self.sweep()).await,
             Err(error) => Err(error),
@@ -304,6 +311,7 @@ impl<S: ParticipantStore, H: RawBatchHandler<S::Connection>> OpenCalls<H, S> {
             Ok(swept) => {
                 self.enqueue(swept.jobs);
                 self.publish(swept.answered, writer).await;
+                self.sweeping = None;
             }
             Err(error) => warn!(
                 error = &error as &dyn std::error::Error,

@@ -94,6 +94,23 @@ impl TestPostgres {
         self.url(&database)
     }
 
+    /// Replaces a database by a copy of another one. Both are given by URL; all sessions of both are ended.
+    pub async fn replace_by_copy(&self, database: &str, original: &str) {
+        let name = |url: &str| {
+            let (_, name) = url.rsplit_once('/').expect("the URL names a database");
+            name.to_owned()
+        };
+        let (database, original) = (name(database), name(original));
+        self.run(&[
+            format!("DROP DATABASE IF EXISTS \"{database}\" WITH (FORCE)"),
+            format!(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{original}'"
+            ),
+            format!("CREATE DATABASE \"{database}\" TEMPLATE \"{original}\""),
+        ])
+        .await;
+    }
+
     /// Creates a role and a database that belongs to it and is closed to other roles. Returns the URL as that role.
     pub async fn create_role_and_database(&self, prefix: &str) -> String {
         let name = unique(prefix);

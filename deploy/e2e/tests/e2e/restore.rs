@@ -1,0 +1,102 @@
+//! Databases that are restored from a backup while Kafka and the other services' databases are not.
+
+use crate::{alone, e2e};
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use saga_audit::Check;
+use saga_harness::{Order, OrderRequest, Service, System, system::PATIENCE};
+use saga_test_support::{environment::until, service::ticks};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+const STOCK: u64 = 1_000;
+/// The number of orders that are confirmed in each phase; one more is declined.
+const ORDERS: usize = 5;
+/// A price above the gateway's limit.
+const DECLINED: f64 = 1_500.0;
+
+/// Returns orders that have ended, the last of them compensated.
+async fn ended(system: &System, product: Uuid) -> Result<Vec<Order>> {
+    let requests = (0..=ORDERS).map(|number| {
+        let price = if number < ORDERS { 5.0 } else { DECLINED };
+        OrderRequest::one(product, 1, price)
+    });
+    let placing = requests.map(|request| async move { system.place_and_wait(&request).await });
+    let orders = try_join_all(placing).await?;
+    for (number, order) in orders.iter().enumerate() {
+        let (status, saga) = if number < ORDERS {
+            ("CONFIRMED", "completed")
+        } else {
+            ("CANCELLED", "compensated")
+        };
+        ensure!(order.status() == status, "{}", order.body);
+        system.saga_is(order.saga, saga).await?;
+    }
+    Ok(orders)
+}
+
+/// Lets orders end before and after a backup of the service's database, and restores it. Returns the orders before and
+/// after.
+async fn restored(
+    system: &System,
+    service: Service,
+    product: Uuid,
+) -> Result<(Vec<Order>, Vec<Order>)> {
+    let postgres = system.env.postgres();
+    let database = &system.databases[&service];
+    let before = ended(system, product).await?;
+    system.stop(service)?;
+    let backup = system.env.create_database("backup").await;
+    postgres.replace_by_copy(&backup, database).await;
+    system.restart(service).await?;
+    let then = ticks(&backup).await?;
+    let mut after = ended(system, product).await?;
+    // Offsets that are committed after a tick show that the backup is older.
+    let ticked = async || ticks(database).await.is_ok_and(|now| now > then);
+    until("it ticks", PATIENCE, ticked).await;
+    after.extend(ended(system, product).await?);
+    system.stop(service)?;
+    postgres.replace_by_copy(database, &backup).await;
+    system.restart(service).await?;
+    Ok((before, after))
+}
+
+/// Waits until the audit finds nothing about these orders but the given checks. Returns the sagas that it then names.
+async fn audited(system: &System, orders: &[Order], expected: &[Check]) -> BTreeSet<Uuid> {
+    let ids: Vec<Uuid> = orders.iter().map(|order| order.id).collect();
+    until("everything adds up", PATIENCE, || async {
+        let mut found = system.audited(&ids).await?;
+        let sagas = found.iter().filter_map(|finding| finding.saga).collect();
+        found.retain(|finding| !expected.contains(&finding.check));
+        ensure!(found.is_empty(), "{found:#?}");
+        anyhow::Ok(sagas)
+    })
+    .await
+}
+
+e2e! {
+async fn a_service_that_is_restored_from_a_backup_does_again_what_the_backup_lacks() {
+    let (system, _guard) = alone().await;
+    for service in [Service::Inventory, Service::Payment, Service::Orchestrator] {
+        let product = system.stock_product(STOCK).await?;
+        let (mut orders, after) = restored(system, service, product).await?;
+        orders.extend(after);
+        orders.extend(ended(system, product).await?);
+        // Inputs that are processed again make events again, with the same ids and other times.
+        let again = [Check::EventDiffers];
+        let expected = if service == Service::Orchestrator { &again[..] } else { &[] };
+        audited(system, &orders, expected).await;
+        let sold = 4 * ORDERS as i64;
+        let stock = system.stock(product).await?;
+        assert_eq!(stock, (STOCK as i64 - sold, 0, sold), "{}", service.name());
+        for order in &orders {
+            let paid = match order.status() {
+                "CONFIRMED" => "charged",
+                _ => "declined",
+            };
+            assert_eq!(system.payment_status(order.id).await?, paid, "{}", service.name());
+        }
+    }
+    Ok(())
+}
+}
