@@ -323,6 +323,19 @@ mod tests {
 
     const LENGTH: Duration = Duration::from_hours(1);
 
+    /// The plan of `.ci/run`.
+    #[test]
+    fn the_plan_of_every_change_has_silent_connections_and_participants_that_err() {
+        let kinds: Vec<Kind> = Kind::ALL
+            .into_iter()
+            .filter(|kind| *kind != Kind::Takeover)
+            .collect();
+        let plan = plan(2, Duration::from_mins(5), &kinds);
+        for kind in [Kind::Silence, Kind::ParticipantErrs] {
+            assert!(plan.iter().any(|planned| planned.kind == kind), "{kind}");
+        }
+    }
+
     #[test]
     fn a_seed_makes_one_plan() {
         assert_eq!(plan(3, LENGTH, &Kind::ALL), plan(3, LENGTH, &Kind::ALL));

@@ -58,6 +58,12 @@ async fn restored(
     system.stop(service)?;
     postgres.replace_by_copy(database, &backup).await;
     system.restart(service).await?;
+    let log = system.tail(service)?;
+    ensure!(
+        log.contains("it was restored from a backup"),
+        "{}: {log}",
+        service.name()
+    );
     Ok((before, after))
 }
 
