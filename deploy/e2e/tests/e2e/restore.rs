@@ -106,3 +106,20 @@ async fn a_service_that_is_restored_from_a_backup_does_again_what_the_backup_lac
     Ok(())
 }
 }
+
+e2e! {
+/// Orders come over HTTP, so a backup lacks the later ones for good.
+async fn an_order_svc_that_is_restored_from_a_backup_lacks_later_orders_and_the_audit_names_them() {
+    let (system, _guard) = alone().await;
+    let product = system.stock_product(STOCK).await?;
+    let (before, after) = restored(system, Service::Order, product).await?;
+    let later = ended(system, product).await?;
+    let orders = [before, after.clone(), later].concat();
+    let lost = |order: &&Order| order.status() == "CONFIRMED";
+    let lost: BTreeSet<Uuid> = after.iter().filter(lost).map(|order| order.saga).collect();
+    assert_eq!(audited(system, &orders, &[Check::EffectWithoutOrder]).await, lost);
+    let sold = 4 * ORDERS as i64;
+    assert_eq!(system.stock(product).await?, (STOCK as i64 - sold, 0, sold));
+    Ok(())
+}
+}
