@@ -77,6 +77,29 @@ pub const SHIPPING_GROUP: &str = "shipping-svc";
 
 static SYSTEM: OnceCell<System> = OnceCell::const_new();
 
+/// Returns the names of all topics, with their numbers of partitions.
+fn topics() -> Vec<(String, i32)> {
+    saga_contracts::topic::ALL
+        .into_iter()
+        .chain([SHIPPING_TOPIC])
+        .flat_map(|topic| {
+            [
+                (topic.to_owned(), 2),
+                (saga_contracts::topic::dead_letters_of(topic), 1),
+            ]
+        })
+        .collect()
+}
+
+async fn create_topics(env: &TestEnv) {
+    let topics = topics();
+    let topics: Vec<(&str, i32)> = topics
+        .iter()
+        .map(|(name, partitions)| (name.as_str(), *partitions))
+        .collect();
+    env.create_topics(&topics).await;
+}
+
 impl System {
     async fn instance(binary: &str) -> &'static System {
         SYSTEM
@@ -102,23 +125,7 @@ impl System {
 
     async fn start(binary: &Path) -> Result<System> {
         let env = TestEnv::shared().await;
-        let topics: Vec<(String, i32)> = saga_contracts::topic::ALL
-            .into_iter()
-            .chain([SHIPPING_TOPIC])
-            .flat_map(|topic| {
-                [
-                    (topic.to_owned(), 2),
-                    (saga_contracts::topic::dead_letters_of(topic), 1),
-                ]
-            })
-            .collect();
-        env.create_topics(
-            &topics
-                .iter()
-                .map(|(name, n)| (name.as_str(), *n))
-                .collect::<Vec<_>>(),
-        )
-        .await;
+        create_topics(env).await;
         let directory = std::env::temp_dir().join(env.unique("saga-e2e"));
         std::fs::create_dir_all(&directory)?;
         let mut system = System {
@@ -158,6 +165,14 @@ impl System {
             system.ready(service).await?;
         }
         Ok(system)
+    }
+
+    /// Deletes all topics, and recreates them. The services must be stopped.
+    pub async fn recreate_topics(&self) {
+        let topics = topics();
+        let names: Vec<&str> = topics.iter().map(|(name, _)| name.as_str()).collect();
+        self.env.delete_topics(&names).await;
+        create_topics(self.env).await;
     }
 
     /// Returns the directory for the tests' own definitions. The orchestrator reads it when it starts.

@@ -33,27 +33,6 @@ fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
         .unwrap()
 }
 
-/// Deletes the topics, and recreates them with the tests' configuration.
-async fn make_anew(system: &System, topics: &[&str]) {
-    let admin = admin(&system.brokers());
-    for deleted in admin
-        .delete_topics(topics, &AdminOptions::new())
-        .await
-        .unwrap()
-    {
-        deleted.unwrap();
-    }
-    let gone = Some(RDKafkaErrorCode::UnknownTopicOrPartition);
-    until("the topics are gone", PATIENCE, async || {
-        topics.iter().all(|topic| {
-            let metadata = admin.inner().fetch_metadata(Some(topic), PATIENCE).unwrap();
-            metadata.topics()[0].error().map(RDKafkaErrorCode::from) == gone
-        })
-    })
-    .await;
-    system.create_topics().await;
-}
-
 /// Returns the number of records in `saga.inputs`.
 async fn inputs(system: &System) -> i64 {
     let scan = TopicReader::connect(&KafkaConfig::plaintext(system.brokers())).unwrap();
@@ -116,7 +95,7 @@ async fn recreated_inputs_end_the_running_orchestrator_and_the_next_one_sends_it
     let mut system = System::start().await;
     let saga = system.start_parcel("anew").await;
     is_at_pack(&system, &saga).await;
-    make_anew(&system, &["saga.inputs"]).await;
+    system.recreate_topics(&["saga.inputs"]).await;
     let reason = system.ended_by_itself().await;
     assert!(
         reason.contains("'saga.inputs' was deleted and recreated"),
@@ -129,7 +108,7 @@ async fn recreated_inputs_end_the_running_orchestrator_and_the_next_one_sends_it
         inputs(&system).await > before
     })
     .await;
-    make_anew(&system, &["saga.inputs"]).await;
+    system.recreate_topics(&["saga.inputs"]).await;
 
     system.start_orchestrator().await;
     let sender = system.participant("sender", yes);
@@ -169,7 +148,7 @@ async fn commands_in_flight_are_sent_again_to_an_emptied_kafka() {
         "packer.commands",
         "sender.commands",
     ];
-    make_anew(&system, &topics).await;
+    system.recreate_topics(&topics).await;
     let admin = admin(&system.brokers());
     until("the groups are gone", PATIENCE, async || {
         let groups = ["orchestrator", "packer", "sender"];

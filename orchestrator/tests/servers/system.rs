@@ -223,12 +223,13 @@ impl System {
         command
     }
 
-    /// Creates the topics that are missing.
-    pub async fn create_topics(&self) {
+    /// Deletes the topics, and recreates them with the tests' configuration.
+    pub async fn recreate_topics(&self, topics: &[&str]) {
+        self.env.delete_topics(topics).await;
         create_topics(self.env).await;
     }
 
-    /// Copies the database. Waits until no client is connected to it.
+    /// Copies the database.
     pub async fn copy_database(&self) -> String {
         let url = self.create_database().await;
         let postgres = self.env.postgres();

@@ -1,4 +1,5 @@
-//! Databases that are restored from a backup while Kafka and the other services' databases are not.
+//! Databases that are restored from a backup while Kafka and the other services' databases are not, and topics that are
+//! deleted while the databases are not.
 
 use crate::{alone, e2e};
 use anyhow::{Result, ensure};
@@ -119,6 +120,44 @@ async fn an_order_svc_that_is_restored_from_a_backup_lacks_later_orders_and_the_
     let lost: BTreeSet<Uuid> = after.iter().filter(lost).map(|order| order.saga).collect();
     assert_eq!(audited(system, &orders, &[Check::EffectWithoutOrder]).await, lost);
     let sold = 4 * ORDERS as i64;
+    assert_eq!(system.stock(product).await?, (STOCK as i64 - sold, 0, sold));
+    Ok(())
+}
+}
+
+e2e! {
+async fn orders_in_flight_end_though_all_topics_are_deleted() {
+    let (system, _guard) = alone().await;
+    let product = system.stock_product(STOCK).await?;
+    let mut orders = ended(system, product).await?;
+    system.stop(Service::Payment)?;
+    let request = OrderRequest::one(product, 1, 5.0);
+    for _ in 0..ORDERS {
+        let order = system.place(&request).await?;
+        until("its stock is reserved", PATIENCE, || async {
+            let saga = system.saga(order.saga).await?;
+            ensure!(saga["waitingOn"]["participant"] == "payment", "{saga:#}");
+            anyhow::Ok(())
+        })
+        .await;
+        orders.push(order);
+    }
+    for service in [Service::Order, Service::Orchestrator, Service::Inventory] {
+        system.stop(service)?;
+    }
+    system.recreate_topics().await;
+    for service in Service::ALL {
+        system.spawn(service)?;
+    }
+    for service in Service::ALL {
+        system.ready(service).await?;
+    }
+    for order in &orders[ORDERS + 1..] {
+        assert_eq!(system.ended(order.id).await?.status(), "CONFIRMED");
+    }
+    orders.extend(ended(system, product).await?);
+    audited(system, &orders, &[Check::TerminalEventMissing, Check::EventGap]).await;
+    let sold = 3 * ORDERS as i64;
     assert_eq!(system.stock(product).await?, (STOCK as i64 - sold, 0, sold));
     Ok(())
 }

@@ -99,6 +99,29 @@ impl TestKafka {
         .await;
     }
 
+    /// Deletes the topics, and waits until no broker knows them.
+    pub async fn delete_topics(&self, topics: &[&str]) {
+        let config = self.config();
+        let topics: Vec<String> = topics.iter().map(|name| (*name).to_owned()).collect();
+        outlive(async move {
+            let admin: AdminClient<DefaultClientContext> =
+                config.create().expect("the client's settings are right");
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            let deleted = admin.delete_topics(&names, &AdminOptions::new()).await;
+            for one in deleted.expect("the broker answers") {
+                one.expect("the topic is deleted");
+            }
+            let admin = Arc::new(admin);
+            for name in topics {
+                until("the topic is gone", READY_LIMIT, || {
+                    gone(Arc::clone(&admin), name.clone())
+                })
+                .await;
+            }
+        })
+        .await;
+    }
+
     /// Pauses the broker: connections stay open, and it does not answer.
     pub async fn pause(&self) {
         match &self.node {
@@ -165,6 +188,20 @@ async fn make(admin: &AdminClient<DefaultClientContext>, topics: &[(String, i32)
             Err((name, code)) => panic!("topic {name} cannot be made: {code}"),
         }
     }
+}
+
+async fn gone(admin: Arc<AdminClient<DefaultClientContext>>, topic: String) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || {
+        let metadata = admin.inner().fetch_metadata(Some(&topic), METADATA_LIMIT)?;
+        let seen = metadata.topics().first().context("no answer")?;
+        let code = seen.error().map(RDKafkaErrorCode::from);
+        ensure!(
+            code == Some(RDKafkaErrorCode::UnknownTopicOrPartition),
+            "it is still known: {code:?}"
+        );
+        Ok(())
+    })
+    .await?
 }
 
 async fn led(

@@ -166,6 +166,11 @@ impl TestEnv {
         self.kafka.create_topics(topics).await;
     }
 
+    /// Deletes the topics, and waits until no broker knows them.
+    pub async fn delete_topics(&self, topics: &[&str]) {
+        self.kafka.delete_topics(topics).await;
+    }
+
     /// Returns a name that nothing else on these servers has.
     pub fn unique(&self, prefix: &str) -> String {
         unique(prefix)
