@@ -1,6 +1,6 @@
 //! Tests of the whole service.
 
-use crate::system::{PATIENCE, System};
+use crate::system::{PATIENCE, System, UNSURE, errs};
 use saga_core::message::{Command, Direction, Outcome};
 use saga_test_support::environment::until;
 use serde_json::{Value, json};
@@ -512,28 +512,6 @@ async fn a_business_key_that_a_live_saga_has_to_itself_is_refused_with_that_saga
     free["businessKey"] = json!("another");
     assert_eq!(system.post("/sagas", &[], &free).await.0, 202);
     system.stop_orchestrator().await;
-}
-
-const UNSURE: &str = "name: unsure
-version: 1
-deadline: 1h
-steps:
-  - name: pack
-    kind: compensatable
-    participant: packer
-    command: parcel.pack
-    compensation:
-      command: parcel.unpack
-  - name: send
-    kind: pivot
-    participant: sender
-    command: parcel.send
-    retry: {attempts: 1, firstDelay: 100ms}
-    resolve: {attempts: 2}
-";
-
-fn errs(_command: &Command) -> Outcome {
-    Outcome::Error
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

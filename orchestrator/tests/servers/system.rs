@@ -23,6 +23,25 @@ use tokio_util::sync::CancellationToken;
 
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
+/// A definition whose pivot parks once it has been asked for twice in vain.
+pub const UNSURE: &str = "name: unsure
+version: 1
+deadline: 1h
+steps:
+  - name: pack
+    kind: compensatable
+    participant: packer
+    command: parcel.pack
+    compensation:
+      command: parcel.unpack
+  - name: send
+    kind: pivot
+    participant: sender
+    command: parcel.send
+    retry: {attempts: 1, firstDelay: 100ms}
+    resolve: {attempts: 2}
+";
+
 /// A definition of two steps with short timeouts: `pack` can be compensated, `send` is the pivot.
 const DEFINITION: &str = "name: parcel
 version: 1
@@ -461,4 +480,9 @@ fn reply(command: &SagaCommand, outcome: Outcome) -> Reply {
         },
         trace: command.trace.clone(),
     }
+}
+
+/// Answers as a participant whose handler fails and that cannot tell what became of a step.
+pub fn errs(_command: &SagaCommand) -> Outcome {
+    Outcome::Error
 }

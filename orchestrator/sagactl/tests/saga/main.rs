@@ -10,7 +10,7 @@ mod system;
 use saga_core::message::{Command as SagaCommand, Direction, Outcome};
 use serde_json::{Value, json};
 use std::process::{Output, Stdio};
-use system::System;
+use system::{System, UNSURE, errs};
 use tokio::process::{Child, Command};
 
 /// A finished run of the program.
@@ -372,5 +372,42 @@ async fn writing_requests_need_the_token_and_reading_requests_do_not() {
     with(&["--token-file", path])
         .await
         .expect(2, &["the token file"]);
+    system.stop_orchestrator().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unresolved_pivot_is_decided_by_hand_with_a_warning() {
+    let mut system = System::start().await;
+    system
+        .bring("unsure.yaml", UNSURE, "", "packer.commands")
+        .await;
+    system.stop_orchestrator().await;
+    system.start_orchestrator().await;
+    let packer = system.participant("packer", yes);
+    let sender = system.participant("sender", errs);
+    for (action, more, end, risk) in [
+        (
+            "complete",
+            &["--result", "{}"][..],
+            "completed",
+            "if it was not done",
+        ),
+        ("not-done", &[], "compensated", "if it was done"),
+    ] {
+        let start = json!({"definition": "unsure", "input": {}});
+        let (status, accepted) = system.post("/sagas", &[], &start).await;
+        assert_eq!(status, 202, "{accepted:#}");
+        let id = accepted["id"].as_str().unwrap();
+        system.saga_is(id, "parked").await;
+        let by_hand = ["saga", action, id, "--step", "send", "--yes"];
+        let reason = ["--reason", "the sender looked it up"];
+        let asked = sagactl(&system, &[&by_hand[..], &reason, more].concat()).await;
+        asked.expect(0, &["accepted", risk]);
+        system.saga_is(id, end).await;
+        let audit = sagactl(&system, &["saga", "actions", id]).await;
+        audit.expect(0, &["the sender looked it up", risk]);
+    }
+    packer.stop().await;
+    sender.stop().await;
     system.stop_orchestrator().await;
 }
