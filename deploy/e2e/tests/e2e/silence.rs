@@ -32,10 +32,7 @@ e2e! {
 async fn services_whose_connections_went_silent_say_so_and_go_on() {
     let (system, _guard) = alone().await;
     let product = system.stock_product(1_000_000).await?;
-    let proxies = behind_proxies(system).await?;
-    let first = system.place(&OrderRequest::one(product, 1, 5.0)).await?;
-    assert_eq!(system.ended(first.id).await?.status(), "CONFIRMED");
-
+    let proxies = behind_proxies(system, product).await?;
     let forgetting = async {
         sleep(Duration::from_secs(2)).await;
         for proxy in proxies.values() {
@@ -65,7 +62,7 @@ e2e! {
 async fn each_service_whose_database_is_silent_says_so() {
     let (system, _guard) = alone().await;
     let product = system.stock_product(1_000_000).await?;
-    let proxies = behind_proxies(system).await?;
+    let proxies = behind_proxies(system, product).await?;
     let telling = async {
         proxies[&Service::Payment].set(Weather::Silent);
         // Whoever sends work to a service still does when it goes silent, so that each service has work in hand.
@@ -86,8 +83,8 @@ async fn each_service_whose_database_is_silent_says_so() {
 }
 }
 
-/// Restarts all services with a proxy in front of each database.
-async fn behind_proxies(system: &System) -> Result<BTreeMap<Service, Proxy>> {
+/// Restarts all services with a proxy in front of each database, and waits until they confirm an order.
+async fn behind_proxies(system: &System, product: Uuid) -> Result<BTreeMap<Service, Proxy>> {
     let mut proxies = BTreeMap::new();
     for service in Service::ALL {
         let (proxy, url) = Proxy::before(&system.databases[&service]).await?;
@@ -96,6 +93,8 @@ async fn behind_proxies(system: &System) -> Result<BTreeMap<Service, Proxy>> {
         system.restart(service).await?;
         proxies.insert(service, proxy);
     }
+    let first = system.place(&OrderRequest::one(product, 1, 5.0)).await?;
+    assert_eq!(system.ended(first.id).await?.status(), "CONFIRMED");
     Ok(proxies)
 }
 
